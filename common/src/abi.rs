@@ -9,8 +9,10 @@ pub const ABI_VERSION: u16 = 1;
 
 /// Name of the program in the object file and of its pin.
 pub const PROGRAM: &str = "weir_tap";
-/// Name of the map from socket cookie to [`TapEntry`].
+/// Name of the map from socket cookie to the tap's state, [`TAP_ARMED`] or [`TAP_FROZEN`]; only the agent writes it.
 pub const TAPS_MAP: &str = "TAPS";
+/// Name of the map from socket cookie to [`TapCounts`]; after the agent made the entry only the program writes it.
+pub const COUNTS_MAP: &str = "COUNTS";
 /// Name of the ring buffer map.
 pub const RING_MAP: &str = "RING";
 
@@ -22,9 +24,9 @@ pub const FRAME_HEADER_LEN: usize = 16;
 /// (RFC 4253 section 6.1).
 pub const MAX_FRAME_BODY: usize = 32 * 1024;
 
-/// The value of [`TapEntry::state`] of a socket whose messages are captured and passed.
+/// State of a socket whose messages are captured and passed.
 pub const TAP_ARMED: u32 = 1;
-/// The value of [`TapEntry::state`] of a socket that the kernel lets nothing into any more.
+/// State of a socket that the kernel lets nothing into any more. A socket without any state is treated the same.
 pub const TAP_FROZEN: u32 = 2;
 
 /// What precedes the captured message in a ring record.
@@ -48,14 +50,12 @@ pub const RECORD_HEADER_LEN: usize = size_of::<RecordHeader>();
 
 const _: () = assert!(RECORD_HEADER_LEN == 24 && align_of::<RecordHeader>() == 8);
 
-/// A tap's entry in `TAPS`: its state, set by the agent, and the kernel's own counters, kept by the program.
+/// The kernel's own counters of one receiving socket.
+///
+/// They are apart from the state so that a freeze, which overwrites the state, can't undo a count.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TapEntry {
-    /// [`TAP_ARMED`] or [`TAP_FROZEN`]; anything else tosses.
-    pub state: u32,
-    /// Always zero.
-    pub reserved: u32,
+pub struct TapCounts {
     /// Messages copied into the ring and passed.
     pub captured_records: u64,
     /// Bytes of those messages.
@@ -68,7 +68,7 @@ pub struct TapEntry {
     pub tossed_size: u64,
 }
 
-const _: () = assert!(size_of::<TapEntry>() == 48 && align_of::<TapEntry>() == 8);
+const _: () = assert!(size_of::<TapCounts>() == 40 && align_of::<TapCounts>() == 8);
 
 impl RecordHeader {
     /// Splits a ring record into its header and the captured message.
