@@ -27,8 +27,8 @@ pub const HEADER_LEN: usize = abi::FRAME_HEADER_LEN;
 pub const MAX_BODY: usize = abi::MAX_FRAME_BODY;
 /// The most frames of one direction that may be in flight: sent and not yet taken by the receiving leg.
 ///
-/// The kernel queues 10 messages on such a socket by default (`net.unix.max_dgram_qlen`); staying below means
-/// that a full queue never refuses a frame that the filter has already captured.
+/// It bounds what a leg keeps for sending again. Between two ends of a socket pair the kernel does not apply
+/// `net.unix.max_dgram_qlen`; the sending socket's buffer is the limit, and has to hold a window of full frames.
 pub const WINDOW: usize = 8;
 
 const VERSION: u8 = 1;

@@ -562,8 +562,8 @@ mod tests {
     #[test]
     fn a_kernel_time_before_or_after_the_clock_reading_has_its_calendar_time() {
         let clock = Clock { boot_ns: 1_000, at: Timestamp::UNIX_EPOCH };
-        assert_eq!(clock.at(3_000).map(|t| t.as_nanosecond()), Some(2_000));
-        assert_eq!(clock.at(0).map(|t| t.as_nanosecond()), Some(-1_000));
+        assert_eq!(clock.at(3_000).map(Timestamp::as_nanosecond), Some(2_000));
+        assert_eq!(clock.at(0).map(Timestamp::as_nanosecond), Some(-1_000));
     }
 
     #[test]
