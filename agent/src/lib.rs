@@ -1,3 +1,26 @@
 //! The privileged half of Weir: see `ARCHITECTURE.md` for how its parts relate.
+//!
+//! `drain → spool → segments → store`: [`mod@core`] drains the ring that [`tap`] fills, through [`journal`]
+//! into [`spool`] and [`ledger`]; [`storing`] brings [`segment`]s and manifests into the [`store`]. Proxies
+//! come in through [`control`]. [`session`] is the pure heart of it: what a record means for its session.
 
+#![deny(unsafe_code)]
+
+pub mod agent;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod core;
+pub mod journal;
+pub mod ledger;
+pub mod segment;
+pub mod session;
+pub mod signing;
+pub mod spool;
+pub mod store;
+pub mod storing;
+#[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,2 +1,36 @@
-//! x
-fn main() {}
+//! Development tasks: `cargo xtask <task>`. Every task is a module; this one only dispatches.
+
+mod bench;
+mod build_ebpf;
+mod demo;
+mod exec;
+mod lint;
+mod prerequisites;
+mod test;
+mod toolchain;
+mod workspace;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Development tasks of Weir.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    BuildEbpf(build_ebpf::Options),
+    Bench(bench::Options),
+    Demo(demo::Options),
+    /// Check formatting and lints.
+    Lint,
+    Test(test::Options),
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::BuildEbpf(options) => build_ebpf::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Lint => lint::run(),
+        Task::Test(options) => test::run(&options),
+    }
+}

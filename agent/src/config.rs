@@ -1,0 +1,301 @@
+//! The agent's configuration: a TOML file, read once.
+//!
+//! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
+//! values again. Every bound of the agent is here, with its default.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    session::SealLimits,
+    spool::SpoolOptions,
+    tap::{MIN_RING_BYTES, TapOptions},
+};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// The most records of a segment: it bounds the uncompressed size that many short frames add up to.
+pub const SEGMENT_MAX_RECORDS: u64 = 65_536;
+
+/// Connections beyond a session's own: takeovers, and those that are about to be refused.
+const SPARE_CONNECTIONS: usize = 64;
+
+/// A configuration that makes sense.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where proxies connect.
+    pub control: ControlConfig,
+    /// Where the agent keeps what must survive it.
+    pub state_dir: PathBuf,
+    /// Where recordings go.
+    pub store: StoreLocation,
+    /// The signing key's file.
+    pub signing_key: PathBuf,
+    /// The node's name in manifests; none for the host name.
+    pub node: Option<String>,
+    /// The tap's kernel objects.
+    pub tap: TapOptions,
+    /// The most sessions that are open or not stored yet.
+    pub max_sessions: usize,
+    /// The spool's bounds.
+    pub spool: SpoolOptions,
+    /// When records become a segment.
+    pub seal: SealLimits,
+    /// How many segments are encoded and stored at a time.
+    pub seal_parallelism: usize,
+    /// How long a session waits for its proxy after the agent started.
+    pub reattach_timeout: Duration,
+}
+
+/// The control socket.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// Its path.
+    pub path: PathBuf,
+    /// The group that may connect besides the agent's own user.
+    pub group: Option<String>,
+    /// The users that may connect, whatever the file mode lets through.
+    pub allowed_uids: Vec<u32>,
+    /// The most connections.
+    pub max_connections: usize,
+    /// How long a connection may take to say which session it is about.
+    pub open_timeout: Duration,
+}
+
+/// Where recordings go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// A directory on this node.
+    Directory(PathBuf),
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is no TOML, or has keys that do not exist.
+    #[error("{}: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that makes no sense.
+    #[error("{key}: {problem}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// The file, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    control_socket: PathBuf,
+    control_group: Option<String>,
+    allowed_uids: Vec<u32>,
+    open_timeout_ms: u64,
+    state_dir: PathBuf,
+    store: String,
+    signing_key: Option<PathBuf>,
+    node: Option<String>,
+    bpf_dir: PathBuf,
+    ring_bytes: u32,
+    max_taps: u32,
+    max_sessions: usize,
+    spool_max_bytes: u64,
+    spool_file_bytes: u64,
+    flush_interval_ms: u64,
+    segment_max_bytes: u64,
+    segment_max_age_ms: u64,
+    seal_parallelism: usize,
+    reattach_timeout_ms: u64,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            control_socket: "/run/weir/agent.sock".into(),
+            control_group: None,
+            allowed_uids: Vec::new(),
+            open_timeout_ms: 5_000,
+            state_dir: "/var/lib/weir".into(),
+            store: "file:///var/lib/weir/store".into(),
+            signing_key: None,
+            node: None,
+            bpf_dir: "/sys/fs/bpf".into(),
+            ring_bytes: 16 * 1024 * 1024,
+            max_taps: 16_384,
+            max_sessions: 4_096,
+            spool_max_bytes: 8 * GIB,
+            spool_file_bytes: 64 * MIB,
+            flush_interval_ms: 200,
+            segment_max_bytes: 8 * MIB,
+            segment_max_age_ms: 30_000,
+            seal_parallelism: 2,
+            reattach_timeout_ms: 15_000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file or the key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        Self::parse(path, &fs::read_to_string(path).map_err(read)?)
+    }
+
+    /// Reads a file's text; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file or the key.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let parse = |source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) };
+        toml::from_str::<Raw>(text).map_err(parse)?.validate()
+    }
+}
+
+impl Raw {
+    fn validate(self) -> Result<Config, ConfigError> {
+        if self.allowed_uids.is_empty() {
+            return Err(value("allowed_uids", "list the user id that the proxy runs as, e.g. [990]"));
+        }
+        absolute("control_socket", &self.control_socket)?;
+        absolute("state_dir", &self.state_dir)?;
+        absolute("bpf_dir", &self.bpf_dir)?;
+        if !self.ring_bytes.is_power_of_two() || self.ring_bytes < MIN_RING_BYTES {
+            return Err(value("ring_bytes", format!("must be a power of two, at least {MIN_RING_BYTES}")));
+        }
+        within("max_taps", self.max_taps.into(), 2, 1 << 20)?;
+        within("max_sessions", self.max_sessions as u64, 1, 1 << 16)?;
+        within("seal_parallelism", self.seal_parallelism as u64, 1, 64)?;
+        within("segment_max_bytes", self.segment_max_bytes, 1, 64 * MIB)?;
+        within("segment_max_age_ms", self.segment_max_age_ms, 1, 3_600_000)?;
+        within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
+        within("spool_file_bytes", self.spool_file_bytes, 64 * KIB, GIB)?;
+        within("spool_max_bytes", self.spool_max_bytes, self.spool_file_bytes.saturating_mul(2), u64::MAX)?;
+        let store = store_location(&self.store)?;
+        Ok(Config {
+            control: ControlConfig {
+                path: self.control_socket,
+                group: self.control_group,
+                allowed_uids: self.allowed_uids,
+                max_connections: self.max_sessions + SPARE_CONNECTIONS,
+                open_timeout: Duration::from_millis(self.open_timeout_ms),
+            },
+            signing_key: self.signing_key.unwrap_or_else(|| self.state_dir.join("signing_key")),
+            state_dir: self.state_dir,
+            store,
+            node: self.node,
+            tap: TapOptions { bpf_dir: self.bpf_dir, ring_bytes: self.ring_bytes, max_taps: self.max_taps },
+            max_sessions: self.max_sessions,
+            spool: SpoolOptions {
+                file_bytes: self.spool_file_bytes,
+                max_bytes: self.spool_max_bytes,
+                flush_interval: Duration::from_millis(self.flush_interval_ms),
+            },
+            seal: SealLimits {
+                max_bytes: self.segment_max_bytes,
+                max_records: SEGMENT_MAX_RECORDS,
+                max_age_ns: self.segment_max_age_ms.saturating_mul(1_000_000),
+            },
+            seal_parallelism: self.seal_parallelism,
+            reattach_timeout: Duration::from_millis(self.reattach_timeout_ms),
+        })
+    }
+}
+
+fn value(key: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, problem: problem.into() }
+}
+
+fn absolute(key: &'static str, path: &Path) -> Result<(), ConfigError> {
+    match path.is_absolute() {
+        true => Ok(()),
+        false => Err(value(key, format!("{} is not an absolute path", path.display()))),
+    }
+}
+
+fn within(key: &'static str, found: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(value(key, format!("{found} is not between {least} and {most}")))
+}
+
+fn store_location(text: &str) -> Result<StoreLocation, ConfigError> {
+    if let Some(path) = text.strip_prefix("file://") {
+        absolute("store", Path::new(path))?;
+        return Ok(StoreLocation::Directory(path.into()));
+    }
+    if text.starts_with("s3://") {
+        return Err(value("store", "this build stores to directories only: file:///path"));
+    }
+    Err(value("store", format!("{text:?} is not a store; write file:///path")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("agent.toml"), text)
+    }
+
+    fn problem(text: &str) -> String {
+        parse(text).expect_err("does not make sense").to_string()
+    }
+
+    #[test]
+    fn only_the_allowed_users_need_to_be_said() {
+        let config = parse("allowed_uids = [990]").expect("the rest has defaults");
+        assert_eq!(config.control.allowed_uids, [990]);
+        assert_eq!(config.store, StoreLocation::Directory("/var/lib/weir/store".into()));
+        assert_eq!(config.signing_key, Path::new("/var/lib/weir/signing_key"));
+        assert_eq!(config.seal.max_age_ns, 30_000_000_000);
+    }
+
+    #[test]
+    fn each_nonsense_is_refused_by_the_name_of_its_key() {
+        for (text, key) in [
+            ("", "allowed_uids"),
+            ("allowed_uids = [1]\nstate_dir = 'x'", "state_dir"),
+            ("allowed_uids = [1]\nstore = 's3://bucket'", "store"),
+            ("allowed_uids = [1]\nstore = '/x'", "store"),
+            ("allowed_uids = [1]\nstore = 'file://x'", "store"),
+            ("allowed_uids = [1]\nsegment_max_age_ms = 0", "segment_max_age_ms"),
+            ("allowed_uids = [1]\nring_bytes = 1000000", "ring_bytes"),
+            ("allowed_uids = [1]\nspool_max_bytes = 67108864", "spool_max_bytes"),
+            ("allowed_uids = [1]\nmax_session = 1", "max_session"),
+        ] {
+            let problem = problem(text);
+            assert!(problem.contains(key), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_store_in_s3_is_refused_with_what_works() {
+        assert!(problem("allowed_uids = [1]\nstore = 's3://b/p'").contains("file:///"));
+    }
+}

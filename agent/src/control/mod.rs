@@ -1,0 +1,162 @@
+//! The control socket: who may talk to the agent, and how many.
+//!
+//! Owns least trust: the peer's user id is the kernel's word (`SO_PEERCRED`), every connection is bounded in
+//! number, message size and the time until it says which session it is about. Not here: what requests do
+//! (`core`).
+
+mod connection;
+mod message;
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::unistd::Group;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
+use tracing::{error, warn};
+use weir_common::control::{self, Reply};
+
+use crate::{config::ControlConfig, core::CoreHandle};
+
+const SOCKET_MODE: u32 = 0o660;
+const DIR_MODE: u32 = 0o755;
+
+/// What went wrong with the control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The system said no.
+    #[error("cannot {op} the control socket {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No such group.
+    #[error("control_group: there is no group {group:?}")]
+    NoGroup {
+        /// Its name.
+        group: String,
+    },
+    /// Somebody serves the socket.
+    #[error("another agent serves the control socket {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+/// The control socket, accepting.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixSeqpacketListener,
+    config: ControlConfig,
+}
+
+impl Listener {
+    /// Begins to listen. A socket that nobody serves any more is replaced.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind(config: ControlConfig) -> Result<Self, ListenError> {
+        let path = &config.path;
+        let failed = |op| move |source| ListenError::Io { op, path: path.clone(), source };
+        if UnixSeqpacket::connect_blocking(path).is_ok() {
+            return Err(ListenError::InUse { path: path.clone() });
+        }
+        make_dir(path).map_err(failed("make the directory of"))?;
+        // Under another name until mode and group are right, so that nobody connects before.
+        let unfinished = path.with_extension("new");
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(error)),
+            _ => {}
+        }
+        let socket = UnixSeqpacketListener::bind(&unfinished).map_err(failed("bind"))?;
+        if let Some(name) = &config.group {
+            let group = Group::from_name(name).ok().flatten();
+            let group = group.ok_or_else(|| ListenError::NoGroup { group: name.clone() })?;
+            nix::unistd::chown(&unfinished, None, Some(group.gid))
+                .map_err(|errno| failed("give a group to")(errno.into()))?;
+        }
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(SOCKET_MODE))
+            .map_err(failed("set the mode of"))?;
+        fs::rename(&unfinished, path).map_err(failed("name"))?;
+        Ok(Self { socket, config })
+    }
+
+    /// Accepts and serves connections until the future is dropped, which ends them all without a word to the
+    /// core.
+    pub async fn serve(mut self, core: CoreHandle) {
+        let free = Arc::new(Semaphore::new(self.config.max_connections));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.socket.accept() => match accepted {
+                    Ok(socket) => {
+                        let Some((socket, peer)) = self.admit(socket) else { continue };
+                        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+                            warn!(pid = peer.pid(), uid = peer.uid(), "refused a connection too many");
+                            refuse(&socket, "the agent has too many connections");
+                            continue;
+                        };
+                        let (core, open_timeout) = (core.clone(), self.config.open_timeout);
+                        connections.spawn(async move {
+                            connection::serve(socket, peer, &core, open_timeout).await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        error!(%error, "cannot accept a control connection");
+                        // Out of descriptors, most likely; they come back as connections end.
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        error!(%error, "a control connection's task failed");
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&self, socket: UnixSeqpacket) -> Option<(UnixSeqpacket, UCred)> {
+        match socket.peer_cred() {
+            Ok(peer) if self.config.allowed_uids.contains(&peer.uid()) => Some((socket, peer)),
+            Ok(peer) => {
+                let (pid, uid) = (peer.pid(), peer.uid());
+                warn!(pid, uid, "refused a control connection: the user is not in allowed_uids");
+                refuse(&socket, &format!("user {uid} is not in the agent's allowed_uids"));
+                None
+            }
+            Err(error) => {
+                warn!(%error, "refused a control connection: its user is not known");
+                None
+            }
+        }
+    }
+}
+
+/// Says no, to whoever reads it.
+fn refuse(socket: &UnixSeqpacket, reason: &str) {
+    if let Ok(bytes) = control::encode(&Reply::Refused { reason: reason.to_owned() }) {
+        // A fresh socket has room for it; if the peer is gone, nobody is left to tell.
+        let _ = nix::unistd::write(socket, &bytes);
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) if !dir.exists() => {
+            fs::create_dir_all(dir)?;
+            fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE))
+        }
+        _ => Ok(()),
+    }
+}

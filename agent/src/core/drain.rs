@@ -1,0 +1,148 @@
+//! From the ring to the spool.
+//!
+//! A pass walks a bounded number of records, writes them to the spool straight from the ring's memory, and
+//! only then gives their room back. While the spool takes nothing the records stay where they are: the ring
+//! fills, the kernel tosses what comes, and the sessions stall (invariant I1).
+
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+use weir_common::abi::{RECORD_HEADER_LEN, RecordHeader};
+
+use super::{Core, TICK};
+use crate::{
+    journal::{Journal, JournalError, RingRecord, entry_bytes},
+    ledger::Accounted,
+};
+
+/// The most records of a pass.
+const PASS_RECORDS: usize = 4096;
+/// A pass ends with the record that reaches this many bytes.
+const PASS_BYTES: u64 = 4 * 1024 * 1024;
+/// How soon to look again for room that the store gives back.
+const STALLED_PAUSE: Duration = Duration::from_millis(25);
+
+/// What a pass found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Drained {
+    /// The ring is empty.
+    Nothing,
+    /// It was emptied.
+    Some,
+    /// The pass reached its bound.
+    More,
+    /// There is no room for what is in the ring.
+    Blocked {
+        /// When to try again.
+        pause: Duration,
+    },
+}
+
+impl Core {
+    /// Makes a pass.
+    pub(super) fn drain(&mut self) -> Drained {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let mut foreign = 0_u64;
+        let mut walk = self.ring.records();
+        let more = loop {
+            if bytes >= PASS_BYTES || records.len() >= PASS_RECORDS {
+                break true;
+            }
+            let Some(record) = walk.next() else { break false };
+            match trim(record.bytes) {
+                Some(trimmed) => {
+                    bytes += entry_bytes(trimmed.len());
+                    records.push(RingRecord { bytes: trimmed, end: record.end });
+                }
+                None => foreign += 1,
+            }
+        };
+        let end = walk.position();
+        if records.is_empty() && end == self.ring.consumer_position() {
+            return Drained::Nothing;
+        }
+        if foreign > 0 {
+            error!(records = foreign, "the ring has records that this agent's program did not write");
+        }
+        match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records)) {
+            Ok(()) => {
+                self.ring.release(end);
+                self.flows();
+                if more { Drained::More } else { Drained::Some }
+            }
+            Err(Refusal::NoRoom(why)) => {
+                if self.stalled_since.is_none() {
+                    error!(
+                        why,
+                        spool_bytes = self.journal.spool_bytes(),
+                        "sessions stall until the spool has room"
+                    );
+                    self.stalled_since = Some(Instant::now());
+                }
+                Drained::Blocked { pause: STALLED_PAUSE }
+            }
+            Err(Refusal::Journal(error)) => {
+                let _ = self.noted::<()>(Err(error));
+                Drained::Blocked { pause: self.trouble.map_or(TICK, |trouble| trouble.pause) }
+            }
+        }
+    }
+
+    /// Drains what is in the ring, as far as there is room: a node that shuts down in order loses nothing.
+    pub(super) fn drain_rest(&mut self) {
+        let until = self.ring.producer_position();
+        while self.ring.consumer_position() < until {
+            match self.drain() {
+                Drained::Some | Drained::More => {}
+                Drained::Nothing | Drained::Blocked { .. } => return,
+            }
+        }
+    }
+
+    /// Notes that records go into the spool.
+    fn flows(&mut self) {
+        let _ = self.noted(Ok(()));
+        if let Some(since) = self.stalled_since.take() {
+            info!(stalled = ?since.elapsed(), "the spool has room again");
+        }
+    }
+}
+
+/// Why a pass wrote nothing.
+enum Refusal {
+    NoRoom(&'static str),
+    Journal(JournalError),
+}
+
+fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
+    if !journal.has_room(bytes) {
+        return Err(Refusal::NoRoom("the spool has reached spool_max_bytes"));
+    }
+    match journal.disk_has_room(bytes) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::NoRoom("the spool's disk is full")),
+        Err(error) => Err(Refusal::Journal(error.into())),
+    }
+}
+
+fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refusal> {
+    let mut orphans = 0_u64;
+    let appended = journal.append_records(records, |accounted| match accounted {
+        Accounted::To(_) => {}
+        Accounted::Ended(session, channel, direction, error) => {
+            warn!(%session, %channel, %direction, %error, "a message is no frame; its stream ends here");
+        }
+        Accounted::Orphan => orphans += 1,
+    });
+    if orphans > 0 {
+        error!(records = orphans, "the ring had records of sockets that belong to no session");
+    }
+    appended.map_err(Refusal::Journal)
+}
+
+/// The record without the padding of its size class.
+fn trim(record: &[u8]) -> Option<&[u8]> {
+    let (_, message) = RecordHeader::split(record)?;
+    record.get(..RECORD_HEADER_LEN + message.len())
+}

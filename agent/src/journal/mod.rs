@@ -1,0 +1,238 @@
+//! The journal: spool and ledger kept in step.
+//!
+//! Owns *append, then apply*: nothing is known to the ledger that is not in the spool, and whatever is in the
+//! spool the ledger knows. Also when a new file begins, with a checkpoint of every session, and when an old
+//! one may go: once no unsealed record lies in it and everything that says so is flushed to the disk.
+//!
+//! Not here: when sessions open, seal and close (`core`).
+
+mod replay;
+
+use std::path::Path;
+
+use tracing::debug;
+
+use crate::{
+    ledger::{Accounted, Checkpoint, Ledger, LedgerError, StateEntry},
+    spool::{
+        FileNo, Place, Spool, SpoolError, SpoolOptions,
+        entry::{Entry, HEADER_LEN, Kind},
+    },
+    tap::RingId,
+};
+
+/// A file of less than this stays, though nothing in it is needed.
+const REST_BYTES: u64 = 1024 * 1024;
+
+/// What went wrong with the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Disk trouble; it may pass.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A change that does not go with what came before; nothing was written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A state that cannot be written as JSON.
+    #[error("cannot write a state entry: {source}")]
+    Encode {
+        /// Why.
+        #[from]
+        source: serde_json::Error,
+    },
+    /// An intact entry that this version cannot read.
+    #[error("spool file {file} has an entry at {offset} that this version cannot read: {reason}")]
+    Unreadable {
+        /// The file.
+        file: FileNo,
+        /// Where in it.
+        offset: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A record of the ring and where the ring goes on behind it.
+#[derive(Clone, Copy)]
+pub struct RingRecord<'a> {
+    /// Header and message, without padding.
+    pub bytes: &'a [u8],
+    /// The ring position behind it.
+    pub end: u64,
+}
+
+/// The journal.
+#[derive(Debug)]
+pub struct Journal {
+    spool: Spool,
+    ledger: Ledger,
+    position: u64,
+    /// Bytes of the checkpoint of the file that is appended to, where it is known.
+    checkpoint_bytes: u64,
+    /// Files before this one go when the marker is flushed.
+    deletable: Option<(FileNo, u64)>,
+}
+
+impl Journal {
+    /// Replays the spool in `dir` and opens it for appending.
+    ///
+    /// # Errors
+    /// [`JournalError`]. Damage that a crash explains is no error: see `replay`.
+    pub fn open(dir: &Path, options: SpoolOptions) -> Result<Self, JournalError> {
+        let replay::Replayed { ledger, position, files } = replay::replay(dir)?;
+        let spool = Spool::open(dir, options, files)?;
+        let mut journal = Self { spool, ledger, position, checkpoint_bytes: 0, deletable: None };
+        if journal.spool.active_file().is_none() {
+            journal.start_file()?;
+        }
+        Ok(journal)
+    }
+
+    /// What the spool's entries add up to.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The ring position up to which everything is in the spool.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The spool's directory.
+    #[must_use]
+    pub fn spool_dir(&self) -> &Path {
+        self.spool.dir()
+    }
+
+    /// Bytes of the spool.
+    #[must_use]
+    pub fn spool_bytes(&self) -> u64 {
+        self.spool.total_bytes()
+    }
+
+    /// Whether records of this many bytes find room below the spool's bound.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.spool.has_room(bytes)
+    }
+
+    /// Whether records of this many bytes leave the disk its reserve.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the file system does not say.
+    pub fn disk_has_room(&self, bytes: u64) -> Result<bool, SpoolError> {
+        self.spool.disk_has_room(bytes)
+    }
+
+    /// Puts records into the spool and accounts for each.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then none of them is in the spool.
+    pub fn append_records<'a>(
+        &mut self,
+        records: &[RingRecord<'a>],
+        mut each: impl FnMut(Accounted),
+    ) -> Result<(), JournalError> {
+        let Some(last) = records.last() else {
+            return Ok(());
+        };
+        self.rotate_if_full()?;
+        let entry = |record: &RingRecord<'a>| Entry {
+            kind: Kind::Record,
+            position: record.end,
+            payload: record.bytes,
+        };
+        let entries: Vec<_> = records.iter().map(entry).collect();
+        let Place { file, mut offset } = self.spool.append(&entries)?;
+        self.position = last.end;
+        for entry in entries {
+            each(self.ledger.record(entry.payload, Place { file, offset }, entry.len()));
+            offset += entry.len();
+        }
+        Ok(())
+    }
+
+    /// Makes a change of state.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nothing is changed.
+    pub fn append(&mut self, change: StateEntry) -> Result<(), JournalError> {
+        self.rotate_if_full()?;
+        // A refused change must not be in the spool, where every replay would stumble over it.
+        self.ledger.check(&change)?;
+        let payload = serde_json::to_vec(&change)?;
+        self.spool.append(&[Entry { kind: Kind::State, position: self.position, payload: &payload }])?;
+        self.ledger.apply(change)?;
+        Ok(())
+    }
+
+    /// Makes the change that this ring's positions count from now on.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nothing is changed.
+    pub fn adopt_ring(&mut self, ring: RingId, position: u64) -> Result<(), JournalError> {
+        let before = std::mem::replace(&mut self.position, position);
+        self.append(StateEntry::RingAdopted { ring }).inspect_err(|_| self.position = before)
+    }
+
+    /// Gives back the space of files that are not needed any more, the one that is appended to included: what
+    /// was said in sessions does not lie here longer than it must.
+    ///
+    /// # Errors
+    /// [`JournalError`] if a file cannot be deleted, or the next one not begun.
+    pub fn give_back(&mut self) -> Result<(), JournalError> {
+        if let Some((keep, marker)) = self.deletable {
+            if !self.spool.is_flushed(marker) {
+                return Ok(());
+            }
+            self.deletable = None;
+            let freed = self.spool.delete_before(keep)?;
+            debug!(freed, "gave spool space back");
+        }
+        if self.ledger.oldest_file().is_none() && self.spool.active_bytes() >= self.rest_bytes() {
+            self.start_file()?;
+        }
+        let needed = self.ledger.oldest_file().or(self.spool.active_file());
+        if let Some(keep) =
+            needed.filter(|&keep| self.spool.oldest_file().is_some_and(|oldest| oldest < keep))
+        {
+            self.deletable = Some((keep, self.spool.flush_marker()));
+        }
+        Ok(())
+    }
+
+    /// What may stay in a file that nothing is needed of: at least twice its checkpoint, or it would never
+    /// end.
+    fn rest_bytes(&self) -> u64 {
+        REST_BYTES.max(self.checkpoint_bytes * 2)
+    }
+
+    fn rotate_if_full(&mut self) -> Result<(), JournalError> {
+        if self.spool.is_file_full() { self.start_file() } else { Ok(()) }
+    }
+
+    fn start_file(&mut self) -> Result<(), JournalError> {
+        let sessions = self.ledger.sessions();
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let head = Checkpoint { ring: self.ledger.ring().cloned(), sessions: count };
+        let head = serde_json::to_vec(&head)?;
+        let sessions = sessions.map(serde_json::to_vec).collect::<Result<Vec<_>, _>>()?;
+        let entry = |kind, payload| Entry { kind, position: self.position, payload };
+        let mut entries = vec![entry(Kind::Checkpoint, &head[..])];
+        entries.extend(sessions.iter().map(|session| entry(Kind::CheckpointSession, session)));
+        self.spool.start_file(&entries)?;
+        self.checkpoint_bytes = self.spool.active_bytes();
+        Ok(())
+    }
+}
+
+/// Bytes that a record of this many bytes takes in the spool.
+#[must_use]
+pub fn entry_bytes(record_bytes: usize) -> u64 {
+    (HEADER_LEN + record_bytes) as u64
+}
+
+#[cfg(test)]
+mod tests;

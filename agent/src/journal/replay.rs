@@ -1,0 +1,153 @@
+//! Reading the spool back: from its files to the ledger.
+//!
+//! The oldest file's checkpoint is where the replay begins; the checkpoints of later files say what it knows
+//! already. Three kinds of damage are told apart:
+//!
+//! - *The last file ends in the middle of an entry*, as a killed agent leaves it: the rest is cut off. Its
+//!   records are still in the ring. If not even the file's checkpoint is whole, the file goes.
+//! - *An earlier file has a bad entry*: the rest of that file is unreadable. The replay goes on with the next
+//!   file's checkpoint; the records in between count as gone, sessions that have none of them are not
+//!   affected.
+//! - *Records that a checkpoint counts lie in a file that was deleted*: gone too, and since a file is deleted
+//!   only after the store has everything in it, a later entry says that they were sealed.
+//!
+//! Gone records that no entry says are sealed are lost. The session goes on and is stored; its manifest has
+//! more accepted records than events, and so every verification of it fails, as it must.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use tracing::{error, info, warn};
+
+use super::JournalError;
+use crate::{
+    ledger::{Checkpoint, Ledger, StateEntry},
+    session::Session,
+    spool::{
+        self, FileNo, Place,
+        entry::{BadEntry, Entries, Entry, Kind},
+    },
+};
+
+/// What the spool's files add up to.
+pub(super) struct Replayed {
+    pub(super) ledger: Ledger,
+    /// The ring position up to which everything is in the spool.
+    pub(super) position: u64,
+    /// Every file and its bytes; the last one's good bytes.
+    pub(super) files: BTreeMap<FileNo, u64>,
+}
+
+struct Replay {
+    ledger: Ledger,
+    position: u64,
+    /// The next checkpoint is news: it is the first, or what is before it could not be read.
+    take_checkpoint: bool,
+}
+
+/// Replays the spool in `dir`.
+pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
+    let numbers = spool::list(dir)?;
+    let last = numbers.last().copied();
+    let mut files = BTreeMap::new();
+    let mut replay = Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true };
+    let mut before = None;
+    for no in numbers {
+        if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
+            error!(file = %no, "spool files before this one are missing; going on with it");
+            replay.take_checkpoint = true;
+        }
+        let path = spool::path(dir, no);
+        let bytes = fs::read(&path).map_err(spool::failed("read", &path))?;
+        let good = replay.file(no, &bytes)?;
+        let len = bytes.len() as u64;
+        let cut = len - good;
+        if Some(no) == last && good == 0 {
+            warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; removing it");
+            fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
+            continue;
+        }
+        if cut > 0 && Some(no) == last {
+            info!(file = %no, bytes = cut, "cutting the torn tail of the spool");
+        } else if cut > 0 {
+            error!(file = %no, bytes = cut, "the rest of a spool file is unreadable; going on behind it");
+            replay.take_checkpoint = true;
+        }
+        files.insert(no, if Some(no) == last { good } else { len });
+    }
+    for session in replay.ledger.sessions() {
+        let gone = session.gone_records();
+        if gone > 0 {
+            error!(session = %session.id(), records = gone, "records of a session were lost with the spool");
+        }
+    }
+    Ok(Replayed { ledger: replay.ledger, position: replay.position, files })
+}
+
+impl Replay {
+    /// Replays a file and says how many of its bytes are good.
+    fn file(&mut self, no: FileNo, bytes: &[u8]) -> Result<u64, JournalError> {
+        let mut entries = Entries::new(bytes);
+        let Some(checkpoint) = read_checkpoint(no, &mut entries)? else {
+            return Ok(0);
+        };
+        if std::mem::take(&mut self.take_checkpoint) {
+            self.position = checkpoint.position;
+            self.ledger.restore(checkpoint.head.ring, checkpoint.sessions);
+        }
+        for (offset, entry) in entries.by_ref() {
+            self.entry(Place { file: no, offset }, &entry)?;
+            self.position = entry.position;
+        }
+        match entries.damage() {
+            // Not for this version to cut off.
+            Some(reason @ BadEntry::UnknownKind { .. }) => Err(unreadable(no, entries.offset(), &reason)),
+            _ => Ok(entries.offset()),
+        }
+    }
+
+    fn entry(&mut self, place: Place, entry: &Entry<'_>) -> Result<(), JournalError> {
+        match entry.kind {
+            Kind::Record => {
+                self.ledger.record(entry.payload, place, entry.len());
+            }
+            Kind::State => {
+                let change: StateEntry = serde_json::from_slice(entry.payload)
+                    .map_err(|error| unreadable(place.file, place.offset, &error))?;
+                if let Err(error) = self.ledger.apply(change) {
+                    // Behind a gap an entry may be about something that only the gap knew.
+                    error!(file = %place.file, offset = place.offset, %error, "a spool entry does not fit");
+                }
+            }
+            Kind::Checkpoint | Kind::CheckpointSession => {
+                return Err(unreadable(place.file, place.offset, &"a checkpoint inside a file"));
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Head {
+    position: u64,
+    head: Checkpoint,
+    sessions: Vec<Session>,
+}
+
+/// The checkpoint at the beginning of a file; `None` if it is not whole.
+fn read_checkpoint(no: FileNo, entries: &mut Entries<'_>) -> Result<Option<Head>, JournalError> {
+    let Some((offset, Entry { kind: Kind::Checkpoint, position, payload })) = entries.next() else {
+        return Ok(None);
+    };
+    let head: Checkpoint = serde_json::from_slice(payload).map_err(|error| unreadable(no, offset, &error))?;
+    let mut sessions = Vec::new();
+    for _ in 0..head.sessions {
+        let Some((offset, Entry { kind: Kind::CheckpointSession, payload, .. })) = entries.next() else {
+            return Ok(None);
+        };
+        sessions.push(serde_json::from_slice(payload).map_err(|error| unreadable(no, offset, &error))?);
+    }
+    Ok(Some(Head { position, head, sessions }))
+}
+
+fn unreadable(file: FileNo, offset: u64, reason: &impl ToString) -> JournalError {
+    JournalError::Unreadable { file, offset, reason: reason.to_string() }
+}

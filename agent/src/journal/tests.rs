@@ -1,0 +1,321 @@
+//! Crashes at every step, torn tails at every byte, damage in the middle.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use weir_common::digest::Sha256;
+
+use super::*;
+use crate::{
+    session::{SealLimits, Session},
+    signing::SigningKey,
+    spool,
+    store::{Put, PutFuture, Store, StoreError},
+    storing::{Done, Job, Worker},
+    testing::{armed, closed, opened, session_id, stdout_record},
+};
+
+const LIMITS: SealLimits = SealLimits { max_bytes: 3000, max_records: 1000, max_age_ns: u64::MAX };
+
+/// Of each session: three segments and a rest.
+const FRAMES: u64 = 32;
+
+fn options() -> SpoolOptions {
+    SpoolOptions { file_bytes: 4000, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) }
+}
+
+fn open(dir: &Path) -> Journal {
+    Journal::open(&dir.join("spool"), options()).expect("the spool opens")
+}
+
+type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// A store in memory that stops working after so many puts, as if the agent were killed then.
+struct Dying {
+    objects: Objects,
+    puts: Arc<AtomicU32>,
+}
+
+impl Store for Dying {
+    fn put<'a>(&'a self, path: &'a str, body: Bytes, expected: Sha256) -> PutFuture<'a> {
+        let left = self.puts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let mut objects = self.objects.lock().expect("no panic in between");
+        let put = match objects.get(path).map(|found| Sha256::of(found)) {
+            _ if left.is_err() => Err(StoreError::Interrupted { path: path.to_owned() }),
+            Some(found) if found == expected => Ok(Put::AlreadyThere),
+            Some(found) => Err(StoreError::Conflict { path: path.to_owned(), expected, found }),
+            None => {
+                objects.insert(path.to_owned(), body);
+                Ok(Put::Stored)
+            }
+        };
+        Box::pin(async { put })
+    }
+}
+
+/// An agent's life up to a step at which it is killed.
+struct Life {
+    journal: Journal,
+    worker: Worker,
+    steps: Arc<AtomicU32>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The steps are used up.
+struct Killed;
+
+impl Life {
+    fn begin(dir: &Path, objects: &Objects, steps: u32) -> Self {
+        let steps = Arc::new(AtomicU32::new(steps));
+        let key = SigningKey::load_or_make(&dir.join("key")).expect("a key");
+        let dying = Dying { objects: Arc::clone(objects), puts: Arc::clone(&steps) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Self { journal: open(dir), worker: Worker::new(Arc::new(dying), Arc::new(key), 1), steps, runtime }
+    }
+
+    fn step(&mut self) -> Result<(), Killed> {
+        let left = self.steps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| Killed)
+    }
+
+    fn append(&mut self, change: StateEntry) -> Result<(), Killed> {
+        self.step()?;
+        self.journal.append(change).expect("a step in order");
+        Ok(())
+    }
+
+    fn record(&mut self, number: u8, seq: u64, data: &[u8]) -> Result<(), Killed> {
+        self.step()?;
+        let end = self.journal.position() + 1;
+        let record = stdout_record(number, seq, data);
+        self.journal.append_records(&[RingRecord { bytes: &record, end }], |_| {}).expect("room");
+        Ok(())
+    }
+
+    /// Stores whatever is due.
+    fn store(&mut self) -> Result<(), Killed> {
+        loop {
+            let due = self.journal.ledger().sessions().find_map(|session| {
+                let records = session.due_records(LIMITS, 0)?;
+                Some(StateEntry::SealStarted { session: session.id(), index: session.next_index(), records })
+            });
+            if let Some(started) = due {
+                self.append(started)?;
+            }
+            let dir = self.journal.spool_dir().to_owned();
+            let Some(job) = self.journal.ledger().sessions().find_map(|session| Job::next(session, &dir))
+            else {
+                return Ok(());
+            };
+            let stored = self.runtime.block_on(self.worker.once(&job)).map_err(|_| Killed)?;
+            self.append(Done { session: job.session, stored }.change())?;
+            self.journal.give_back().expect("deletable");
+        }
+    }
+
+    /// What happens to two sessions, from wherever the life before got to.
+    fn live(&mut self) -> Result<(), Killed> {
+        for number in [1, 2] {
+            if self.journal.ledger().session(session_id(number)).is_none() {
+                self.append(opened(number))?;
+            }
+            if self
+                .journal
+                .ledger()
+                .session(session_id(number))
+                .is_some_and(|session| session.taps().count() == 0)
+            {
+                self.append(armed(number))?;
+            }
+        }
+        for seq in 0..FRAMES {
+            for number in [1, 2] {
+                let Some(session) = self.journal.ledger().session(session_id(number)) else { continue };
+                if session.end().is_none() && session.accepted_records() == seq {
+                    self.record(number, seq, &content(number, seq))?;
+                }
+            }
+            self.store()?;
+        }
+        for number in [1, 2] {
+            if self
+                .journal
+                .ledger()
+                .session(session_id(number))
+                .is_some_and(|session| session.end().is_none())
+            {
+                self.append(closed(number))?;
+            }
+        }
+        self.store()
+    }
+}
+
+/// Text, and for the second session binary that goes into the bulk.
+fn content(number: u8, seq: u64) -> Vec<u8> {
+    let byte = if number == 1 { b'a' } else { 0x80 };
+    vec![byte + u8::try_from(seq % 20).expect("small"); 300]
+}
+
+/// Both sessions from the beginning to the end, killed after these steps and begun again.
+fn run(key: &Path, kills: &[u32]) -> (BTreeMap<String, Bytes>, bool) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::copy(key, dir.path().join("key")).expect("a key");
+    let objects = Objects::default();
+    // What a life finished, the next one does once more: to the same bytes, or there is a conflict.
+    let mut killed = false;
+    for &steps in kills {
+        killed |= Life::begin(dir.path(), &objects, steps).live().is_err();
+    }
+    if killed || kills.is_empty() {
+        assert!(Life::begin(dir.path(), &objects, u32::MAX).live().is_ok(), "nothing kills it");
+    }
+    let objects = std::mem::take(&mut *objects.lock().expect("no panic in between"));
+    (objects, killed)
+}
+
+#[test]
+fn killed_at_any_step_and_begun_again_the_same_bytes_are_stored() {
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    let key = keys.path().join("key");
+    SigningKey::load_or_make(&key).expect("a key");
+    let (expected, _) = run(&key, &[]);
+    assert!(expected.len() > 16, "several segments, some with bulk: {:?}", expected.keys());
+    let mut steps = 0;
+    loop {
+        let (found, killed) = run(&key, &[steps]);
+        if !killed {
+            break;
+        }
+        assert!(found.keys().eq(expected.keys()), "killed after {steps} steps: {:?}", found.keys());
+        assert!(found == expected, "killed after {steps} steps: other bytes");
+        steps += 1;
+    }
+    assert!(steps > 100, "there are many steps to be killed at, not {steps}");
+    let (found, _) = run(&key, &[40, 3, 0, 7, 30, 1, 1, 1, 50]);
+    assert!(found == expected, "killed again and again");
+}
+
+/// Two sessions with these many records each, in as many files as it takes.
+fn recorded(dir: &Path, records: u64) {
+    let mut life = Life::begin(dir, &Objects::default(), u32::MAX);
+    for change in [opened(1), armed(1), opened(2), armed(2)] {
+        life.journal.append(change).expect("in order");
+    }
+    for seq in 0..records {
+        for number in [1, 2] {
+            assert!(life.record(number, seq, &content(number, seq)).is_ok(), "nothing kills it");
+        }
+    }
+}
+
+fn accepted(journal: &Journal) -> Vec<u64> {
+    journal.ledger().sessions().map(Session::accepted_records).collect()
+}
+
+#[test]
+fn a_torn_tail_is_cut_to_the_whole_entries_before_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    recorded(dir.path(), 3);
+    let file = spool::path(&dir.path().join("spool"), FileNo(1));
+    let whole = fs::read(&file).expect("one file");
+    let ends: Vec<_> =
+        spool::entry::Entries::new(&whole).map(|(offset, entry)| offset + entry.len()).collect();
+    let head = usize::try_from(ends[0]).expect("small");
+    for cut in (head..whole.len()).rev() {
+        fs::write(&file, &whole[..cut]).expect("writable");
+        let journal = open(dir.path());
+        let entries = ends.iter().filter(|&&end| end <= cut as u64).count();
+        // Behind the checkpoint come four changes of state, then records of the one and the other session.
+        let records = entries.saturating_sub(5);
+        assert_eq!(accepted(&journal).iter().sum::<u64>(), records as u64, "cut at {cut}");
+        assert_eq!(journal.position(), records as u64, "cut at {cut}");
+        drop(journal);
+        assert_eq!(fs::metadata(&file).expect("is there").len(), ends[entries - 1], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_file_whose_checkpoint_is_torn_goes_and_the_one_before_is_appended_to() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    recorded(dir.path(), 12);
+    let spool_dir = dir.path().join("spool");
+    let files = spool::list(&spool_dir).expect("readable");
+    let last = *files.last().expect("several");
+    assert!(files.len() > 1);
+    let path = spool::path(&spool_dir, last);
+    let bytes = fs::read(&path).expect("readable");
+    fs::write(&path, &bytes[..60]).expect("writable");
+    let journal = open(dir.path());
+    assert!(!path.exists());
+    assert_eq!(journal.spool.active_file(), Some(FileNo(last.0 - 1)));
+    assert!(accepted(&journal).iter().all(|&records| (1..12).contains(&records)));
+}
+
+#[test]
+fn damage_in_an_earlier_file_is_reported_by_the_sessions_that_lost_records_and_by_no_other() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    {
+        let mut life = Life::begin(dir.path(), &Objects::default(), u32::MAX);
+        for change in [opened(1), armed(1), opened(2), armed(2)] {
+            life.journal.append(change).expect("in order");
+        }
+        for seq in 0..30 {
+            assert!(life.record(1, seq, &content(1, seq)).is_ok());
+            if seq < 3 {
+                assert!(life.record(2, seq, &content(2, seq)).is_ok());
+            }
+        }
+    }
+    let file = spool::path(&dir.path().join("spool"), FileNo(1));
+    let mut bytes = fs::read(&file).expect("readable");
+    let (offset, last) = spool::entry::Entries::new(&bytes).last().expect("entries");
+    let inside = usize::try_from(offset + last.len() - 1).expect("small");
+    bytes[inside] ^= 1;
+    fs::write(&file, &bytes).expect("writable");
+    let journal = open(dir.path());
+    assert_eq!(accepted(&journal), [30, 3], "the checkpoint behind the damage knows");
+    let gone: Vec<_> = journal.ledger().sessions().map(Session::gone_records).collect();
+    assert_eq!(gone, [1, 0]);
+}
+
+#[test]
+fn files_go_only_when_everything_in_them_is_stored_and_a_restart_still_completes_the_sessions() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (spool_dir, objects) = (dir.path().join("spool"), Objects::default());
+    recorded(dir.path(), 30);
+    let before = spool::list(&spool_dir).expect("readable").len();
+    assert!(before > 4);
+    let mut life = Life::begin(dir.path(), &objects, 0);
+    life.journal.give_back().expect("nothing to delete");
+    assert!(life.store().is_err(), "the store takes nothing");
+    assert_eq!(spool::list(&spool_dir).expect("readable").len(), before);
+    drop(life);
+    let mut life = Life::begin(dir.path(), &objects, u32::MAX);
+    assert!(life.store().is_ok());
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while spool::list(&spool_dir).expect("readable").len() >= before {
+        life.journal.give_back().expect("deletable");
+        assert!(std::time::Instant::now() < deadline, "no space was given back");
+        std::thread::yield_now();
+    }
+    drop(life);
+    let mut life = Life::begin(dir.path(), &objects, u32::MAX);
+    assert!(life.journal.ledger().sessions().all(|session| session.gone_records() == 0), "gone, and stored");
+    for change in [closed(1), closed(2)] {
+        life.journal.append(change).expect("in order");
+    }
+    assert!(life.store().is_ok());
+    assert_eq!(life.journal.ledger().sessions().len(), 0);
+    let objects = objects.lock().expect("no panic in between");
+    assert_eq!(objects.keys().filter(|path| path.ends_with("manifest.json")).count(), 2);
+}

@@ -1,0 +1,330 @@
+//! The ledger: what the spool's entries add up to.
+//!
+//! Owns the relation from socket cookie to session, channel and direction. Live and in a replay the same
+//! entries go through the same two functions, [`Ledger::record`] and [`Ledger::apply`], so what a restarted
+//! agent knows is what the one before knew. Not here: writing entries (`journal`), and anything that is not
+//! in the spool.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use weir_common::{
+    abi::RecordHeader,
+    frame::{Direction, FrameError},
+    recording::{Clock, Count, Recorder, SegmentEntry},
+    session::{ChannelNo, SessionId, SessionMeta, SocketCookie},
+};
+
+use crate::{
+    session::{Captured, ChannelKernel, End, Session, StepError, TapCookies},
+    spool::{FileNo, Place},
+    tap::RingId,
+};
+
+/// A change of state, as it stands in the spool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case", deny_unknown_fields)]
+pub enum StateEntry {
+    /// Ring positions from here on are of this ring.
+    RingAdopted {
+        /// The ring.
+        ring: RingId,
+    },
+    /// A session begins.
+    Opened {
+        /// The access context.
+        meta: Box<SessionMeta>,
+        /// How to read its records' times.
+        clock: Clock,
+        /// Who records it.
+        recorder: Recorder,
+        /// When the agent registered it.
+        opened_at: Timestamp,
+    },
+    /// A channel's tap is about to be armed.
+    Armed {
+        /// The session.
+        session: SessionId,
+        /// The channel.
+        channel: ChannelNo,
+        /// The socket at the target end.
+        c2t: SocketCookie,
+        /// The socket at the client end.
+        t2c: SocketCookie,
+    },
+    /// Arming failed; the channel's number is free again.
+    Disarmed {
+        /// The session.
+        session: SessionId,
+        /// The channel.
+        channel: ChannelNo,
+    },
+    /// The oldest pending records are to be the next segment.
+    SealStarted {
+        /// The session.
+        session: SessionId,
+        /// The segment's number.
+        index: u32,
+        /// How many records.
+        records: u64,
+    },
+    /// The segment is in the store.
+    Sealed {
+        /// The session.
+        session: SessionId,
+        /// What is in the store.
+        segment: SegmentEntry,
+    },
+    /// The session is over: the kernel lets nothing pass, and everything it captured is in the spool.
+    Closed {
+        /// The session.
+        session: SessionId,
+        /// How and when.
+        end: End,
+        /// The kernel's counters.
+        kernel: Vec<ChannelKernel>,
+    },
+    /// Everything about the session is in the store.
+    Finished {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// The head of a spool file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The ring that positions are of.
+    pub ring: Option<RingId>,
+    /// How many sessions follow.
+    pub sessions: u32,
+}
+
+/// An entry that does not go with what came before it.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// No such session.
+    #[error("there is no session {session}")]
+    NoSession {
+        /// Its id.
+        session: SessionId,
+    },
+    /// The id is taken.
+    #[error("there is a session {session} already")]
+    SessionExists {
+        /// Its id.
+        session: SessionId,
+    },
+    /// A socket can be one channel's only.
+    #[error("socket {} is another channel's", cookie.0)]
+    SocketUsed {
+        /// The socket.
+        cookie: SocketCookie,
+    },
+    /// Out of order.
+    #[error("session {session}: {source}")]
+    Step {
+        /// Its id.
+        session: SessionId,
+        /// What is wrong.
+        source: StepError,
+    },
+}
+
+/// What became of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Accounted {
+    /// It is counted in this session.
+    To(SessionId),
+    /// It ended its stream: the message is no frame.
+    Ended(SessionId, ChannelNo, Direction, FrameError),
+    /// Its socket is no session's, or the record is not of this program's making.
+    Orphan,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Socket {
+    session: SessionId,
+    channel: ChannelNo,
+    direction: Direction,
+}
+
+/// Every session that is not finished.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    ring: Option<RingId>,
+    sessions: BTreeMap<SessionId, Session>,
+    sockets: HashMap<SocketCookie, Socket>,
+    orphans: Count,
+}
+
+impl Ledger {
+    /// The ring that positions are of.
+    #[must_use]
+    pub fn ring(&self) -> Option<&RingId> {
+        self.ring.as_ref()
+    }
+
+    /// Every session.
+    pub fn sessions(&self) -> impl ExactSizeIterator<Item = &Session> {
+        self.sessions.values()
+    }
+
+    /// A session.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// Records that are no session's.
+    #[must_use]
+    pub fn orphans(&self) -> Count {
+        self.orphans
+    }
+
+    /// The oldest spool file that unsealed records need.
+    #[must_use]
+    pub fn oldest_file(&self) -> Option<FileNo> {
+        self.sessions().filter_map(Session::oldest_file).min()
+    }
+
+    /// Accounts for a record that lies in the spool at `place`, in an entry of `entry_len` bytes.
+    pub fn record(&mut self, record: &[u8], place: Place, entry_len: u64) -> Accounted {
+        let Some((header, message)) = RecordHeader::split(record) else {
+            self.orphans.add(record.len() as u64);
+            return Accounted::Orphan;
+        };
+        let socket = self.sockets.get(&SocketCookie(header.cookie)).copied();
+        let found = socket.and_then(|socket| Some((socket, self.sessions.get_mut(&socket.session)?)));
+        let Some((Socket { session: id, channel, direction }, session)) = found else {
+            self.orphans.add(message.len() as u64);
+            return Accounted::Orphan;
+        };
+        let captured = Captured { boot_ns: header.boot_ns, message, entry_len };
+        match session.record(channel, direction, captured, place) {
+            Ok(()) => Accounted::To(id),
+            Err(error) => Accounted::Ended(id, channel, direction, error),
+        }
+    }
+
+    /// Whether [`Self::apply`] would succeed.
+    ///
+    /// # Errors
+    /// The [`LedgerError`] that it would return.
+    pub fn check(&self, entry: &StateEntry) -> Result<(), LedgerError> {
+        let step = |id: SessionId, may: &dyn Fn(&Session) -> Result<(), StepError>| {
+            let session = self.sessions.get(&id).ok_or(LedgerError::NoSession { session: id })?;
+            may(session).map_err(|source| LedgerError::Step { session: id, source })
+        };
+        match entry {
+            StateEntry::RingAdopted { .. } => Ok(()),
+            StateEntry::Opened { meta, .. } if self.sessions.contains_key(&meta.session_id) => {
+                Err(LedgerError::SessionExists { session: meta.session_id })
+            }
+            StateEntry::Opened { .. } => Ok(()),
+            &StateEntry::Armed { session, channel, c2t, t2c } => {
+                self.may_arm(session, channel, TapCookies { c2t, t2c })
+            }
+            &StateEntry::Disarmed { session, channel } => {
+                step(session, &|session| session.may_disarm(channel))
+            }
+            &StateEntry::SealStarted { session, index, records } => {
+                step(session, &|session| session.may_begin_seal(index, records))
+            }
+            StateEntry::Sealed { session, segment } => {
+                step(*session, &|session| session.may_be_sealed(segment.index))
+            }
+            StateEntry::Closed { session, .. } => step(*session, &Session::may_close),
+            StateEntry::Finished { session } => step(*session, &Session::may_finish),
+        }
+    }
+
+    /// Makes a change of state.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if it does not go with what came before; then nothing is changed.
+    pub fn apply(&mut self, entry: StateEntry) -> Result<(), LedgerError> {
+        self.check(&entry)?;
+        match entry {
+            StateEntry::RingAdopted { ring } => self.ring = Some(ring),
+            StateEntry::Opened { meta, clock, recorder, opened_at } => {
+                let session = Session::new(meta, clock, recorder, opened_at);
+                self.sessions.insert(session.id(), session);
+            }
+            StateEntry::Armed { session, channel, c2t, t2c } => {
+                self.step(session, |session| session.arm(channel, TapCookies { c2t, t2c }))?;
+                self.map_sockets(session);
+            }
+            StateEntry::Disarmed { session, channel } => {
+                self.step(session, |session| session.disarm(channel))?;
+                self.map_sockets(session);
+            }
+            StateEntry::SealStarted { session, index, records } => {
+                self.step(session, |session| session.begin_seal(index, records))?;
+            }
+            StateEntry::Sealed { session, segment } => {
+                self.step(session, |session| session.sealed(segment))?;
+            }
+            StateEntry::Closed { session, end, kernel } => {
+                self.step(session, |session| session.close(end, &kernel))?;
+                self.map_sockets(session);
+            }
+            StateEntry::Finished { session } => drop(self.sessions.remove(&session)),
+        }
+        Ok(())
+    }
+
+    /// Takes the state that a checkpoint says. What a replay found before is kept where it agrees with it.
+    pub fn restore(&mut self, ring: Option<RingId>, sessions: Vec<Session>) {
+        let mut found = std::mem::take(self);
+        self.ring = ring;
+        self.orphans = found.orphans;
+        for session in sessions {
+            let id = session.id();
+            let session = match found.sessions.remove(&id) {
+                Some(mut before) => {
+                    before.reconcile(session);
+                    before
+                }
+                None => session,
+            };
+            self.sessions.insert(id, session);
+            self.map_sockets(id);
+        }
+    }
+
+    fn may_arm(&self, id: SessionId, channel: ChannelNo, cookies: TapCookies) -> Result<(), LedgerError> {
+        let session = self.sessions.get(&id).ok_or(LedgerError::NoSession { session: id })?;
+        session.may_arm(channel).map_err(|source| LedgerError::Step { session: id, source })?;
+        let used = |cookie: &SocketCookie| {
+            let other = |socket: &Socket| (socket.session, socket.channel) != (id, channel);
+            self.sockets.get(cookie).is_some_and(other)
+        };
+        match [cookies.c2t, cookies.t2c].into_iter().find(used) {
+            Some(cookie) => Err(LedgerError::SocketUsed { cookie }),
+            None if cookies.c2t == cookies.t2c => Err(LedgerError::SocketUsed { cookie: cookies.c2t }),
+            None => Ok(()),
+        }
+    }
+
+    fn step(
+        &mut self,
+        id: SessionId,
+        step: impl FnOnce(&mut Session) -> Result<(), StepError>,
+    ) -> Result<(), LedgerError> {
+        let session = self.sessions.get_mut(&id).ok_or(LedgerError::NoSession { session: id })?;
+        step(session).map_err(|source| LedgerError::Step { session: id, source })
+    }
+
+    fn map_sockets(&mut self, id: SessionId) {
+        self.sockets.retain(|_, socket| socket.session != id);
+        let Some(session) = self.sessions.get(&id).filter(|session| session.end().is_none()) else {
+            return;
+        };
+        for (cookie, channel, direction) in session.sockets() {
+            self.sockets.insert(cookie, Socket { session: id, channel, direction });
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Encoding a segment: from records in the spool to the objects in the store.
+//!
+//! Owns determinism: the same records and the same header make the same bytes, whenever and however often
+//! they are encoded, so that a segment whose upload was interrupted can be uploaded again. Blocking and free
+//! of state; not here: which records (`session`), and where the objects go (`store`).
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use weir_common::{
+    abi::{RECORD_HEADER_LEN, RecordHeader},
+    digest::Sha256,
+    frame::{Direction, FrameError, HEADER_LEN, Header, Message},
+    recording::{Count, Event, SegmentEntry, SegmentHeader, StoredObject, What, bulk_name, segment_name},
+    session::{ChannelNo, SocketCookie},
+};
+
+use crate::{
+    session::pending::Extent,
+    spool::{
+        self, FileNo,
+        entry::{BadEntry, Entry, HEADER_LEN as ENTRY_HEADER_LEN, Kind},
+    },
+};
+
+/// zstd level of the events.
+const EVENTS_LEVEL: i32 = 3;
+/// zstd level of bulk: there is much of it, and it is mostly compressed already.
+const BULK_LEVEL: i32 = 1;
+/// How much of the bulk is compressed to see whether that pays.
+const BULK_SAMPLE_BYTES: usize = 256 * 1024;
+/// Compression pays if it leaves at most this share, in percent.
+const BULK_PAYS_PERCENT: usize = 90;
+
+/// What to encode.
+#[derive(Clone, Debug)]
+pub struct SegmentSource {
+    /// The spool's directory.
+    pub spool: PathBuf,
+    /// The segment's first line; the bulk's name is found while encoding.
+    pub header: SegmentHeader,
+    /// Where its records lie, in order.
+    pub extents: Vec<Extent>,
+    /// What each receiving socket is for.
+    pub sockets: HashMap<SocketCookie, (ChannelNo, Direction)>,
+}
+
+/// A segment's objects, ready for the store.
+pub struct EncodedSegment {
+    /// What the manifest says about them.
+    pub entry: SegmentEntry,
+    /// The segment's bytes.
+    pub segment: Bytes,
+    /// The bulk's bytes, if it has any.
+    pub bulk: Option<Bytes>,
+}
+
+/// Why a segment could not be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The spool cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The spool file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The spool does not hold what was written to it.
+    #[error("spool file {file} is damaged at {offset}: {source}")]
+    Damaged {
+        /// The spool file.
+        file: FileNo,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        source: BadEntry,
+    },
+    /// An entry that cannot be one of the session's records.
+    #[error("spool file {file} holds something else at {offset} than a record of the session")]
+    NotARecord {
+        /// The spool file.
+        file: FileNo,
+        /// Where.
+        offset: u64,
+    },
+    /// A record that was accepted and is no frame.
+    #[error("an accepted record is no frame: {0}")]
+    Frame(#[from] FrameError),
+    /// The encoder failed.
+    #[error("cannot compress: {0}")]
+    Compress(#[source] io::Error),
+    /// An event that is not JSON.
+    #[error("cannot write an event: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Encodes a segment.
+///
+/// # Errors
+/// [`SegmentError`].
+pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
+    let mut events = Events::default();
+    let mut file = None;
+    for extent in &source.extents {
+        let bytes = read(&source.spool, extent, &mut file)?;
+        events.extent(extent, &bytes, &source.sockets)?;
+    }
+    let Events { lines, bulk, count } = events;
+    let index = source.header.index;
+    let bulk = compress_where_it_pays(bulk, index)?;
+    let header = SegmentHeader { bulk: bulk.as_ref().map(|(name, _)| name.clone()), ..source.header.clone() };
+    let segment = compress(EVENTS_LEVEL, &[&json_line(&header)?, &lines]).map_err(SegmentError::Compress)?;
+    let bulk = bulk.map(|(name, bytes)| (object(name, &bytes), bytes));
+    let (bulk_object, bulk) = bulk.unzip();
+    let entry = SegmentEntry {
+        index,
+        events: count,
+        segment: object(segment_name(index), &segment),
+        bulk: bulk_object,
+    };
+    Ok(EncodedSegment { entry, segment, bulk })
+}
+
+#[derive(Default)]
+struct Events {
+    lines: Vec<u8>,
+    bulk: Vec<u8>,
+    count: Count,
+}
+
+impl Events {
+    fn extent(
+        &mut self,
+        extent: &Extent,
+        bytes: &Bytes,
+        sockets: &HashMap<SocketCookie, (ChannelNo, Direction)>,
+    ) -> Result<(), SegmentError> {
+        let file = extent.place.file;
+        let mut at = 0;
+        for number in 0..extent.skip + extent.records {
+            let offset = extent.place.offset + at as u64;
+            let entry = Entry::decode(&bytes[at..]).map_err(|source| SegmentError::Damaged {
+                file,
+                offset,
+                source,
+            })?;
+            let payload = bytes.slice_ref(entry.payload);
+            at += ENTRY_HEADER_LEN + payload.len();
+            if number < extent.skip {
+                continue;
+            }
+            let not_a_record = SegmentError::NotARecord { file, offset };
+            let (header, message) = record(entry.kind, &payload).ok_or(not_a_record)?;
+            let not_a_record = SegmentError::NotARecord { file, offset };
+            let &(ch, dir) = sockets.get(&SocketCookie(header.cookie)).ok_or(not_a_record)?;
+            self.event(header.boot_ns, ch, dir, &message)?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, t: u64, ch: ChannelNo, dir: Direction, message: &Bytes) -> Result<(), SegmentError> {
+        let (Header { kind, len, seq }, _) = Header::split(message)?;
+        let what = What::of(Message::decode(kind, message.slice(HEADER_LEN..))?, &mut self.bulk);
+        serde_json::to_writer(&mut self.lines, &Event { t, dir, ch, seq, len, what })?;
+        self.lines.push(b'\n');
+        self.count.add(message.len() as u64);
+        Ok(())
+    }
+}
+
+fn record(kind: Kind, payload: &Bytes) -> Option<(RecordHeader, Bytes)> {
+    let (header, message) = RecordHeader::split(payload).filter(|_| kind == Kind::Record)?;
+    Some((header, payload.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + message.len())))
+}
+
+fn read(dir: &Path, extent: &Extent, open: &mut Option<(FileNo, File)>) -> Result<Bytes, SegmentError> {
+    let no = extent.place.file;
+    let path = spool::path(dir, no);
+    let io = |source| SegmentError::Read { path: path.clone(), source };
+    let (_, file) = match open.take_if(|(number, _)| *number == no) {
+        Some(same) => open.insert(same),
+        None => open.insert((no, File::open(&path).map_err(io)?)),
+    };
+    let len = usize::try_from(extent.len).map_err(|error| io(io::Error::other(error)))?;
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, extent.place.offset).map_err(io)?;
+    Ok(bytes.into())
+}
+
+/// The bulk's name and bytes, if there is any.
+fn compress_where_it_pays(bulk: Vec<u8>, index: u32) -> Result<Option<(String, Bytes)>, SegmentError> {
+    if bulk.is_empty() {
+        return Ok(None);
+    }
+    let sample = &bulk[..bulk.len().min(BULK_SAMPLE_BYTES)];
+    let small = compress(BULK_LEVEL, &[sample]).map_err(SegmentError::Compress)?;
+    let pays = small.len() <= sample.len() / 100 * BULK_PAYS_PERCENT;
+    let bytes = match pays {
+        true => compress(BULK_LEVEL, &[&bulk]).map_err(SegmentError::Compress)?,
+        false => bulk.into(),
+    };
+    Ok(Some((bulk_name(index, pays), bytes)))
+}
+
+fn compress(level: i32, parts: &[&[u8]]) -> io::Result<Bytes> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
+    encoder.include_checksum(true)?;
+    for part in parts {
+        encoder.write_all(part)?;
+    }
+    Ok(encoder.finish()?.into())
+}
+
+fn json_line(value: &impl serde::Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn object(name: String, bytes: &[u8]) -> StoredObject {
+    StoredObject { name, sha256: Sha256::of(bytes), bytes: bytes.len() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use weir_common::recording::FORMAT_VERSION;
+
+    use super::*;
+    use crate::{
+        session::pending::Pending,
+        spool::{Place, entry::Entry},
+        testing::{cookies, frame, record, session_id, stdout_record},
+    };
+
+    /// A spool file with these records, all of one segment.
+    fn source(dir: &Path, records: &[Vec<u8>]) -> SegmentSource {
+        let (mut bytes, mut pending) = (Vec::new(), Pending::default());
+        for payload in records {
+            let entry = Entry { kind: Kind::Record, position: 1, payload };
+            let place = Place { file: FileNo(1), offset: bytes.len() as u64 };
+            bytes.extend_from_slice(&entry.header().expect("short"));
+            bytes.extend_from_slice(payload);
+            pending.push(place, entry.len(), 1, 0);
+        }
+        fs::write(spool::path(dir, FileNo(1)), bytes).expect("writable");
+        let [c2t, t2c] = cookies(1);
+        SegmentSource {
+            spool: dir.to_owned(),
+            header: SegmentHeader {
+                weir: FORMAT_VERSION,
+                session: session_id(1),
+                index: 1,
+                previous: Some(Sha256::of(b"before")),
+                bulk: None,
+            },
+            extents: pending.extents().collect(),
+            sockets: HashMap::from([
+                (c2t, (ChannelNo(0), Direction::ClientToTarget)),
+                (t2c, (ChannelNo(0), Direction::TargetToClient)),
+            ]),
+        }
+    }
+
+    fn lines(segment: &Bytes) -> Vec<String> {
+        let text = String::from_utf8(zstd::decode_all(&segment[..]).expect("zstd")).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Bytes that no compressor makes smaller.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        };
+        std::iter::repeat_with(next).flatten().take(len).collect()
+    }
+
+    #[test]
+    fn the_same_records_make_the_same_bytes() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let records: Vec<_> = (0..50).map(|seq| stdout_record(1, seq, &noise(2000))).collect();
+        let source = source(dir.path(), &records);
+        let (first, second) = (encode(&source).expect("encodes"), encode(&source).expect("encodes"));
+        assert_eq!(first.entry, second.entry);
+        assert!(first.segment == second.segment && first.bulk == second.bulk);
+        assert_eq!(first.entry.events, Count { records: 50, bytes: 50 * 2016 });
+        assert_eq!(first.entry.segment.sha256, Sha256::of(&first.segment));
+    }
+
+    #[test]
+    fn text_stays_readable_and_the_first_line_names_what_belongs_to_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let encoded =
+            encode(&source(dir.path(), &[stdout_record(1, 0, "grüße\n".as_bytes())])).expect("encodes");
+        let lines = lines(&encoded.segment);
+        let header: SegmentHeader = serde_json::from_str(&lines[0]).expect("a header");
+        assert_eq!((header.index, header.previous, header.bulk), (1, Some(Sha256::of(b"before")), None));
+        assert_eq!(
+            lines[1..],
+            [r#"{"t":2000,"dir":"t2c","ch":0,"seq":0,"len":8,"kind":"stdout","text":"grüße\n"}"#]
+        );
+        assert!(encoded.bulk.is_none());
+    }
+
+    #[test]
+    fn bulk_is_compressed_only_where_that_pays() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let repetitive = vec![0xff; 30_000];
+        for (data, name) in [(repetitive, "000001.bin.zst"), (noise(30_000), "000001.bin")] {
+            let encoded = encode(&source(dir.path(), &[stdout_record(1, 0, &data)])).expect("encodes");
+            let (object, bulk) = (encoded.entry.bulk.expect("bulk"), encoded.bulk.expect("bulk"));
+            assert_eq!((object.name.as_str(), object.sha256), (name, Sha256::of(&bulk)));
+            let header: SegmentHeader = serde_json::from_str(&lines(&encoded.segment)[0]).expect("a header");
+            assert_eq!(header.bulk.as_deref(), Some(name));
+            let plain = if name.ends_with(".zst") {
+                zstd::decode_all(&bulk[..]).expect("zstd")
+            } else {
+                bulk.to_vec()
+            };
+            assert!(plain == data);
+        }
+    }
+
+    #[test]
+    fn records_of_the_segment_before_are_skipped() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let records: Vec<_> = (0..5).map(|seq| stdout_record(1, seq, b"x")).collect();
+        let mut source = source(dir.path(), &records);
+        source.extents[0].skip = 2;
+        source.extents[0].records = 2;
+        let lines = lines(&encode(&source).expect("encodes").segment);
+        assert_eq!(lines.len(), 3);
+        assert!(lines[1].contains(r#""seq":2"#) && lines[2].contains(r#""seq":3"#));
+    }
+
+    #[test]
+    fn a_spool_that_does_not_hold_what_was_written_is_an_error_and_no_segment() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let source = source(dir.path(), &[stdout_record(1, 0, b"said"), stdout_record(1, 1, b"more")]);
+        let path = spool::path(dir.path(), FileNo(1));
+        let whole = fs::read(&path).expect("readable");
+        for byte in 0..whole.len() {
+            let mut altered = whole.clone();
+            altered[byte] ^= 4;
+            fs::write(&path, altered).expect("writable");
+            assert!(matches!(encode(&source), Err(SegmentError::Damaged { .. })), "byte {byte}");
+        }
+        fs::write(&path, &whole[..whole.len() - 1]).expect("writable");
+        assert!(matches!(encode(&source), Err(SegmentError::Read { .. })));
+    }
+
+    #[test]
+    fn a_record_of_another_session_is_an_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let foreign = record(cookies(9)[0], &frame(Message::Open, 0));
+        let encoded = encode(&source(dir.path(), &[foreign]));
+        assert!(matches!(encoded, Err(SegmentError::NotARecord { .. })));
+    }
+}

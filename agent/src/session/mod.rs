@@ -1,0 +1,364 @@
+//! One session's state: a pure function of the spool's entries about it.
+//!
+//! Owns the acceptance of records (the same rule the receiving leg runs), the counts that must add up to the
+//! kernel's, and the order open → sealing and sealed, again and again → closed → finished. A step out of that
+//! order is an error value. No clock, no files and no sockets: kernel time is an argument, records are bytes.
+
+pub mod pending;
+mod reconcile;
+mod view;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use weir_common::{
+    frame::{Direction, FrameError, Inbound, Verdict},
+    recording::{Clock, Count, DirectionTotals, KernelCount, Recorder, SegmentEntry},
+    session::{ChannelNo, Outcome, SessionMeta, SocketCookie},
+};
+
+use self::pending::Pending;
+use crate::spool::Place;
+
+/// The most channels of a session, over its whole life: each keeps its counts until the end.
+pub const CHANNELS_MAX: usize = 1024;
+
+/// When pending records become a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct SealLimits {
+    /// At this many bytes of messages.
+    pub max_bytes: u64,
+    /// At this many records, which bounds the segment's uncompressed size.
+    pub max_records: u64,
+    /// When the oldest one is this old.
+    pub max_age_ns: u64,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    meta: Box<SessionMeta>,
+    clock: Clock,
+    recorder: Recorder,
+    opened_at: Timestamp,
+    channels: Vec<Channel>,
+    pending: Pending,
+    sealing: Option<Sealing>,
+    segments: Vec<SegmentEntry>,
+    end: Option<End>,
+}
+
+/// How and when it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// When the agent saw it.
+    pub closed_at: Timestamp,
+}
+
+/// A segment on its way into the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealing {
+    /// Its number, from 1.
+    pub index: u32,
+    /// Its records.
+    pub records: Pending,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Channel {
+    no: ChannelNo,
+    c2t: Way,
+    t2c: Way,
+}
+
+/// One direction of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Way {
+    inbound: Inbound,
+    totals: DirectionTotals,
+}
+
+/// What the kernel counted for a channel; none where it could not be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelKernel {
+    /// The channel.
+    pub channel: ChannelNo,
+    /// From the client.
+    pub c2t: Option<KernelCount>,
+    /// From the target.
+    pub t2c: Option<KernelCount>,
+}
+
+/// The receiving sockets of a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapCookies {
+    /// What comes from the client is received at the target end.
+    pub c2t: SocketCookie,
+    /// What comes from the target is received at the client end.
+    pub t2c: SocketCookie,
+}
+
+/// A step that the session's state does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// Everything but sealing comes before the end.
+    #[error("the session has ended")]
+    Ended,
+    /// A channel that is in use.
+    #[error("channel {channel} has been used already")]
+    ChannelUsed {
+        /// The channel.
+        channel: ChannelNo,
+    },
+    /// Past [`CHANNELS_MAX`].
+    #[error("a session has at most {CHANNELS_MAX} channels")]
+    TooManyChannels,
+    /// Not a channel of this session.
+    #[error("there is no channel {channel}")]
+    NoChannel {
+        /// The channel.
+        channel: ChannelNo,
+    },
+    /// One segment at a time, in order.
+    #[error("segment {index} is not the next step of sealing")]
+    Sealing {
+        /// The segment's number.
+        index: u32,
+    },
+    /// More records than are pending.
+    #[error("a segment of {records} records, and not as many are pending")]
+    Records {
+        /// How many.
+        records: u64,
+    },
+    /// Not everything is stored.
+    #[error("the session has not ended or is not stored yet")]
+    Unfinished,
+}
+
+impl Session {
+    /// A session that begins.
+    #[must_use]
+    pub fn new(meta: Box<SessionMeta>, clock: Clock, recorder: Recorder, opened_at: Timestamp) -> Self {
+        Self {
+            meta,
+            clock,
+            recorder,
+            opened_at,
+            channels: Vec::new(),
+            pending: Pending::default(),
+            sealing: None,
+            segments: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Adds a channel. One that nothing has passed yet may be armed again, with other sockets.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub fn arm(&mut self, channel: ChannelNo, cookies: TapCookies) -> Result<(), StepError> {
+        self.may_arm(channel)?;
+        let way = |direction, cookie| Way {
+            inbound: Inbound::new(direction),
+            totals: DirectionTotals {
+                cookie,
+                accepted: Count::default(),
+                duplicate: Count::default(),
+                out_of_sequence: Count::default(),
+                malformed: Count::default(),
+                kernel: None,
+            },
+        };
+        self.channels.retain(|other| other.no != channel);
+        self.channels.push(Channel {
+            no: channel,
+            c2t: way(Direction::ClientToTarget, cookies.c2t),
+            t2c: way(Direction::TargetToClient, cookies.t2c),
+        });
+        Ok(())
+    }
+
+    /// Whether [`Self::arm`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_arm(&self, channel: ChannelNo) -> Result<(), StepError> {
+        if self.end.is_some() {
+            return Err(StepError::Ended);
+        }
+        match self.channels.iter().find(|other| other.no == channel) {
+            Some(used) if used.drained() > 0 => Err(StepError::ChannelUsed { channel }),
+            Some(_) => Ok(()),
+            None if self.channels.len() >= CHANNELS_MAX => Err(StepError::TooManyChannels),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a channel back that could not be armed.
+    ///
+    /// # Errors
+    /// [`StepError::NoChannel`], [`StepError::ChannelUsed`].
+    pub fn disarm(&mut self, channel: ChannelNo) -> Result<(), StepError> {
+        self.may_disarm(channel)?;
+        self.channels.retain(|other| other.no != channel);
+        Ok(())
+    }
+
+    /// Whether [`Self::disarm`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_disarm(&self, channel: ChannelNo) -> Result<(), StepError> {
+        match self.channels.iter().find(|other| other.no == channel) {
+            None => Err(StepError::NoChannel { channel }),
+            Some(used) if used.drained() > 0 => Err(StepError::ChannelUsed { channel }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Accounts for a record of this session that lies in the spool at `place`, in an entry of `entry_len`
+    /// bytes.
+    ///
+    /// The error says why the stream ends here, which it does once.
+    ///
+    /// # Errors
+    /// The [`FrameError`] of the message that is no frame.
+    pub fn record(
+        &mut self,
+        channel: ChannelNo,
+        direction: Direction,
+        record: Captured<'_>,
+        place: Place,
+    ) -> Result<(), FrameError> {
+        let Some(channel) = self.channels.iter_mut().rev().find(|other| other.no == channel) else {
+            return Ok(());
+        };
+        let way = match direction {
+            Direction::ClientToTarget => &mut channel.c2t,
+            Direction::TargetToClient => &mut channel.t2c,
+        };
+        let bytes = record.message.len() as u64;
+        let (count, outcome) = match way.inbound.accept(record.message) {
+            Verdict::Take(_) => {
+                self.pending.push(place, record.entry_len, bytes, record.boot_ns);
+                (&mut way.totals.accepted, Ok(()))
+            }
+            Verdict::Duplicate => (&mut way.totals.duplicate, Ok(())),
+            Verdict::OutOfSequence => (&mut way.totals.out_of_sequence, Ok(())),
+            Verdict::Malformed(error) => (&mut way.totals.malformed, Err(error)),
+            Verdict::Ended => (&mut way.totals.malformed, Ok(())),
+        };
+        count.add(bytes);
+        outcome
+    }
+
+    /// How many records the next segment should take, if it is time for one.
+    #[must_use]
+    pub fn due_records(&self, limits: SealLimits, now_boot_ns: u64) -> Option<u64> {
+        let oldest = self.pending.oldest_boot_ns().filter(|_| self.sealing.is_none())?;
+        let total = self.pending.total();
+        let due = self.end.is_some()
+            || total.bytes >= limits.max_bytes
+            || total.records >= limits.max_records
+            || now_boot_ns.saturating_sub(oldest) >= limits.max_age_ns;
+        due.then(|| self.pending.segment_records(limits.max_bytes, limits.max_records))
+    }
+
+    /// Begins the next segment with the oldest pending records.
+    ///
+    /// # Errors
+    /// [`StepError::Sealing`], [`StepError::Records`].
+    pub fn begin_seal(&mut self, index: u32, records: u64) -> Result<(), StepError> {
+        self.may_begin_seal(index, records)?;
+        let records = self.pending.take(records).ok_or(StepError::Records { records })?;
+        self.sealing = Some(Sealing { index, records });
+        Ok(())
+    }
+
+    /// Whether [`Self::begin_seal`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_begin_seal(&self, index: u32, records: u64) -> Result<(), StepError> {
+        if self.sealing.is_some() || index != self.next_index() {
+            return Err(StepError::Sealing { index });
+        }
+        let enough = (1..=self.pending.total().records).contains(&records);
+        enough.then_some(()).ok_or(StepError::Records { records })
+    }
+
+    /// The segment that was begun is in the store.
+    ///
+    /// # Errors
+    /// [`StepError::Sealing`].
+    pub fn sealed(&mut self, entry: SegmentEntry) -> Result<(), StepError> {
+        self.may_be_sealed(entry.index)?;
+        self.sealing = None;
+        self.segments.push(entry);
+        Ok(())
+    }
+
+    /// Whether [`Self::sealed`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_be_sealed(&self, index: u32) -> Result<(), StepError> {
+        let begun = self.sealing.as_ref().is_some_and(|sealing| sealing.index == index);
+        begun.then_some(()).ok_or(StepError::Sealing { index })
+    }
+
+    /// The session is over.
+    ///
+    /// # Errors
+    /// [`StepError::Ended`].
+    pub fn close(&mut self, end: End, kernel: &[ChannelKernel]) -> Result<(), StepError> {
+        self.may_close()?;
+        for counts in kernel {
+            if let Some(channel) = self.channels.iter_mut().find(|channel| channel.no == counts.channel) {
+                channel.c2t.totals.kernel = counts.c2t;
+                channel.t2c.totals.kernel = counts.t2c;
+            }
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    /// Whether [`Self::close`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_close(&self) -> Result<(), StepError> {
+        if self.end.is_some() { Err(StepError::Ended) } else { Ok(()) }
+    }
+
+    /// Whether it has ended and all its records are in the store.
+    ///
+    /// # Errors
+    /// [`StepError::Unfinished`] if not.
+    pub fn may_finish(&self) -> Result<(), StepError> {
+        let stored = self.end.is_some() && self.sealing.is_none() && self.pending.total().records == 0;
+        stored.then_some(()).ok_or(StepError::Unfinished)
+    }
+}
+
+/// A record as it lies in the spool.
+#[derive(Clone, Copy)]
+pub struct Captured<'a> {
+    /// Kernel time.
+    pub boot_ns: u64,
+    /// The message.
+    pub message: &'a [u8],
+    /// Bytes of the spool entry around it.
+    pub entry_len: u64,
+}
+
+#[cfg(test)]
+mod tests;

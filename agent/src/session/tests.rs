@@ -1,0 +1,181 @@
+//! A session's state through its life, without anything around it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use weir_common::frame::{Message, WINDOW};
+
+use super::*;
+use crate::{
+    ledger::StateEntry,
+    spool::FileNo,
+    testing::{closed, frame, opened},
+};
+
+const LIMITS: SealLimits = SealLimits { max_bytes: 100, max_records: 4, max_age_ns: 1000 };
+const COOKIES: TapCookies = TapCookies { c2t: SocketCookie(1), t2c: SocketCookie(2) };
+
+fn session() -> Session {
+    let StateEntry::Opened { meta, clock, recorder, opened_at } = opened(1) else { unreachable!("it is") };
+    let mut session = Session::new(meta, clock, recorder, opened_at);
+    session.arm(ChannelNo(0), COOKIES).expect("the first");
+    session
+}
+
+fn end() -> End {
+    let StateEntry::Closed { end, .. } = closed(1) else { unreachable!("it is") };
+    end
+}
+
+fn output(text: &str, seq: u64) -> Vec<u8> {
+    frame(Message::Stdout(Bytes::copy_from_slice(text.as_bytes())), seq)
+}
+
+/// Captures a message of the target at this kernel time; places do not matter here.
+fn capture(session: &mut Session, message: &[u8], boot_ns: u64) -> Result<(), FrameError> {
+    let place = Place { file: FileNo(1), offset: boot_ns * 1_000_000 };
+    let captured = Captured { boot_ns, message, entry_len: 100 };
+    session.record(ChannelNo(0), Direction::TargetToClient, captured, place)
+}
+
+fn segment(index: u32, records: u64) -> SegmentEntry {
+    let object = |name: &str| weir_common::recording::StoredObject {
+        name: name.into(),
+        sha256: weir_common::digest::Sha256::of(name.as_bytes()),
+        bytes: 1,
+    };
+    SegmentEntry { index, events: Count { records, bytes: 0 }, segment: object("s"), bulk: None }
+}
+
+proptest! {
+    #[test]
+    fn however_frames_are_tossed_and_sent_again_all_captured_ones_are_accounted_for(
+        tossed in prop::collection::vec(any::<bool>(), 0..200), frames in 1_u64..40,
+    ) {
+        let mut session = session();
+        let (mut fate, mut captured) = (tossed.into_iter(), Count::default());
+        while session.accepted_records() < frames {
+            let first = session.accepted_records();
+            for seq in first.saturating_sub(1)..frames.min(first + WINDOW as u64) {
+                if fate.next().unwrap_or(false) {
+                    continue;
+                }
+                let message = output(&"x".repeat(usize::try_from(seq).expect("small")), seq);
+                captured.add(message.len() as u64);
+                prop_assert_eq!(capture(&mut session, &message, 1), Ok(()));
+            }
+        }
+        let totals = session.totals()[0].t2c;
+        prop_assert_eq!(totals.drained(), captured);
+        prop_assert_eq!(totals.accepted.records, frames);
+        prop_assert_eq!(session.sealed_records(), 0);
+        let text = serde_json::to_string(&session).expect("serializes");
+        let checkpoint: Session = serde_json::from_str(&text).expect("just written");
+        prop_assert_eq!(checkpoint.totals(), session.totals());
+        prop_assert_eq!(checkpoint.gone_records(), frames);
+    }
+}
+
+#[test]
+fn what_is_no_frame_ends_its_stream_once_and_is_counted_with_everything_behind_it() {
+    let mut session = session();
+    assert_eq!(capture(&mut session, &output("a", 0), 1), Ok(()));
+    assert!(capture(&mut session, b"no frame", 2).is_err());
+    assert_eq!(capture(&mut session, &output("b", 1), 3), Ok(()));
+    let totals = session.totals()[0].t2c;
+    assert_eq!((totals.accepted.records, totals.malformed.records), (1, 2));
+}
+
+#[test]
+fn a_segment_is_due_by_bytes_by_records_by_age_and_at_the_end() {
+    let due = |messages: &[&str], now, ended: bool| {
+        let mut session = session();
+        for (seq, text) in messages.iter().enumerate() {
+            capture(&mut session, &output(text, seq as u64), 10).expect("a frame");
+        }
+        if ended {
+            session.close(end(), &[]).expect("the first time");
+        }
+        session.due_records(LIMITS, now)
+    };
+    let long = "x".repeat(90);
+    assert_eq!(due(&["a"], 500, false), None);
+    assert_eq!(due(&[&long, "b"], 500, false), Some(1));
+    assert_eq!(due(&["a", "b", "c", "d"], 500, false), Some(4));
+    assert_eq!(due(&["a", "b"], 1010, false), Some(2));
+    assert_eq!(due(&["a"], 5, true), Some(1));
+    assert_eq!(due(&[], 5000, true), None);
+}
+
+#[test]
+fn steps_out_of_order_are_errors_that_change_nothing() {
+    let mut session = session();
+    capture(&mut session, &output("a", 0), 1).expect("a frame");
+    let before = session.clone();
+    let channel = ChannelNo(0);
+    assert_eq!(session.arm(channel, COOKIES), Err(StepError::ChannelUsed { channel }));
+    assert_eq!(session.disarm(channel), Err(StepError::ChannelUsed { channel }));
+    assert_eq!(session.disarm(ChannelNo(7)), Err(StepError::NoChannel { channel: ChannelNo(7) }));
+    assert_eq!(session.begin_seal(2, 1), Err(StepError::Sealing { index: 2 }));
+    assert_eq!(session.begin_seal(1, 0), Err(StepError::Records { records: 0 }));
+    assert_eq!(session.begin_seal(1, 2), Err(StepError::Records { records: 2 }));
+    assert_eq!(session.sealed(segment(1, 1)), Err(StepError::Sealing { index: 1 }));
+    assert_eq!(session.may_finish(), Err(StepError::Unfinished));
+    assert_eq!(session, before);
+    session.begin_seal(1, 1).expect("in order");
+    assert_eq!(session.begin_seal(1, 1), Err(StepError::Sealing { index: 1 }));
+    assert_eq!(session.sealed(segment(2, 1)), Err(StepError::Sealing { index: 2 }));
+    session.close(end(), &[]).expect("in order");
+    assert_eq!(session.close(end(), &[]), Err(StepError::Ended));
+    assert_eq!(session.arm(ChannelNo(1), COOKIES), Err(StepError::Ended));
+    assert_eq!(session.may_finish(), Err(StepError::Unfinished));
+    session.sealed(segment(1, 1)).expect("in order");
+    assert_eq!(session.may_finish(), Ok(()));
+}
+
+#[test]
+fn channels_are_bounded_and_one_that_was_not_used_may_be_armed_with_other_sockets() {
+    let mut session = session();
+    let other = TapCookies { c2t: SocketCookie(8), t2c: SocketCookie(9) };
+    session.arm(ChannelNo(0), other).expect("nothing passed");
+    let sockets: HashMap<_, _> = session.sockets().map(|(cookie, _, way)| (cookie, way)).collect();
+    assert_eq!(sockets[&SocketCookie(8)], Direction::ClientToTarget);
+    assert_eq!(sockets.len(), 2);
+    for channel in 1..CHANNELS_MAX {
+        session.arm(ChannelNo(u32::try_from(channel).expect("small")), COOKIES).expect("below the bound");
+    }
+    let past = ChannelNo(u32::try_from(CHANNELS_MAX).expect("small"));
+    assert_eq!(session.arm(past, COOKIES), Err(StepError::TooManyChannels));
+}
+
+#[test]
+fn behind_a_gap_the_records_found_before_it_are_kept_and_the_others_gone() {
+    let mut whole = session();
+    for seq in 0..10 {
+        capture(&mut whole, &output("x", seq), seq).expect("a frame");
+    }
+    whole.begin_seal(1, 3).expect("in order");
+    let checkpoint = |session: &Session| -> Session {
+        serde_json::from_str(&serde_json::to_string(session).expect("serializes")).expect("just written")
+    };
+    let known_until = |records: u64| {
+        let mut session = session();
+        for seq in 0..records {
+            capture(&mut session, &output("x", seq), seq).expect("a frame");
+        }
+        session
+    };
+    for known in 0..=10 {
+        let mut found = known_until(known);
+        found.reconcile(checkpoint(&whole));
+        assert_eq!(found.gone_records(), 10 - known, "{known} were found");
+        assert_eq!(found.accepted_records(), 10);
+    }
+    whole.sealed(segment(1, 3)).expect("in order");
+    for known in 0..=10 {
+        let mut found = known_until(known);
+        found.reconcile(checkpoint(&whole));
+        assert_eq!(found.gone_records(), 10 - known.max(3), "{known} were found, 3 are stored");
+    }
+}

@@ -1,0 +1,155 @@
+//! What others read from a session's state, and the manifest that is made of it.
+
+use jiff::Timestamp;
+use weir_common::{
+    digest::Sha256,
+    frame::Direction,
+    recording::{ChannelTotals, FORMAT_VERSION, Manifest, SegmentHeader, session_path},
+    session::{ChannelNo, SessionId, SessionMeta, SocketCookie},
+};
+
+use super::{Channel, End, Sealing, Session, TapCookies};
+use crate::spool::FileNo;
+
+impl Session {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.meta.session_id
+    }
+
+    /// Its access context.
+    #[must_use]
+    pub fn meta(&self) -> &SessionMeta {
+        &self.meta
+    }
+
+    /// Its directory in the store.
+    #[must_use]
+    pub fn path(&self) -> String {
+        session_path(self.opened_at, self.id())
+    }
+
+    /// When the agent registered it.
+    #[must_use]
+    pub fn opened_at(&self) -> Timestamp {
+        self.opened_at
+    }
+
+    /// Its end, if it has ended.
+    #[must_use]
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The segment that is on its way into the store.
+    #[must_use]
+    pub fn sealing(&self) -> Option<&Sealing> {
+        self.sealing.as_ref()
+    }
+
+    /// The number of the segment after the ones in the store.
+    #[must_use]
+    pub fn next_index(&self) -> u32 {
+        self.segments.last().map_or(1, |segment| segment.index + 1)
+    }
+
+    /// The first line of the next segment, as far as it is known before the segment is encoded.
+    #[must_use]
+    pub fn segment_header(&self) -> SegmentHeader {
+        SegmentHeader {
+            weir: FORMAT_VERSION,
+            session: self.id(),
+            index: self.next_index(),
+            previous: self.previous(),
+            bulk: None,
+        }
+    }
+
+    fn previous(&self) -> Option<Sha256> {
+        self.segments.last().map(|segment| segment.segment.sha256)
+    }
+
+    /// Every channel with the cookies of its receiving sockets.
+    pub fn taps(&self) -> impl Iterator<Item = (ChannelNo, TapCookies)> {
+        self.channels.iter().map(|channel| (channel.no, channel.cookies()))
+    }
+
+    /// The cookies of a channel's receiving sockets.
+    #[must_use]
+    pub fn tap(&self, channel: ChannelNo) -> Option<TapCookies> {
+        self.taps().find(|&(no, _)| no == channel).map(|(_, cookies)| cookies)
+    }
+
+    /// Every receiving socket and what it is for.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketCookie, ChannelNo, Direction)> {
+        self.taps().flat_map(|(no, cookies)| {
+            [(cookies.c2t, no, Direction::ClientToTarget), (cookies.t2c, no, Direction::TargetToClient)]
+        })
+    }
+
+    /// Every channel, counted.
+    #[must_use]
+    pub fn totals(&self) -> Vec<ChannelTotals> {
+        let totals = |channel: &Channel| ChannelTotals {
+            channel: channel.no,
+            c2t: channel.c2t.totals,
+            t2c: channel.t2c.totals,
+        };
+        self.channels.iter().map(totals).collect()
+    }
+
+    /// How many records are the session's events.
+    #[must_use]
+    pub fn accepted_records(&self) -> u64 {
+        self.totals().iter().map(|channel| channel.c2t.accepted.records + channel.t2c.accepted.records).sum()
+    }
+
+    /// How many of them are in the store.
+    #[must_use]
+    pub fn sealed_records(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.events.records).sum()
+    }
+
+    /// How many of its unsealed records cannot be read any more.
+    #[must_use]
+    pub fn gone_records(&self) -> u64 {
+        let sealing = self.sealing.as_ref().map_or(0, |sealing| sealing.records.gone_records());
+        sealing + self.pending.gone_records()
+    }
+
+    /// The oldest spool file that its unsealed records need.
+    #[must_use]
+    pub fn oldest_file(&self) -> Option<FileNo> {
+        let sealing = self.sealing.as_ref().and_then(|sealing| sealing.records.oldest_file());
+        sealing.or_else(|| self.pending.oldest_file())
+    }
+
+    /// The manifest, once the session has ended.
+    #[must_use]
+    pub fn manifest(&self) -> Option<Manifest> {
+        let end = self.end.as_ref()?;
+        Some(Manifest {
+            weir: FORMAT_VERSION,
+            session: (*self.meta).clone(),
+            recorder: self.recorder.clone(),
+            opened_at: self.opened_at,
+            closed_at: end.closed_at,
+            clock: self.clock,
+            outcome: end.outcome.clone(),
+            channels: self.totals(),
+            segments: self.segments.clone(),
+        })
+    }
+}
+
+impl Channel {
+    /// Messages of both directions, whatever became of them.
+    pub(super) fn drained(&self) -> u64 {
+        self.c2t.totals.drained().records + self.t2c.totals.drained().records
+    }
+
+    fn cookies(&self) -> TapCookies {
+        TapCookies { c2t: self.c2t.totals.cookie, t2c: self.t2c.totals.cookie }
+    }
+}

@@ -1,0 +1,253 @@
+//! The spool's entries: their bytes, and reading them back from bytes that may be torn or altered.
+//!
+//! An entry is a 24-byte header, integers little endian, and its payload:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | CRC-32C of everything behind this field |
+//! | 4 | 4 | bytes of the payload |
+//! | 8 | 1 | [`Kind`] |
+//! | 9 | 7 | reserved, 0 |
+//! | 16 | 8 | ring position up to which everything is in the spool, this entry included |
+//!
+//! Pure: no files here, and nothing about what a payload means.
+
+use std::fmt;
+
+/// Bytes of an entry's header.
+pub const HEADER_LEN: usize = 24;
+/// The most bytes of a payload: a session's state with tens of thousands of segments stays well below.
+pub const PAYLOAD_MAX: usize = 64 * 1024 * 1024;
+
+/// What an entry's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A record of the ring: its header and message, without the padding of its size class.
+    Record = 1,
+    /// A change of state, as JSON.
+    State = 2,
+    /// The head of a file, as JSON: how many [`Kind::CheckpointSession`] entries follow.
+    Checkpoint = 3,
+    /// The state of one session where a file begins, as JSON.
+    CheckpointSession = 4,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Record, Self::State, Self::Checkpoint, Self::CheckpointSession]
+            .into_iter()
+            .find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// One entry. `Debug` shows no payload.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// What the payload is.
+    pub kind: Kind,
+    /// Ring position up to which everything is in the spool, this entry included.
+    pub position: u64,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, position, payload } = self;
+        write!(f, "Entry({kind:?} to {position}, {} bytes)", payload.len())
+    }
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEntry {
+    /// They end before the entry does.
+    #[error("the entry is cut off")]
+    Short,
+    /// They are not what was written.
+    #[error("the entry's checksum does not match")]
+    Checksum,
+    /// Checksum right, and still nothing this version knows.
+    #[error("the entry is of an unknown kind ({found})")]
+    UnknownKind {
+        /// The kind byte.
+        found: u8,
+    },
+}
+
+impl<'a> Entry<'a> {
+    /// The header that goes before the payload.
+    ///
+    /// # Errors
+    /// [`PayloadTooLong`] past [`PAYLOAD_MAX`] bytes.
+    pub fn header(&self) -> Result<[u8; HEADER_LEN], PayloadTooLong> {
+        let Self { kind, position, payload } = *self;
+        let len = u32::try_from(payload.len()).ok().filter(|&len| len as usize <= PAYLOAD_MAX);
+        let len = len.ok_or(PayloadTooLong { len: payload.len() })?;
+        let mut bytes = [0; HEADER_LEN];
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        bytes[8] = kind as u8;
+        bytes[16..].copy_from_slice(&position.to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[4..]), payload);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Bytes of the whole entry.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        (HEADER_LEN + self.payload.len()) as u64
+    }
+
+    /// Never: an entry has a header at least.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Reads the entry at the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// [`BadEntry`] if they are not exactly what [`Self::header`] wrote.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, BadEntry> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(BadEntry::Short)?;
+        let [c0, c1, c2, c3, l0, l1, l2, l3, kind, _, _, _, _, _, _, _, position @ ..] = *header;
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if len > PAYLOAD_MAX {
+            return Err(BadEntry::Checksum);
+        }
+        let payload = rest.get(..len).ok_or(BadEntry::Short)?;
+        if crc32c::crc32c_append(crc32c::crc32c(&header[4..]), payload)
+            != u32::from_le_bytes([c0, c1, c2, c3])
+        {
+            return Err(BadEntry::Checksum);
+        }
+        let kind = Kind::from_byte(kind).ok_or(BadEntry::UnknownKind { found: kind })?;
+        Ok(Self { kind, position: u64::from_le_bytes(position), payload })
+    }
+}
+
+/// A payload over the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a payload of {len} bytes is over the spool's limit of {PAYLOAD_MAX}")]
+pub struct PayloadTooLong {
+    /// Its bytes.
+    pub len: usize,
+}
+
+/// The entries of a file's bytes with their offsets, up to the end or to the first bad one.
+#[derive(Clone)]
+pub struct Entries<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// The entries of these bytes.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
+    }
+
+    /// Where the next entry begins; after the iteration, how many bytes were good.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset as u64
+    }
+
+    /// Why the iteration ended before the end of the bytes; `None` if it did not.
+    #[must_use]
+    pub fn damage(&self) -> Option<BadEntry> {
+        match &self.bytes[self.offset..] {
+            [] => None,
+            rest => Entry::decode(rest).err(),
+        }
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (u64, Entry<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = Entry::decode(&self.bytes[self.offset..]).ok()?;
+        let at = self.offset as u64;
+        self.offset += HEADER_LEN + entry.payload.len();
+        Some((at, entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes_of(entries: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (position, payload) in entries {
+            let entry = Entry { kind: Kind::Record, position: *position, payload };
+            bytes.extend_from_slice(&entry.header().expect("short"));
+            bytes.extend_from_slice(payload);
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        Entries::new(bytes).map(|(_, entry)| (entry.position, entry.payload.to_vec())).collect()
+    }
+
+    fn some_entries() -> impl Strategy<Value = Vec<(u64, Vec<u8>)>> {
+        prop::collection::vec((any::<u64>(), prop::collection::vec(any::<u8>(), 0..60)), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn entries_read_back_as_they_were_written(entries in some_entries()) {
+            let bytes = bytes_of(&entries);
+            let mut reader = Entries::new(&bytes);
+            prop_assert_eq!(reader.by_ref().count(), entries.len());
+            prop_assert_eq!(reader.offset(), bytes.len() as u64);
+            prop_assert_eq!(reader.damage(), None);
+            prop_assert_eq!(read(&bytes), entries);
+        }
+
+        #[test]
+        fn cut_at_any_byte_exactly_the_whole_entries_before_the_cut_are_read(entries in some_entries()) {
+            let bytes = bytes_of(&entries);
+            let mut ends = vec![0];
+            for (_, payload) in &entries {
+                ends.push(ends[ends.len() - 1] + HEADER_LEN + payload.len());
+            }
+            for cut in 0..=bytes.len() {
+                let whole = ends.iter().filter(|&&end| end <= cut).count() - 1;
+                let mut reader = Entries::new(&bytes[..cut]);
+                prop_assert_eq!(reader.by_ref().count(), whole);
+                prop_assert_eq!(reader.offset(), ends[whole] as u64);
+                prop_assert_eq!(reader.damage().is_some(), ends[whole] != cut);
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_ends_the_reading_before_the_entry_it_is_in(
+            entries in some_entries(), byte: prop::sample::Index, bit in 0_u8..8,
+        ) {
+            let mut bytes = bytes_of(&entries);
+            prop_assume!(!bytes.is_empty());
+            let byte = byte.index(bytes.len());
+            bytes[byte] ^= 1 << bit;
+            let mut end = 0;
+            let untouched = entries.iter().take_while(|(_, payload)| {
+                end += HEADER_LEN + payload.len();
+                end <= byte
+            });
+            prop_assert_eq!(read(&bytes), untouched.cloned().collect::<Vec<_>>());
+            prop_assert!(Entries::new(&bytes).damage().is_some() || byte >= HEADER_LEN);
+        }
+    }
+
+    #[test]
+    fn zeros_where_a_crash_left_the_file_longer_than_its_data_are_no_entry() {
+        assert_eq!(Entry::decode(&[0; 100]), Err(BadEntry::Checksum));
+    }
+}

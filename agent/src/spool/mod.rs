@@ -1,0 +1,388 @@
+//! The spool: an append-only log of numbered files on the local disk.
+//!
+//! Owns three invariants. An append is in the file whole or not at all, as far as anybody reads it. Bytes of
+//! records never take the last of the disk, so that the state changes by which space is given back always
+//! find room. A file is deleted only in order, and only after everything appended before the deletion is on
+//! the disk.
+//!
+//! `<state_dir>/spool/00000001.log` and so on; see [`entry`] for the bytes. Not here: what entries mean, and
+//! when a file is not needed any more (`journal`).
+
+pub mod entry;
+mod flush;
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    fs::File,
+    io::{self, IoSlice},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::{errno::Errno, sys::uio::pwritev};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    entry::{Entry, PayloadTooLong},
+    flush::Flusher,
+};
+
+/// Bytes of the disk that records leave free for state changes.
+pub const DISK_RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The most slices of one write (`IOV_MAX`, see `limits.h`).
+const SLICES_MAX: usize = 1024;
+const SUFFIX: &str = ".log";
+/// What was said in sessions lies here in the clear.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// A spool file's number, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileNo(pub u32);
+
+impl fmt::Display for FileNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08}", self.0)
+    }
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: FileNo,
+    /// Offset of the entry's header.
+    pub offset: u64,
+}
+
+/// The spool's bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct SpoolOptions {
+    /// A file that has reached this is not appended to any more.
+    pub file_bytes: u64,
+    /// Records find room up to this many bytes in all files together.
+    pub max_bytes: u64,
+    /// How often appends are flushed to the disk.
+    pub flush_interval: Duration,
+}
+
+/// What went wrong with the spool.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file system said no.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An entry would be larger than any reader accepts.
+    #[error(transparent)]
+    TooLong(#[from] PayloadTooLong),
+    /// There is no file to append to yet.
+    #[error("the spool in {} has no file to append to", dir.display())]
+    NoFile {
+        /// The spool's directory.
+        dir: PathBuf,
+    },
+}
+
+/// The spool, open for appending.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    options: SpoolOptions,
+    /// Every file and its good bytes.
+    files: BTreeMap<FileNo, u64>,
+    active: Option<Active>,
+    flusher: Flusher,
+}
+
+#[derive(Debug)]
+struct Active {
+    no: FileNo,
+    file: Arc<File>,
+    /// Good bytes: where the next entry goes.
+    len: u64,
+    /// A failed append may have left bytes behind the good ones.
+    torn: bool,
+}
+
+/// The numbers of the files in `dir`, in order; `dir` is made if it is missing.
+///
+/// # Errors
+/// [`SpoolError::Io`] if the directory cannot be made or read.
+pub fn list(dir: &Path) -> Result<Vec<FileNo>, SpoolError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+    made.map_err(failed("make", dir))?;
+    let mut files = Vec::new();
+    for item in fs::read_dir(dir).map_err(failed("read", dir))? {
+        let name = item.map_err(failed("read", dir))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)?.parse().ok());
+        files.extend(number.map(FileNo));
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// The path of a spool file.
+#[must_use]
+pub fn path(dir: &Path, no: FileNo) -> PathBuf {
+    dir.join(format!("{no}{SUFFIX}"))
+}
+
+impl Spool {
+    /// Opens the spool for appending, given the files a replay found good and how many bytes of each.
+    ///
+    /// The last file is cut to its good bytes; of the others nothing is changed.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn open(dir: &Path, options: SpoolOptions, files: BTreeMap<FileNo, u64>) -> Result<Self, SpoolError> {
+        let active = files
+            .last_key_value()
+            .map(|(&no, &len)| {
+                let path = path(dir, no);
+                let file = File::options().write(true).open(&path).map_err(failed("open", &path))?;
+                file.set_len(len).map_err(failed("cut", &path))?;
+                Ok::<_, SpoolError>(Active { no, file: Arc::new(file), len, torn: false })
+            })
+            .transpose()?;
+        let flusher = Flusher::start(dir, options.flush_interval)?;
+        Ok(Self { dir: dir.to_owned(), options, files, active, flusher })
+    }
+
+    /// The directory the files are in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file that is appended to.
+    #[must_use]
+    pub fn active_file(&self) -> Option<FileNo> {
+        self.active.as_ref().map(|active| active.no)
+    }
+
+    /// Bytes of the file that is appended to.
+    #[must_use]
+    pub fn active_bytes(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| active.len)
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.files.values().sum()
+    }
+
+    /// Whether the next append should go to a new file.
+    #[must_use]
+    pub fn is_file_full(&self) -> bool {
+        self.active.as_ref().is_none_or(|active| active.len >= self.options.file_bytes)
+    }
+
+    /// Whether this many bytes of records may be appended, by the spool's own bound.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.total_bytes().saturating_add(bytes) <= self.options.max_bytes
+    }
+
+    /// Whether this many bytes of records leave the disk its reserve.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if the file system does not say.
+    pub fn disk_has_room(&self, bytes: u64) -> Result<bool, SpoolError> {
+        let stat = nix::sys::statvfs::statvfs(&self.dir)
+            .map_err(|errno| failed("ask for the free space of", &self.dir)(errno.into()))?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        Ok(free >= bytes.saturating_add(DISK_RESERVE_BYTES))
+    }
+
+    /// Appends entries in one go and says where the first one lies; the others follow without a gap.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then none of them is in the spool.
+    pub fn append(&mut self, entries: &[Entry<'_>]) -> Result<Place, SpoolError> {
+        let Some(active) = &mut self.active else {
+            return Err(SpoolError::NoFile { dir: self.dir.clone() });
+        };
+        let headers = entries.iter().map(Entry::header).collect::<Result<Vec<_>, _>>()?;
+        let mut slices: Vec<_> = headers
+            .iter()
+            .zip(entries)
+            .flat_map(|(header, entry)| [IoSlice::new(header), IoSlice::new(entry.payload)])
+            .collect();
+        let path = path(&self.dir, active.no);
+        if active.torn {
+            active.file.set_len(active.len).map_err(failed("cut a failed append off", &path))?;
+            active.torn = false;
+        }
+        if let Err(source) = write_all_at(&active.file, &mut slices, active.len) {
+            active.torn = active.file.set_len(active.len).is_err();
+            return Err(failed("append to", &path)(source));
+        }
+        let place = Place { file: active.no, offset: active.len };
+        active.len += entries.iter().map(Entry::len).sum::<u64>();
+        self.files.insert(active.no, active.len);
+        self.flusher.appended(&active.file);
+        Ok(place)
+    }
+
+    /// Begins the next file with these entries.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; then there is no new file and appends still go to the one before.
+    pub fn start_file(&mut self, head: &[Entry<'_>]) -> Result<(), SpoolError> {
+        let no = FileNo(self.files.last_key_value().map_or(1, |(no, _)| no.0 + 1));
+        let path = path(&self.dir, no);
+        let file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
+        let file = Arc::new(file.map_err(failed("make", &path))?);
+        let before = self.active.replace(Active { no, file, len: 0, torn: false });
+        let appended = self.append(head);
+        if appended.is_err() {
+            self.active = before;
+            self.files.remove(&no);
+            // If it stays it is empty or torn: the next attempt and any replay begin it anew.
+            let _ = fs::remove_file(&path);
+        }
+        appended.map(drop)
+    }
+
+    /// What [`Self::is_flushed`] must be asked for everything appended so far.
+    #[must_use]
+    pub fn flush_marker(&self) -> u64 {
+        self.flusher.marker()
+    }
+
+    /// Whether everything up to this marker is on the disk.
+    #[must_use]
+    pub fn is_flushed(&self, marker: u64) -> bool {
+        self.flusher.reached(marker)
+    }
+
+    /// The oldest file.
+    #[must_use]
+    pub fn oldest_file(&self) -> Option<FileNo> {
+        self.files.first_key_value().map(|(&no, _)| no)
+    }
+
+    /// Deletes the files before this one and says how many bytes that gave back. The caller has made sure
+    /// that what makes them superfluous is flushed.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]; what could not be deleted is still counted.
+    pub fn delete_before(&mut self, keep: FileNo) -> Result<u64, SpoolError> {
+        let mut freed = 0;
+        while let Some((&no, &len)) = self.files.first_key_value().filter(|&(&no, _)| no < keep) {
+            let path = path(&self.dir, no);
+            fs::remove_file(&path).map_err(failed("delete", &path))?;
+            self.files.remove(&no);
+            freed += len;
+        }
+        Ok(freed)
+    }
+}
+
+pub(crate) fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SpoolError {
+    move |source| SpoolError::Io { op, path: path.to_owned(), source }
+}
+
+fn write_all_at(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    while !slices.is_empty() {
+        let at = i64::try_from(offset).map_err(io::Error::other)?;
+        match pwritev(file, &slices[..slices.len().min(SLICES_MAX)], at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut slices, written);
+                offset += written as u64;
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        entry::{Entries, Kind},
+        *,
+    };
+
+    fn options() -> SpoolOptions {
+        SpoolOptions { file_bytes: 200, max_bytes: 1000, flush_interval: Duration::from_millis(1) }
+    }
+
+    fn record(position: u64, payload: &[u8]) -> Entry<'_> {
+        Entry { kind: Kind::Record, position, payload }
+    }
+
+    fn payloads(dir: &Path, no: FileNo) -> Vec<Vec<u8>> {
+        let bytes = fs::read(path(dir, no)).expect("the file is there");
+        Entries::new(&bytes).map(|(_, entry)| entry.payload.to_vec()).collect()
+    }
+
+    #[test]
+    fn many_entries_with_empty_and_large_payloads_are_appended_in_one_go() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        spool.start_file(&[]).expect("a first file");
+        let contents: Vec<_> = (0..3000_usize).map(|i| vec![b'x'; (i % 7) * (i % 311)]).collect();
+        let entries: Vec<_> = contents.iter().map(|payload| record(1, payload)).collect();
+        let first = spool.append(&entries).expect("room");
+        assert_eq!(first, Place { file: FileNo(1), offset: 0 });
+        assert_eq!(payloads(dir.path(), FileNo(1)), contents);
+        assert_eq!(spool.total_bytes(), entries.iter().map(Entry::len).sum::<u64>());
+    }
+
+    #[test]
+    fn an_append_goes_on_where_the_good_bytes_end() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let whole = record(1, b"whole");
+        {
+            let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+            spool.start_file(&[whole, record(2, b"torn")]).expect("a first file");
+        }
+        let good = BTreeMap::from([(FileNo(1), whole.len())]);
+        let mut spool = Spool::open(dir.path(), options(), good).expect("open");
+        spool.append(&[record(3, b"next")]).expect("room");
+        assert_eq!(payloads(dir.path(), FileNo(1)), [b"whole".to_vec(), b"next".to_vec()]);
+    }
+
+    #[test]
+    fn files_are_deleted_in_order_and_counted_out() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        for _ in 0..3 {
+            spool.start_file(&[record(1, &[7; 300])]).expect("a file");
+        }
+        assert!(spool.is_file_full() && spool.has_room(20) && !spool.has_room(1000));
+        let freed = spool.delete_before(FileNo(3)).expect("deletable");
+        assert_eq!(freed, 2 * 324);
+        assert_eq!(list(dir.path()).expect("readable"), [FileNo(3)]);
+        assert_eq!((spool.oldest_file(), spool.total_bytes()), (Some(FileNo(3)), 324));
+    }
+
+    #[test]
+    fn what_was_appended_is_soon_flushed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        spool.start_file(&[record(1, b"x")]).expect("a first file");
+        let marker = spool.flush_marker();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !spool.is_flushed(marker) {
+            assert!(std::time::Instant::now() < deadline, "not flushed in time");
+            std::thread::yield_now();
+        }
+        assert!(!spool.is_flushed(marker + 1));
+    }
+}

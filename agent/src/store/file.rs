@@ -1,0 +1,164 @@
+//! A store in a directory: the embedded default, `file:///…`.
+//!
+//! An object is written beside the others under a temporary name in `.tmp`, flushed, and then renamed to its
+//! name unless there is one of that name; so a reader sees an object whole or not at all. Directories are
+//! 0750, files 0640.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+use weir_common::digest::Sha256;
+
+use super::{Put, PutFuture, Store, StoreError};
+
+const DIR_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+const TEMPORARY: &str = ".tmp";
+
+/// A store in a directory.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    root: PathBuf,
+}
+
+impl FileStore {
+    /// Opens the store, and makes the directory if it is missing. What an interrupted put left is removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let temporary = root.join(TEMPORARY);
+        match fs::remove_dir_all(&temporary) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("clear", &temporary)(source));
+            }
+            _ => {}
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(&temporary)
+            .map_err(failed("make", &temporary))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    fn put_blocking(&self, path: &str, body: &[u8], sha256: Sha256) -> Result<Put, StoreError> {
+        let target = self.root.join(path);
+        let dir = target.parent().unwrap_or(&self.root);
+        self.make_dirs(dir)?;
+        let temporary = self.root.join(TEMPORARY);
+        let mut file = NamedTempFile::new_in(&temporary).map_err(failed("make a file in", &temporary))?;
+        file.write_all(body)
+            .and_then(|()| file.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)))
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(failed("write", &target))?;
+        let put = match file.persist_noclobber(&target) {
+            Ok(_) => Put::Stored,
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                already_there(path, &target, sha256)?
+            }
+            Err(error) => return Err(failed("write", &target)(error.error)),
+        };
+        sync_dir(dir)?;
+        Ok(put)
+    }
+
+    /// Makes the directories below the root, and makes sure that they last.
+    fn make_dirs(&self, dir: &Path) -> Result<(), StoreError> {
+        if dir.is_dir() || dir == self.root {
+            return Ok(());
+        }
+        let parent = dir.parent().unwrap_or(&self.root);
+        self.make_dirs(parent)?;
+        match fs::DirBuilder::new().mode(DIR_MODE).create(dir) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(failed("make", dir)(source)),
+            _ => sync_dir(parent),
+        }
+    }
+}
+
+impl Store for FileStore {
+    fn put<'a>(&'a self, path: &'a str, body: Bytes, sha256: Sha256) -> PutFuture<'a> {
+        let (store, name) = (self.clone(), path.to_owned());
+        Box::pin(async move {
+            let put = tokio::task::spawn_blocking(move || store.put_blocking(&name, &body, sha256));
+            put.await.map_err(|_| StoreError::Interrupted { path: path.to_owned() })?
+        })
+    }
+}
+
+fn already_there(path: &str, target: &Path, expected: Sha256) -> Result<Put, StoreError> {
+    let found = Sha256::of(&fs::read(target).map_err(failed("read", target))?);
+    if found == expected {
+        return Ok(Put::AlreadyThere);
+    }
+    Err(StoreError::Conflict { path: path.to_owned(), expected, found })
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", dir))
+}
+
+fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io { op, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &FileStore, path: &str, body: &[u8]) -> Result<Put, StoreError> {
+        store.put_blocking(path, body, Sha256::of(body))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("is there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn an_object_is_stored_whole_and_for_its_owner_and_group() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = FileStore::open(&dir.path().join("store")).expect("open");
+        assert_eq!(put(&store, "v1/a/b.json", b"{}").expect("stored"), Put::Stored);
+        let object = dir.path().join("store/v1/a/b.json");
+        assert_eq!(fs::read(&object).expect("is there"), b"{}");
+        assert_eq!((mode(&object), mode(&dir.path().join("store/v1/a"))), (0o640, 0o750));
+        assert_eq!(fs::read_dir(dir.path().join("store/.tmp")).expect("is there").count(), 0);
+    }
+
+    #[test]
+    fn the_same_bytes_again_are_done_and_other_bytes_are_a_conflict_that_touches_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = FileStore::open(dir.path()).expect("open");
+        put(&store, "a/b", b"evidence").expect("stored");
+        assert_eq!(put(&store, "a/b", b"evidence").expect("the same"), Put::AlreadyThere);
+        let conflict = put(&store, "a/b", b"forgery").expect_err("another object");
+        assert!(matches!(conflict, StoreError::Conflict { .. }), "{conflict}");
+        assert_eq!(fs::read(dir.path().join("a/b")).expect("is there"), b"evidence");
+        assert_eq!(fs::read_dir(dir.path().join(".tmp")).expect("is there").count(), 0);
+    }
+
+    #[test]
+    fn what_an_interrupted_put_left_is_removed_when_the_store_is_opened() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        FileStore::open(dir.path()).expect("open");
+        fs::write(dir.path().join(".tmp/left"), b"half").expect("writable");
+        FileStore::open(dir.path()).expect("open again");
+        assert_eq!(fs::read_dir(dir.path().join(".tmp")).expect("is there").count(), 0);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_says_where() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = FileStore::open(dir.path()).expect("open");
+        fs::write(dir.path().join("v1"), b"a file where a directory should be").expect("writable");
+        let error = put(&store, "v1/a/b", b"x").expect_err("not a directory");
+        assert!(error.to_string().contains("v1"), "{error}");
+    }
+}

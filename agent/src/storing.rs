@@ -1,0 +1,226 @@
+//! Bringing segments and manifests into the store, beside the drain.
+//!
+//! Owns *never give up*: a job is tried again, after a growing pause, until it is done or the agent stops;
+//! the next agent finds it in the spool again. Bounded: so many jobs at a time hold encoded bytes, and one
+//! that waits for its next try holds none. Not here: which jobs there are (`core`).
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tracing::{debug, error, warn};
+use weir_common::{
+    digest::Sha256,
+    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, sums_text},
+    session::SessionId,
+};
+
+use crate::{
+    ledger::StateEntry,
+    segment::{self, SegmentError, SegmentSource},
+    session::Session,
+    signing::{SigningError, SigningKey},
+    store::{Store, StoreError},
+};
+
+/// The pause after the first failure of a job; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Something to store.
+#[derive(Debug)]
+pub struct Job {
+    /// The session.
+    pub session: SessionId,
+    /// Its directory in the store.
+    pub dir: String,
+    /// What.
+    pub work: Work,
+}
+
+/// What is to be stored.
+#[derive(Debug)]
+pub enum Work {
+    /// A segment and its bulk.
+    Segment(Box<SegmentSource>),
+    /// The manifest, the digests and their signature.
+    Manifest(Box<Manifest>),
+}
+
+impl Job {
+    /// What is to be stored of a session now, if anything.
+    #[must_use]
+    pub fn next(session: &Session, spool: &Path) -> Option<Self> {
+        let work = if let Some(sealing) = session.sealing() {
+            Work::Segment(Box::new(SegmentSource {
+                spool: spool.to_owned(),
+                header: session.segment_header(),
+                extents: sealing.records.extents().collect(),
+                sockets: session.sockets().map(|(cookie, channel, way)| (cookie, (channel, way))).collect(),
+            }))
+        } else {
+            session.may_finish().ok()?;
+            Work::Manifest(Box::new(session.manifest()?))
+        };
+        Some(Self { session: session.id(), dir: session.path(), work })
+    }
+}
+
+/// A job that is done.
+#[derive(Debug)]
+pub struct Done {
+    /// The session.
+    pub session: SessionId,
+    /// What is in the store now.
+    pub stored: Stored,
+}
+
+/// What is in the store now.
+#[derive(Debug)]
+pub enum Stored {
+    /// A segment.
+    Segment(Box<SegmentEntry>),
+    /// The manifest, the digests and their signature: the session is complete.
+    Manifest,
+}
+
+/// Why a try failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoringError {
+    /// The store's answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The segment cannot be encoded.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// The digests cannot be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The manifest cannot be written.
+    #[error("cannot write the manifest: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// The encoder was cancelled or panicked.
+    #[error("encoding was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Does jobs.
+#[derive(Clone)]
+pub struct Worker {
+    store: Arc<dyn Store>,
+    key: Arc<SigningKey>,
+    slots: Arc<Semaphore>,
+}
+
+impl Done {
+    /// The change that it makes to the session.
+    #[must_use]
+    pub fn change(&self) -> StateEntry {
+        let session = self.session;
+        match &self.stored {
+            Stored::Segment(entry) => StateEntry::Sealed { session, segment: (**entry).clone() },
+            Stored::Manifest => StateEntry::Finished { session },
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that does at most `parallel` jobs at a time.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: usize) -> Self {
+        Self { store, key, slots: Arc::new(Semaphore::new(parallel)) }
+    }
+
+    /// Does the jobs that come in until there will be no more; `report` gets each one that is done.
+    ///
+    /// There are never more than one per session.
+    pub async fn run<R, F>(self, mut jobs: mpsc::Receiver<Job>, report: R)
+    where
+        R: Fn(Done) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                job = jobs.recv() => match job {
+                    Some(job) => {
+                        let (worker, report) = (self.clone(), report.clone());
+                        tasks.spawn(async move { report(worker.until_done(job).await).await });
+                    }
+                    None => return,
+                },
+                Some(ended) = tasks.join_next() => {
+                    if let Err(error) = ended {
+                        error!(%error, "a storing task failed; the next agent will store its session");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn until_done(&self, job: Job) -> Done {
+        let session = job.session;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.once(&job).await {
+                Ok(stored) => return Done { session, stored },
+                Err(error @ StoringError::Store(StoreError::Conflict { .. })) => {
+                    error!(%session, %error, "evidence conflicts with the store; it stays in the spool");
+                }
+                Err(error) => warn!(%session, %error, ?pause, "storing failed; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One try.
+    ///
+    /// # Errors
+    /// [`StoringError`]; whatever was stored before it is found again by the next try.
+    pub async fn once(&self, job: &Job) -> Result<Stored, StoringError> {
+        let _slot = self.slots.acquire().await;
+        match &job.work {
+            Work::Segment(source) => {
+                let source = source.clone();
+                let encoded = tokio::task::spawn_blocking(move || segment::encode(&source)).await??;
+                if let (Some(bulk), Some(object)) = (encoded.bulk, &encoded.entry.bulk) {
+                    self.put(&job.dir, &object.name, bulk, object.sha256).await?;
+                }
+                let object = &encoded.entry.segment;
+                self.put(&job.dir, &object.name, encoded.segment, object.sha256).await?;
+                Ok(Stored::Segment(Box::new(encoded.entry)))
+            }
+            Work::Manifest(manifest) => {
+                for (name, body) in closing_objects(manifest, &self.key)? {
+                    let sha256 = Sha256::of(&body);
+                    self.put(&job.dir, name, body, sha256).await?;
+                }
+                Ok(Stored::Manifest)
+            }
+        }
+    }
+
+    async fn put(&self, dir: &str, name: &str, body: Bytes, sha256: Sha256) -> Result<(), StoreError> {
+        let put = self.store.put(&format!("{dir}/{name}"), body, sha256).await?;
+        debug!(dir, name, ?put, "stored");
+        Ok(())
+    }
+}
+
+/// The objects that complete a session, in the order in which they are stored.
+fn closing_objects(
+    manifest: &Manifest,
+    key: &SigningKey,
+) -> Result<[(&'static str, Bytes); 3], StoringError> {
+    let mut text = serde_json::to_string_pretty(manifest)?;
+    text.push('\n');
+    let segments = manifest.objects().map(|object| (object.name.as_str(), object.sha256));
+    let sums = sums_text(segments.chain([(MANIFEST, Sha256::of(text.as_bytes()))]));
+    let signature = key.sign(sums.as_bytes())?;
+    Ok([(MANIFEST, text.into()), (SUMS, sums.into()), (SIGNATURE, signature.into())])
+}

@@ -1,0 +1,90 @@
+//! What unit tests share: a session whose every value is fixed, and records as the kernel writes them.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use weir_common::{
+    abi::{ABI_VERSION, RecordHeader},
+    frame::{Header, Message},
+    recording::{Clock, Count, KernelCount, Recorder},
+    session::{ChannelNo, Integration, Outcome, Resource, SessionId, SessionMeta, SocketCookie},
+};
+
+use crate::{
+    ledger::StateEntry,
+    session::{ChannelKernel, End},
+};
+
+/// The session with this number; the same one every time.
+pub(crate) fn session_id(number: u8) -> SessionId {
+    format!("01890a5d-ac96-774b-bcce-0000000000{number:02x}").parse().expect("an id")
+}
+
+pub(crate) fn meta(number: u8) -> SessionMeta {
+    SessionMeta {
+        session_id: session_id(number),
+        user: "ada".into(),
+        grant_id: "g-1".into(),
+        request_id: "REQ-1".into(),
+        approvers: vec!["grace".into()],
+        access_flow: "on-call".into(),
+        resource: Resource {
+            name: "web-1".into(),
+            integration: Integration::Ssh,
+            host: "h".into(),
+            port: 22,
+        },
+        target_login: "deploy".into(),
+        target_host_key: "SHA256:h".into(),
+        user_key: "SHA256:u".into(),
+        client_address: ([192, 0, 2, 1], 4000).into(),
+        client_version: "SSH-2.0-x".into(),
+        expires_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+pub(crate) fn opened(number: u8) -> StateEntry {
+    StateEntry::Opened {
+        meta: Box::new(meta(number)),
+        clock: Clock { boot_ns: 1000, at: Timestamp::UNIX_EPOCH },
+        recorder: Recorder { agent: "0".into(), abi: ABI_VERSION, node: "n".into(), kernel: "k".into() },
+        opened_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// The cookies of a session's only channel: c2t, then t2c.
+pub(crate) fn cookies(number: u8) -> [SocketCookie; 2] {
+    [SocketCookie(u64::from(number) * 2), SocketCookie(u64::from(number) * 2 + 1)]
+}
+
+pub(crate) fn armed(number: u8) -> StateEntry {
+    let [c2t, t2c] = cookies(number);
+    StateEntry::Armed { session: session_id(number), channel: ChannelNo(0), c2t, t2c }
+}
+
+pub(crate) fn closed(number: u8) -> StateEntry {
+    let kernel = KernelCount { captured: Count { records: 1, bytes: 2 }, ..KernelCount::default() };
+    StateEntry::Closed {
+        session: session_id(number),
+        end: End { outcome: Outcome::Completed, closed_at: Timestamp::UNIX_EPOCH },
+        kernel: vec![ChannelKernel { channel: ChannelNo(0), c2t: Some(kernel), t2c: None }],
+    }
+}
+
+/// A record of the target's output.
+pub(crate) fn stdout_record(number: u8, seq: u64, data: &[u8]) -> Vec<u8> {
+    let frame = frame(Message::Stdout(Bytes::copy_from_slice(data)), seq);
+    record(cookies(number)[1], &frame)
+}
+
+pub(crate) fn record(cookie: SocketCookie, message: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(message.len()).expect("short");
+    let header = RecordHeader { cookie: cookie.0, boot_ns: 2000, len, abi: ABI_VERSION, reserved: 0 };
+    [&header.to_bytes()[..], message].concat()
+}
+
+pub(crate) fn frame(message: Message, seq: u64) -> Vec<u8> {
+    let kind = message.kind();
+    let body = message.into_body().expect("short");
+    let len = u32::try_from(body.len()).expect("short");
+    [&Header { kind, len, seq }.to_bytes()[..], &body].concat()
+}

@@ -1,0 +1,178 @@
+//! `kill -9` of the agent: sessions stall or go on into the ring, and the recording has no gap.
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use nix::sys::signal::Signal;
+use support::{
+    Node,
+    proxy::{Control, Tap, meta, stdin, stdout},
+    stored::verify,
+    wait_until,
+};
+use weir_common::{
+    control::Reply,
+    frame::{Direction, Message},
+    session::{ChannelNo, Outcome, SessionMeta},
+};
+
+const C2T: Direction = Direction::ClientToTarget;
+const T2C: Direction = Direction::TargetToClient;
+/// Small, so that segments are sealed and spool files rotated and deleted all the time.
+const SMALL: &str = "segment_max_bytes = 60000\nsegment_max_age_ms = 20\nspool_file_bytes = 65536\n";
+
+fn begin(node: &Node) -> (SessionMeta, Control, Tap) {
+    let (meta, control) = (meta(), Control::connect(&node.socket()));
+    assert_eq!(control.open(&meta, false), Some(Reply::Opened));
+    let tap = control.arm(0);
+    (meta, control, tap)
+}
+
+fn resume(node: &Node, meta: &SessionMeta) -> Control {
+    let control = Control::connect(&node.socket());
+    assert_eq!(control.open(meta, true), Some(Reply::Opened));
+    control
+}
+
+fn talk(tap: &mut Tap, rounds: usize) {
+    for round in 0..rounds {
+        tap.pass(T2C, &stdout(&format!("round {round} ").repeat(1 + round * 37 % 400)));
+        tap.pass(C2T, &stdin(&format!("{round}")));
+    }
+}
+
+#[test]
+fn a_session_survives_agents_that_are_killed_and_its_recording_has_no_gap() {
+    let node = Node::new(SMALL);
+    let mut agent = node.start();
+    let (meta, mut control, mut tap) = begin(&node);
+    for life in 0..6 {
+        talk(&mut tap, 40 + 60 * life);
+        agent.kill();
+        // The ring still has room, so the session goes on without an agent for a while.
+        talk(&mut tap, 10);
+        agent = node.start();
+        control = resume(&node, &meta);
+    }
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::Completed);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+    let kernel = recording.manifest.channels[0].t2c.kernel.expect("the counters survived");
+    assert_eq!(kernel.captured.records, tap.sent(T2C).len() as u64);
+    agent.stop();
+}
+
+#[test]
+fn a_session_is_completed_by_the_next_agent_when_one_is_killed_right_after_the_close() {
+    let node = Node::new(SMALL);
+    for delay_us in [0, 500, 2_000, 5_000, 20_000] {
+        let agent = node.start();
+        let (meta, control, mut tap) = begin(&node);
+        talk(&mut tap, 30);
+        assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+        let begun = std::time::Instant::now();
+        wait_until("the moment has come", || begun.elapsed() >= Duration::from_micros(delay_us));
+        agent.kill();
+        let agent = node.start();
+        let recording = verify(&node, meta.session_id);
+        assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_session_whose_proxy_does_not_come_back_after_a_restart_is_ended() {
+    let node = Node::new("reattach_timeout_ms = 100");
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    agent.kill();
+    let _agent = node.start();
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+}
+
+#[test]
+fn a_stopped_agent_ends_no_session() {
+    let node = Node::new("");
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    agent.stop();
+    let _agent = node.start();
+    let control = resume(&node, &meta);
+    tap.pass(T2C, &Message::OpenConfirm);
+    let mut second = control.arm(1);
+    second.pass(C2T, &Message::Open);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::Completed);
+    assert_eq!(recording.frames[&(ChannelNo(1), C2T)], second.sent(C2T));
+}
+
+#[test]
+fn while_the_agent_is_stopped_exactly_what_fits_the_ring_is_delivered_and_recorded() {
+    let node = Node::new("ring_bytes = 65536");
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    agent.signal(Signal::SIGSTOP);
+    let chunk = stdout(&"x".repeat(8000));
+    let mut delivered = 0;
+    while tap.try_pass(T2C, chunk.clone()) {
+        delivered += 1;
+    }
+    assert!((3..9).contains(&delivered), "{delivered} frames fit the ring");
+    agent.signal(Signal::SIGCONT);
+    tap.pass(T2C, &chunk);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    let totals = recording.manifest.channels[0].t2c;
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    assert!(totals.kernel.expect("asked").tossed_full > 0);
+}
+
+#[test]
+fn spool_files_are_given_back_while_a_session_runs_and_a_full_spool_stalls_it() {
+    let node = Node::new(
+        "segment_max_bytes = 60000\nspool_file_bytes = 65536\nspool_max_bytes = 262144\nring_bytes = 65536",
+    );
+    let _agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let chunk = stdout(&"y".repeat(16_000));
+    for _ in 0..60 {
+        tap.pass(T2C, &chunk);
+        let bytes: u64 =
+            node.spool_files().iter().filter_map(|file| fs::metadata(file).ok()).map(|file| file.len()).sum();
+        assert!(bytes < 300_000, "{bytes} bytes of spool");
+    }
+    // A store that takes nothing: a file where the session's directory would be made.
+    let day =
+        fs::read_dir(node.path("store/v1")).expect("stored").next().expect("a day").expect("readable").path();
+    let session = day.join(meta.session_id.to_string());
+    fs::rename(&session, node.path("aside")).expect("movable");
+    fs::write(&session, b"").expect("writable");
+    let mut passed = 0;
+    while passed < 100 && tap.try_pass(T2C, chunk.clone()) || passed < 4 {
+        passed += 1;
+    }
+    wait_until("the session stalls", || !tap.try_pass(T2C, chunk.clone()));
+    wait_until("it goes on stalling", || (0..20).all(|_| !tap.try_pass(T2C, chunk.clone())));
+    fs::remove_file(&session).expect("removable");
+    fs::rename(node.path("aside"), &session).expect("movable");
+    tap.pass(T2C, &chunk);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+}
+
+#[test]
+fn two_agents_never_run_on_one_state_directory() {
+    let node = Node::new("");
+    let _agent = node.start();
+    let log = node.spawn().wait_for_failure();
+    assert!(log.contains("another agent is running on the state directory"), "{log}");
+}

@@ -1,0 +1,228 @@
+//! What the agent's tests share: a node with a BPF file system of its own, the agent on it, and a proxy's
+//! side of the control socket.
+
+#![expect(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod proxy;
+pub(crate) mod stored;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until this is true.
+pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        pause();
+    }
+}
+
+/// Lets the agent have the processor.
+#[expect(clippy::disallowed_methods, reason = "between two looks at a condition")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(2));
+}
+
+/// Directories and a BPF file system that nobody else uses.
+pub(crate) struct Node {
+    dir: TempDir,
+    extra: String,
+}
+
+impl Node {
+    /// A node whose agent has these settings besides short times.
+    pub(crate) fn new(extra: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bpf = dir.path().join("bpf");
+        fs::create_dir(&bpf).expect("a fresh directory");
+        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .expect("root may mount a bpffs");
+        Self { dir, extra: extra.to_owned() }
+    }
+
+    /// A fresh BPF file system in place of the old one: what a restart of the node leaves.
+    pub(crate) fn forget_kernel_objects(&self) {
+        let bpf = self.path("bpf");
+        umount2(&bpf, MntFlags::MNT_DETACH).expect("mounted");
+        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .expect("root may mount a bpffs");
+    }
+
+    /// A disk of its own, of this size, for the state.
+    pub(crate) fn small_disk(&self, bytes: u64) {
+        let state = self.path("state");
+        fs::create_dir_all(&state).expect("a fresh directory");
+        let size = format!("size={bytes}");
+        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some(&*size))
+            .expect("root may mount a tmpfs");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn spool_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> = fs::read_dir(self.path("state/spool"))
+            .expect("a spool")
+            .map(|item| item.expect("readable").path())
+            .collect();
+        files.sort();
+        files
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("run/agent.sock")
+    }
+
+    fn write_config(&self) -> PathBuf {
+        let at = |name| self.path(name).display().to_string();
+        let (socket, state, store, bpf) = (at("run/agent.sock"), at("state"), at("store"), at("bpf"));
+        let store = if self.extra.contains("store = ") {
+            String::new()
+        } else {
+            format!("store = \"file://{store}\"\n")
+        };
+        let mut text =
+            format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
+        for line in
+            ["allowed_uids = [0]", "ring_bytes = 1048576", "max_taps = 1024", "reattach_timeout_ms = 15000"]
+        {
+            let key = line.split(' ').next().expect("a key");
+            if !self.extra.contains(key) {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text.push_str(&self.extra);
+        let path = self.path("agent.toml");
+        fs::write(&path, text).expect("writable");
+        path
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub(crate) fn start(&self) -> Agent {
+        let agent = self.spawn();
+        agent.wait_for_log("ready");
+        agent
+    }
+
+    /// Starts the agent.
+    pub(crate) fn spawn(&self) -> Agent {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir-agent"))
+            .arg("--config")
+            .arg(self.write_config())
+            .env("WEIR_LOG", "debug")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let (stderr, of_thread) = (child.stderr.take().expect("piped"), Arc::clone(&log));
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                of_thread.0.lock().expect("no panic in between").push(line);
+                of_thread.1.notify_all();
+            }
+        });
+        Agent { child, log, reader: Some(reader) }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.path("state"), MntFlags::MNT_DETACH);
+    }
+}
+
+/// A running agent; killed when it is dropped.
+pub(crate) struct Agent {
+    child: Child,
+    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Agent {
+    /// Waits for a line of the log that contains this.
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
+        let (lines, changed) = &*self.log;
+        let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
+        let lines = lines.lock().expect("no panic in between");
+        let (lines, timeout) = changed
+            .wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none())
+            .expect("no panic in between");
+        assert!(!timeout.timed_out(), "no {text:?} in the log:\n{}", lines.join("\n"));
+        found(&lines).expect("just found")
+    }
+
+    pub(crate) fn logged(&self, text: &str) -> bool {
+        self.log.0.lock().expect("no panic in between").iter().any(|line| line.contains(text))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.0.lock().expect("no panic in between").join("\n")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("the agent runs");
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("the agent runs");
+        self.child.wait().expect("killed");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.child.wait().expect("the agent ends");
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// Waits for an end that is not of our making.
+    pub(crate) fn wait_for_failure(mut self) -> String {
+        let status = self.child.wait().expect("the agent ends");
+        assert!(!status.success());
+        self.reader.take().expect("joined once").join().expect("reads to the end");
+        self.log()
+    }
+
+    pub(crate) fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the agent runs").count()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The names of the files in a directory, sorted.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let name = |item: std::io::Result<fs::DirEntry>| {
+        item.expect("readable").file_name().into_string().expect("text")
+    };
+    let mut names: Vec<_> = fs::read_dir(dir).expect("a directory").map(name).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,147 @@
+//! A stored session, checked with the tools that anyone has, and read back.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use bytes::Bytes;
+use weir_common::{
+    digest::Sha256,
+    frame::{Direction, Header, Message},
+    recording::{Event, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, What, parse_sums},
+    session::{ChannelNo, SessionId},
+};
+
+use super::{Node, names, wait_until};
+
+/// Where a session is stored, once it is complete.
+pub(crate) fn directory(node: &Node, session: SessionId) -> PathBuf {
+    let find = || {
+        let days = fs::read_dir(node.path("store/v1")).ok()?;
+        let dirs = days.filter_map(Result::ok).map(|day| day.path().join(session.to_string()));
+        dirs.into_iter().find(|dir| dir.join(SIGNATURE).exists())
+    };
+    wait_until("the session is stored", || find().is_some());
+    find().expect("just found")
+}
+
+/// A session that was read back. The frames are the exact messages, by channel and direction.
+pub(crate) struct Recording {
+    pub(crate) manifest: Manifest,
+    pub(crate) frames: HashMap<(ChannelNo, Direction), Vec<Vec<u8>>>,
+}
+
+/// Checks signature, digests, chain and arithmetic, and reads the frames.
+pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
+    let dir = directory(node, session);
+    run_verifiers(&dir, &node.path("state/allowed_signers"));
+    let sums = fs::read_to_string(dir.join(SUMS)).expect("is there");
+    let sums: HashMap<_, _> = parse_sums(&sums).expect("well-formed").into_iter().collect();
+    let mut stored = names(&dir);
+    stored.retain(|name| name != SUMS && name != SIGNATURE);
+    let mut named: Vec<_> = sums.keys().map(|name| (*name).to_owned()).collect();
+    named.sort();
+    assert_eq!(stored, named, "every object is in the digests");
+    let manifest: Manifest =
+        serde_json::from_slice(&fs::read(dir.join(MANIFEST)).expect("is there")).expect("a manifest");
+    for object in manifest.objects() {
+        assert_eq!(sums.get(object.name.as_str()), Some(&object.sha256));
+        assert_eq!(fs::metadata(dir.join(&object.name)).expect("is there").len(), object.bytes);
+    }
+    let frames = read_frames(&dir, &manifest);
+    for channel in &manifest.channels {
+        for (direction, totals) in
+            [(Direction::ClientToTarget, channel.c2t), (Direction::TargetToClient, channel.t2c)]
+        {
+            let frames = frames.get(&(channel.channel, direction)).map_or(&[][..], Vec::as_slice);
+            let bytes: usize = frames.iter().map(Vec::len).sum();
+            assert_eq!((totals.accepted.records, totals.accepted.bytes), (frames.len() as u64, bytes as u64));
+            if let Some(kernel) = totals.kernel {
+                assert_eq!(
+                    kernel.captured,
+                    totals.drained(),
+                    "{direction}: the kernel counted what was drained"
+                );
+            }
+        }
+    }
+    Recording { manifest, frames }
+}
+
+fn run_verifiers(dir: &Path, signers: &Path) {
+    let sums =
+        Command::new("sha256sum").args(["-c", "--strict", SUMS]).current_dir(dir).output().expect("runs");
+    assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
+    let signature = Command::new("ssh-keygen")
+        .args(["-Y", "verify", "-I", "weir-agent", "-n", "weir", "-f"])
+        .arg(signers)
+        .args(["-s", SIGNATURE])
+        .current_dir(dir)
+        .stdin(fs::File::open(dir.join(SUMS)).expect("is there"))
+        .output()
+        .expect("runs");
+    assert!(signature.status.success(), "{}", String::from_utf8_lossy(&signature.stderr));
+}
+
+fn read_frames(dir: &Path, manifest: &Manifest) -> HashMap<(ChannelNo, Direction), Vec<Vec<u8>>> {
+    let mut frames: HashMap<_, Vec<_>> = HashMap::new();
+    let mut previous = None;
+    for (number, entry) in manifest.segments.iter().enumerate() {
+        assert_eq!(entry.index as usize, number + 1);
+        let stored = fs::read(dir.join(&entry.segment.name)).expect("is there");
+        let text = String::from_utf8(zstd::decode_all(&stored[..]).expect("zstd")).expect("text");
+        let bulk = entry.bulk.as_ref().map_or_else(Vec::new, |object| {
+            let bytes = fs::read(dir.join(&object.name)).expect("is there");
+            if object.name.ends_with(".zst") { zstd::decode_all(&bytes[..]).expect("zstd") } else { bytes }
+        });
+        let mut lines = text.lines();
+        let header: SegmentHeader =
+            serde_json::from_str(lines.next().expect("a first line")).expect("a header");
+        assert_eq!((header.session, header.index), (manifest.session.session_id, entry.index));
+        assert_eq!(header.previous, previous);
+        assert_eq!(header.bulk.as_ref(), entry.bulk.as_ref().map(|object| &object.name));
+        previous = Some(Sha256::of(&stored));
+        let mut events = 0;
+        for line in lines {
+            let event: Event = serde_json::from_str(line).expect("an event");
+            events += 1;
+            frames.entry((event.ch, event.dir)).or_default().push(message(&event, &bulk));
+        }
+        assert_eq!(entry.events.records, events);
+    }
+    frames
+}
+
+/// The message that the kernel captured for an event.
+fn message(event: &Event, bulk: &[u8]) -> Vec<u8> {
+    let bytes =
+        |content: &weir_common::recording::Content| content.bytes(bulk).expect("within the bulk").to_vec();
+    let said = match &event.what {
+        What::Open => Message::Open,
+        What::OpenConfirm => Message::OpenConfirm,
+        What::OpenFailure(fields) => Message::OpenFailure(fields.clone()),
+        What::Stdin(content) => Message::Stdin(Bytes::from(bytes(content))),
+        What::Stdout(content) => Message::Stdout(Bytes::from(bytes(content))),
+        What::Stderr(content) => Message::Stderr(Bytes::from(bytes(content))),
+        What::Eof => Message::Eof,
+        What::Close => Message::Close,
+        What::Pty(fields) => Message::Pty(fields.clone()),
+        What::Shell => Message::Shell,
+        What::Exec(content) => Message::Exec(bytes(content)),
+        What::Subsystem { name } => Message::Subsystem(name.clone()),
+        What::Env(fields) => Message::Env(fields.clone()),
+        What::WindowChange(size) => Message::WindowChange(*size),
+        What::Signal { signal } => Message::Signal(signal.clone()),
+        What::Success => Message::Success,
+        What::Failure => Message::Failure,
+        What::ExitStatus { status } => Message::ExitStatus(*status),
+        What::ExitSignal(fields) => Message::ExitSignal(fields.clone()),
+    };
+    let kind = said.kind();
+    let body = said.into_body().expect("as long as it was");
+    assert_eq!(body.len(), event.len as usize);
+    [&Header { kind, len: event.len, seq: event.seq }.to_bytes()[..], &body].concat()
+}

@@ -1,0 +1,134 @@
+//! A full disk, a store in conflict, a node that restarts: what goes wrong is said, and nothing is lost or
+//! let through.
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use support::{
+    Node,
+    proxy::{Control, Tap, meta, stdout},
+    stored::{directory, verify},
+    wait_until,
+};
+use weir_common::{
+    control::Reply,
+    frame::{Direction, Message},
+    session::{ChannelNo, Outcome, SessionMeta},
+};
+
+const C2T: Direction = Direction::ClientToTarget;
+const T2C: Direction = Direction::TargetToClient;
+
+fn begin(node: &Node) -> (SessionMeta, Control, Tap) {
+    let (meta, control) = (meta(), Control::connect(&node.socket()));
+    assert_eq!(control.open(&meta, false), Some(Reply::Opened));
+    let tap = control.arm(0);
+    (meta, control, tap)
+}
+
+#[test]
+fn a_full_disk_stalls_sessions_and_refuses_new_ones_until_there_is_room() {
+    let node = Node::new("ring_bytes = 65536\nsegment_max_age_ms = 60000");
+    node.small_disk(8 * 1024 * 1024);
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let chunk = stdout(&"z".repeat(30_000));
+    fs::write(node.path("state/ballast"), vec![1; 2 * 1024 * 1024]).expect("there is room");
+    for _ in 0..40 {
+        tap.pass(T2C, &chunk);
+    }
+    fs::write(node.path("state/ballast"), vec![1; 4 * 1024 * 1024]).expect("there is room");
+    let mut passed = 0;
+    wait_until("the session stalls", || {
+        passed += u32::from(tap.try_pass(T2C, chunk.clone()));
+        agent.logged("the spool's disk is full") && !tap.try_pass(T2C, chunk.clone())
+    });
+    let refused = Control::connect(&node.socket()).open(&support::proxy::meta(), false);
+    assert!(matches!(refused, Some(Reply::Refused { reason }) if reason.contains("spool is full")));
+    fs::remove_file(node.path("state/ballast")).expect("removable");
+    agent.wait_for_log("the spool has room again");
+    tap.pass(T2C, &chunk);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+}
+
+#[test]
+fn evidence_that_is_there_already_is_never_overwritten_and_other_sessions_go_on() {
+    let node = Node::new("seal_parallelism = 1");
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
+    let object = node.path("store/v1").join(day).join(meta.session_id.to_string()).join("000001.ndjson.zst");
+    fs::create_dir_all(object.parent().expect("a directory")).expect("writable");
+    fs::write(&object, b"somebody else's").expect("writable");
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let line = agent.wait_for_log("evidence conflicts");
+    assert!(line.contains(&meta.session_id.to_string()), "{line}");
+    let (other, control, mut other_tap) = begin(&node);
+    other_tap.pass(C2T, &Message::Open);
+    control.close(Outcome::Completed);
+    verify(&node, other.session_id);
+    assert_eq!(fs::read(&object).expect("is there"), b"somebody else's");
+    // Once somebody has looked at it and moved it away, the session is completed.
+    fs::remove_file(&object).expect("removable");
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+}
+
+#[test]
+fn sessions_of_a_node_that_restarted_are_ended_without_the_kernels_counters() {
+    let node = Node::new("");
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    tap.pass(T2C, &Message::OpenConfirm);
+    agent.stop();
+    node.forget_kernel_objects();
+    let _agent = node.start();
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
+    assert_eq!(recording.manifest.channels[0].c2t.kernel, None);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    let (meta, control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    control.close(Outcome::Completed);
+    assert!(verify(&node, meta.session_id).manifest.channels[0].c2t.kernel.is_some());
+}
+
+#[test]
+fn what_was_said_lies_in_the_spool_for_the_agent_alone_and_goes_when_it_is_stored() {
+    let node = Node::new("");
+    let _agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let said = "the only one who knows";
+    for _ in 0..200 {
+        tap.pass(T2C, &stdout(&said.repeat(500)));
+    }
+    let mode = |path: &std::path::Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+    assert_eq!(mode(&node.path("state/spool")), 0o700);
+    assert!(node.spool_files().iter().all(|file| mode(file) == 0o600));
+    control.close(Outcome::Completed);
+    directory(&node, meta.session_id);
+    wait_until("nothing of it is in the spool", || {
+        let in_file = |file| fs::read(file).is_ok_and(|bytes| contains(&bytes, said.as_bytes()));
+        !node.spool_files().into_iter().any(in_file)
+    });
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_damaged_key_or_configuration_stops_the_agent_with_the_reason() {
+    let node = Node::new("");
+    fs::create_dir_all(node.path("state")).expect("writable");
+    fs::write(node.path("state/signing_key"), "no key").expect("writable");
+    fs::set_permissions(node.path("state/signing_key"), fs::Permissions::from_mode(0o600)).expect("own file");
+    assert!(node.spawn().wait_for_failure().contains("is not an unencrypted OpenSSH private key"));
+    let node = Node::new("store = \"s3://bucket/prefix\"");
+    assert!(node.spawn().wait_for_failure().contains("file:///"));
+}

@@ -1,0 +1,51 @@
+//! `cargo xtask test`: every test there is, the kernel part and real OpenSSH included.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{build_ebpf, exec, lint, prerequisites, workspace};
+
+/// Run every test. Takes root.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only the tests whose name contains this.
+    filter: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    prerequisites::ensure_all()?;
+    build_ebpf::build()?;
+    if options.filter.is_none() {
+        lint::run()?;
+    }
+    build_binaries()?;
+    exec::run(
+        test()
+            .args(["--workspace", "--exclude", "weir-agent-ebpf", "--exclude", "weir-tests"])
+            .args(&options.filter),
+    )?;
+    // Each of these runs a whole Weir and keeps two cores busy by itself.
+    exec::run(test().args(["--package", "weir-tests"]).args(&options.filter).args(["--", "--test-threads=2"]))
+}
+
+/// Builds what the end-to-end tests and the demo start.
+///
+/// # Errors
+/// If it does not compile.
+pub(crate) fn build_binaries() -> Result<()> {
+    eprintln!("Building weir-agent, weir-proxy and weir");
+    let packages = ["weir-agent", "weir-proxy", "weir-console"];
+    let mut build = workspace::cargo();
+    build.args(["build", "--locked", "--bins"]);
+    for package in packages {
+        build.args(["--package", package]);
+    }
+    exec::run(&mut build)
+}
+
+fn test() -> Command {
+    let mut command = workspace::cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    command
+}
