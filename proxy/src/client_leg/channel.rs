@@ -1,0 +1,242 @@
+//! One channel of the user's client: opened through its tap, then frames in, SSH out.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig,
+    server::{ChannelOpenHandle, Handle, Msg},
+};
+use tokio::{sync::oneshot, time::sleep};
+use weir_common::frame::Message;
+
+use super::login::Established;
+use crate::{
+    gate::Gate,
+    limits,
+    session::Session,
+    tap::{QueueReader, Receiver, Routes, TapError},
+};
+
+/// What happens when the target has answered a request.
+pub(super) enum Reply {
+    /// The callback that asked is waiting.
+    Wait(oneshot::Sender<bool>),
+    /// The answer is passed on, if the client wanted one.
+    Relay,
+}
+
+/// The requests of a channel that the target has not answered yet, oldest first (RFC 4254 section 5.4: answers
+/// come in the order of the requests).
+#[derive(Clone, Default)]
+pub(super) struct Replies(Arc<Mutex<VecDeque<Reply>>>);
+
+impl Replies {
+    pub(super) fn expect(&self, reply: Reply) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(reply);
+    }
+
+    fn next(&self) -> Option<Reply> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Nobody will answer any more: whoever waits hears so.
+    fn abandon(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// What the handler keeps of a channel.
+#[derive(Clone, Default)]
+pub(super) struct ClientChannel {
+    pub(super) replies: Replies,
+}
+
+/// What a channel is made of besides its russh half.
+pub(super) struct Parts {
+    pub(super) reader: QueueReader,
+    pub(super) state: ClientChannel,
+    pub(super) routes: Arc<Routes<ChannelId>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) handle: Handle,
+}
+
+/// Gives a channel its tap, has the target open it, and starts both of its sides.
+pub(super) async fn open(
+    established: &Arc<Established>,
+    channel: Channel<Msg>,
+    reply: ChannelOpenHandle,
+    parts: Parts,
+) {
+    let session = established.session.clone();
+    let (client_end, target_end) = match session.open_tap().await {
+        Ok(ends) => ends,
+        Err(error) => {
+            tracing::error!(session = %session.id(), %error, "channel refused: it would not be recorded");
+            parts.routes.remove(&channel.id());
+            session.end().because(
+                "channel refused: the recording agent on this connector does not arm it. Nothing was sent to \
+                 the server for it",
+            );
+            return;
+        }
+    };
+    session.spawn(established.target.clone().serve(target_end, session.clone()));
+
+    let Parts { reader, state, routes, gate, handle } = parts;
+    let id = channel.id();
+    // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
+    let (_, write) = channel.split();
+    let stall_timeout = session.stall_timeout();
+    let side = Side { session: session.clone(), id, handle, write, replies: state.replies, routes, gate };
+    session.spawn(async move {
+        let to_target = async {
+            match client_end.sender.run(reader, stall_timeout).await {
+                // The receiving side knows whether that is the target's loss or the channel's proper end.
+                Err(TapError::Closed) => Ok(()),
+                result => result,
+            }
+        };
+        if let Err(error) = tokio::try_join!(to_target, side.run(client_end.receiver, reply)) {
+            side.failed(&error);
+        }
+    });
+}
+
+struct Side {
+    session: Arc<Session>,
+    id: ChannelId,
+    handle: Handle,
+    write: ChannelWriteHalf<Msg>,
+    replies: Replies,
+    routes: Arc<Routes<ChannelId>>,
+    gate: Arc<Gate>,
+}
+
+/// The client's connection is gone; its owner notices by itself.
+struct Gone;
+
+impl Side {
+    async fn run(&self, mut frames: Receiver, reply: ChannelOpenHandle) -> Result<(), TapError> {
+        let result = self.serve(&mut frames, reply).await;
+        self.replies.abandon();
+        // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
+        let client_closed_first = !self.routes.remove(&self.id);
+        if !result? && !client_closed_first {
+            self.session.end().because("the connection to the server was lost");
+        }
+        Ok(())
+    }
+
+    /// True if the target closed the channel, false if it went away without.
+    async fn serve(&self, frames: &mut Receiver, reply: ChannelOpenHandle) -> Result<bool, TapError> {
+        match frames.next().await? {
+            Some(Message::OpenConfirm) => reply.accept().await,
+            Some(Message::OpenFailure(failure)) => {
+                let reason = ChannelOpenFailure::Other { code: failure.code, reason: failure.description };
+                reply.reject(reason).await;
+                return Ok(true);
+            }
+            Some(_) | None => return Ok(false),
+        }
+        while let Some(message) = frames.next().await? {
+            match message {
+                Message::Close => {
+                    let _ = self.routes.push(&self.id, Message::Close);
+                    // The client may be gone.
+                    let _ = self.handle.close(self.id).await;
+                    return Ok(true);
+                }
+                message => {
+                    if self.deliver(message).await.is_err() {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn deliver(&self, message: Message) -> Result<(), Gone> {
+        match message {
+            Message::Stdout(data) => self.data(data, None).await,
+            Message::Stderr(data) => self.data(data, Some(SSH_EXTENDED_DATA_STDERR)).await,
+            Message::Eof => self.handle.eof(self.id).await.map_err(|()| Gone),
+            Message::Success => self.answer(true).await,
+            Message::Failure => self.answer(false).await,
+            Message::ExitStatus(status) => {
+                self.handle.exit_status_request(self.id, status).await.map_err(|()| Gone)
+            }
+            Message::ExitSignal(fields) => {
+                let signal = Sig::Custom(fields.signal);
+                let request = self.handle.exit_signal_request(
+                    self.id,
+                    signal,
+                    fields.core_dumped,
+                    fields.message,
+                    String::new(),
+                );
+                request.await.map_err(|()| Gone)
+            }
+            // Inbound lets only what a target may say through; the rest was handled before.
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes the target's answer to whoever asked.
+    async fn answer(&self, success: bool) -> Result<(), Gone> {
+        match self.replies.next() {
+            Some(Reply::Wait(asker)) => {
+                // The callback may have given up waiting.
+                let _ = asker.send(success);
+                Ok(())
+            }
+            Some(Reply::Relay) if success => self.handle.channel_success(self.id).await.map_err(|()| Gone),
+            Some(Reply::Relay) => self.handle.channel_failure(self.id).await.map_err(|()| Gone),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends data as the client's window allows. While there is no window, the gate is probed for the message
+    /// that brings some.
+    async fn data(&self, data: Bytes, extended: Option<u32>) -> Result<(), Gone> {
+        let send = async {
+            match extended {
+                None => self.write.data_bytes(data).await,
+                Some(code) => self.write.extended_data_bytes(code, data).await,
+            }
+        };
+        tokio::pin!(send);
+        let (mut pause, longest) = limits::PROBE_PAUSE;
+        let mut probed = 0;
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut send => return sent.map_err(|_| Gone),
+                () = sleep(pause) => {
+                    if self.gate.probe() {
+                        probed += limits::PROBE_BYTES;
+                    }
+                    // Whatever the client had sent before it took output again was let through by then.
+                    if probed > limits::WINDOW_BYTES as usize {
+                        pause = longest.min(pause * 2);
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&self, error: &TapError) {
+        tracing::error!(session = %self.session.id(), %error, "client leg: channel ended");
+        self.session.end().because(match error {
+            TapError::Stalled { .. } => format!("{error}; the session was closed"),
+            _ => "the connector failed; the session was closed".to_owned(),
+        });
+    }
+}
+
+/// RFC 4254 section 5.2.
+const SSH_EXTENDED_DATA_STDERR: u32 = 1;

@@ -1,0 +1,314 @@
+//! What russh tells us of the user's client, turned into frames.
+//!
+//! Callbacks do not wait, with one exception: a request that wants an answer (pty, shell, exec, subsystem) is
+//! held until the target has given it, because russh keeps one "wants reply" flag a channel and a second
+//! request would overwrite it. Meanwhile the target's gate is bypassed, so that its answer always arrives.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use jiff::Timestamp;
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Pty as PtyMode, Sig,
+    server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, VerifiedPublicKey},
+};
+use ssh_key::{HashAlg, PublicKey};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{sleep, timeout},
+};
+use weir_common::frame::{Env, MAX_BODY, Message, Pty, WindowSize};
+
+use super::{
+    Shared,
+    channel::{self, ClientChannel, Reply},
+    login::{Login, NewSession, Stage},
+};
+use crate::{
+    gate::Gate,
+    grant::{Grant, GrantError},
+    limits,
+    policy::{self, Decision},
+    session::End,
+    tap::{QueueFull, Routes, queue},
+    target_leg,
+};
+
+pub(super) struct Handler {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    end: End,
+    peer: SocketAddr,
+    grant: Option<(Grant, String)>,
+    stage: watch::Sender<Stage>,
+    routes: Arc<Routes<ChannelId>>,
+    channels: HashMap<ChannelId, ClientChannel>,
+}
+
+impl Handler {
+    pub(super) fn new(shared: Arc<Shared>, gate: Arc<Gate>, end: End, peer: SocketAddr) -> Self {
+        Self {
+            shared,
+            gate,
+            end,
+            peer,
+            grant: None,
+            stage: watch::Sender::default(),
+            routes: Arc::default(),
+            channels: HashMap::new(),
+        }
+    }
+
+    pub(super) fn login(&self) -> Login {
+        Login::watch(&self.stage)
+    }
+
+    /// Looks for a grant by this name that lists this key. The cause of a refusal is for the log only: what
+    /// a stranger learns is the same whatever it was.
+    async fn check(&self, name: &str, key: &PublicKey) -> Option<Grant> {
+        let checked = match self.shared.grants.lookup(name).await {
+            Ok(grant) => grant.check(key, Timestamp::now()).map(|()| grant),
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(grant) => Some(grant),
+            Err(error) => {
+                let peer = self.peer;
+                if matches!(error, GrantError::Malformed { .. } | GrantError::Read { .. }) {
+                    tracing::error!(%peer, grant = name, %error, "login refused");
+                } else {
+                    tracing::warn!(%peer, grant = name, %error, "login refused");
+                }
+                None
+            }
+        }
+    }
+
+    fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
+        if let Err(full) = pushed {
+            self.end.because(format!("the client sends faster than the server reads: {full}"));
+        }
+        Ok(())
+    }
+
+    fn push(&self, channel: ChannelId, message: Message) -> Result<(), russh::Error> {
+        self.checked(self.routes.push(&channel, message))
+    }
+
+    /// Asks the target something and answers the client as the target did.
+    async fn ask(
+        &self,
+        channel: ChannelId,
+        message: Message,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
+        if policy::decide(&message) == Decision::Refuse || !fits(&message) {
+            tracing::info!(peer = %self.peer, kind = ?message.kind(), "channel request refused");
+            return session.channel_failure(channel);
+        }
+        let (answer, answered) = oneshot::channel();
+        let _bypass = self.stage.borrow().established().map(|established| established.target.bypass());
+        state.replies.expect(Reply::Wait(answer));
+        self.push(channel, message)?;
+        let granted = tokio::select! {
+            answered = timeout(limits::REQUEST_TIMEOUT, answered) => matches!(answered, Ok(Ok(true))),
+            () = self.end.over() => false,
+        };
+        if granted { session.channel_success(channel) } else { session.channel_failure(channel) }
+    }
+}
+
+/// Whether a request can become a frame; only requests with absurdly long fields do not.
+fn fits(message: &Message) -> bool {
+    message.clone().into_body().is_ok_and(|body| body.len() <= MAX_BODY)
+}
+
+impl Drop for Handler {
+    /// russh drops the handler with the connection. What the client had sent is still delivered.
+    fn drop(&mut self) {
+        self.routes.close_all();
+    }
+}
+
+impl server::Handler for Handler {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(
+        &mut self,
+        name: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, russh::Error> {
+        Ok(match self.check(name, offer.public_key).await {
+            Some(_) => Auth::Accept,
+            None => Auth::reject(),
+        })
+    }
+
+    async fn auth_publickey(&mut self, name: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        let Some(grant) = self.check(name, key.public_key).await else { return Ok(Auth::reject()) };
+        self.grant = Some((grant, key.public_key.fingerprint(HashAlg::Sha256).to_string()));
+        Ok(Auth::Accept)
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), russh::Error> {
+        let Some((grant, user_key)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
+        let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
+        self.stage.send_replace(Stage::LoggedIn);
+        let new = NewSession { grant, user_key, client_version, peer: self.peer };
+        tokio::spawn(new.begin(self.shared.clone(), self.end.clone(), self.stage.clone()));
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.channels.retain(|id, _| self.routes.contains(id));
+        if self.channels.len() >= limits::CHANNELS {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        let (to_target, reader) = queue(&self.gate);
+        let state = ClientChannel::default();
+        self.channels.insert(id, state.clone());
+        self.routes.insert(id, to_target);
+        self.push(id, Message::Open)?;
+
+        let mut stage = self.stage.subscribe();
+        let (routes, gate, handle) = (self.routes.clone(), self.gate.clone(), session.handle());
+        tokio::spawn(async move {
+            let settled = stage.wait_for(|stage| !matches!(stage, Stage::Stranger | Stage::LoggedIn)).await;
+            let established = settled.ok().and_then(|stage| stage.established().cloned());
+            let Some(established) = established else {
+                routes.remove(&id);
+                // The connection is about to end with the reason; a refused channel would only blur it.
+                sleep(limits::WIND_DOWN).await;
+                return;
+            };
+            channel::open(
+                &established,
+                channel,
+                reply,
+                channel::Parts { reader, state, routes, gate, handle },
+            )
+            .await;
+        });
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, _: &mut server::Session) -> Result<(), russh::Error> {
+        self.push(channel, Message::Eof)
+    }
+
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let pushed = self.push(channel, Message::Close);
+        self.routes.remove(&channel);
+        self.channels.remove(&channel);
+        pushed
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.checked(self.routes.push_data(&channel, data, Message::Stdin))
+    }
+
+    /// While much is held, the client gets small windows: see `gate`.
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        if self.gate.held() >= limits::HELD_BYTES { limits::PROBE_WINDOW_BYTES } else { limits::WINDOW_BYTES }
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        term: &str,
+        cols: u32,
+        rows: u32,
+        width_px: u32,
+        height_px: u32,
+        modes: &[(PtyMode, u32)],
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let pty = Pty {
+            term: term.to_owned(),
+            size: WindowSize { cols, rows, width_px, height_px },
+            modes: modes.iter().map(|&(mode, value)| (mode as u8, value)).collect(),
+        };
+        self.ask(channel, Message::Pty(pty), session).await
+    }
+
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.ask(channel, Message::Shell, session).await
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        command: &[u8],
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.ask(channel, Message::Exec(command.to_vec()), session).await
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.ask(channel, Message::Subsystem(name.to_owned()), session).await
+    }
+
+    /// OpenSSH sends these without wanting a reply, several in a row; waiting for each would cost a round trip.
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let message = Message::Env(Env { name: name.to_owned(), value: value.to_owned() });
+        let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
+        if policy::decide(&message) == Decision::Refuse || !fits(&message) {
+            return session.channel_failure(channel);
+        }
+        state.replies.expect(Reply::Relay);
+        self.push(channel, message)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        cols: u32,
+        rows: u32,
+        width_px: u32,
+        height_px: u32,
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.push(channel, Message::WindowChange(WindowSize { cols, rows, width_px, height_px }))
+    }
+
+    async fn signal(
+        &mut self,
+        channel: ChannelId,
+        signal: Sig,
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let message = Message::Signal(target_leg::signal_name(&signal).to_owned());
+        if fits(&message) { self.push(channel, message) } else { Ok(()) }
+    }
+}

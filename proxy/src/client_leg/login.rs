@@ -1,0 +1,164 @@
+//! From a user who has proved who they are to a session with its target, and to that session's end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use ssh_key::HashAlg;
+use tokio::{sync::watch, time::sleep};
+use weir_common::session::{SessionId, SessionMeta};
+
+use super::Shared;
+use crate::{
+    config::Target,
+    grant::Grant,
+    session::{End, Session},
+    target_leg,
+};
+
+/// A session that the agent records, and the connection to its target.
+pub(super) struct Established {
+    pub(super) session: Arc<Session>,
+    pub(super) target: Arc<target_leg::Connection>,
+}
+
+/// How far the login has come.
+#[derive(Clone, Default)]
+pub(super) enum Stage {
+    #[default]
+    Stranger,
+    LoggedIn,
+    Established(Arc<Established>),
+    /// Nothing will come of it; the user has been told.
+    Failed,
+}
+
+/// The login, as the connection's owner watches it.
+pub(super) struct Login(watch::Receiver<Stage>);
+
+impl Login {
+    pub(super) fn watch(stage: &watch::Sender<Stage>) -> Self {
+        Self(stage.subscribe())
+    }
+
+    /// Resolves when the deadline passes without a login.
+    pub(super) async fn missed(&self, deadline: Duration) {
+        sleep(deadline).await;
+        if !matches!(*self.0.borrow(), Stage::Stranger) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends whatever came of the login: the session, and the connection to the target.
+    pub(super) async fn finish(mut self, end: &End) {
+        // A session that is still being set up is waited for, so that the agent hears how it ended.
+        let settled = self.0.wait_for(|stage| !matches!(stage, Stage::LoggedIn)).await;
+        let established = settled.ok().and_then(|stage| stage.established().cloned());
+        let Some(established) = established else { return end.done() };
+        established.session.finish().await;
+        established.target.close().await;
+        tracing::info!(session = %established.session.id(), ended = end.reason().unwrap_or("completed"), "session over");
+    }
+}
+
+impl Stage {
+    pub(super) fn established(&self) -> Option<&Arc<Established>> {
+        match self {
+            Self::Established(established) => Some(established),
+            _ => None,
+        }
+    }
+}
+
+/// A user who has proved who they are, about to get a session.
+pub(super) struct NewSession {
+    pub(super) grant: Grant,
+    pub(super) user_key: String,
+    pub(super) client_version: String,
+    pub(super) peer: SocketAddr,
+}
+
+impl NewSession {
+    /// Sets the session up and says how far that came.
+    pub(super) async fn begin(self, shared: Arc<Shared>, end: End, stage: watch::Sender<Stage>) {
+        stage.send_replace(match self.establish(&shared, &end).await {
+            Ok(established) => Stage::Established(Arc::new(established)),
+            Err(reason) => {
+                end.because(reason);
+                Stage::Failed
+            }
+        });
+    }
+
+    /// Registers the session with the agent, then connects to the target: in this order, so that nothing
+    /// reaches a target without a recording. The error is what the user reads.
+    async fn establish(self, shared: &Shared, end: &End) -> Result<Established, String> {
+        let Some(target) = shared.config.targets.get(&self.grant.resource) else {
+            tracing::error!(grant = %self.grant.id, resource = self.grant.resource, "no such resource is configured");
+            return Err(
+                "the grant's resource is not known to this connector; tell your administrator".to_owned()
+            );
+        };
+        let login = self.grant.target_login.clone();
+        let expires_at = self.grant.expires_at;
+        let meta = self.meta(target);
+        let id = meta.session_id;
+        tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
+            peer = %meta.client_address, "session begins");
+
+        let session = Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
+            tracing::error!(session = %id, %error, "session refused: it would not be recorded");
+            "session refused: the recording agent on this connector does not answer. Nothing was sent to the \
+             server. Try again in a moment, or tell your administrator"
+                .to_owned()
+        })?;
+        let connected =
+            target_leg::connect(target, &login, shared.config.target_connect_timeout, end.clone()).await;
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::error!(session = %id, %error, cause = ?std::error::Error::source(&error), "no connection to the target");
+                end.because(error.to_string());
+                session.finish().await;
+                return Err(error.to_string());
+            }
+        };
+        let end = end.clone();
+        session.watch(async move {
+            expiry(expires_at).await;
+            end.because("the grant has expired; the session was closed");
+        });
+        Ok(Established { session, target: Arc::new(connection) })
+    }
+
+    fn meta(self, target: &Target) -> SessionMeta {
+        let Self { grant, user_key, client_version, peer } = self;
+        SessionMeta {
+            session_id: SessionId::generate(),
+            user: grant.user,
+            grant_id: grant.id.to_string(),
+            request_id: grant.request_id,
+            approvers: grant.approvers,
+            access_flow: grant.access_flow,
+            resource: target.resource.clone(),
+            target_login: grant.target_login,
+            target_host_key: target.host_key.fingerprint(HashAlg::Sha256).to_string(),
+            user_key,
+            client_address: peer,
+            client_version,
+            expires_at: grant.expires_at,
+        }
+    }
+}
+
+/// Resolves at a calendar time, also when the calendar is set meanwhile.
+async fn expiry(at: Timestamp) {
+    loop {
+        let left = Timestamp::now().duration_until(at);
+        match Duration::try_from(left) {
+            Ok(left) if !left.is_zero() => sleep(left.min(EXPIRY_POLL)).await,
+            _ => return,
+        }
+    }
+}
+
+const EXPIRY_POLL: Duration = Duration::from_secs(60);

@@ -1,0 +1,148 @@
+//! The client leg: an SSH server that turns what the user's client asks for into frames, and does towards the
+//! client what the frames from the target say.
+//!
+//! A login begins the [`Session`] in the background: agent first, then target. A channel gets a tap, and is
+//! confirmed to the client only when the target has confirmed it over that tap.
+
+mod channel;
+mod handler;
+mod login;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use russh::{
+    Disconnect, MethodKind, MethodSet, Preferred, SshId, cipher, compression,
+    keys::PrivateKey,
+    server::{self, Handle},
+};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use self::handler::Handler;
+use crate::{
+    config::Config,
+    gate::{Gate, GatedStream},
+    grant::Grants,
+    limits,
+    session::End,
+    target_leg::connect::KEY_ALGORITHMS,
+};
+
+/// What every connection needs.
+#[derive(Debug)]
+pub struct Shared {
+    /// The proxy's configuration.
+    pub config: Config,
+    /// Where grants are looked up.
+    pub grants: Grants,
+    ssh: Arc<server::Config>,
+}
+
+impl Shared {
+    /// Prepares to serve with this host key.
+    #[must_use]
+    pub fn new(config: Config, host_key: PrivateKey) -> Self {
+        let grants = Grants::new(config.grants_dir.clone());
+        Self { config, grants, ssh: Arc::new(ssh_config(host_key)) }
+    }
+}
+
+/// Serves one connection from a user to its end, session included.
+pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "connection lost at once");
+        return;
+    }
+    let (gate, end) = (Gate::new(), End::default());
+    let handler = Handler::new(shared.clone(), gate.clone(), end.clone(), peer);
+    let login = handler.login();
+    let deadline = shared.config.login_timeout;
+    let stream = GatedStream::new(stream, gate.clone());
+
+    let running = match timeout(deadline, server::run_stream(shared.ssh.clone(), stream, handler)).await {
+        Ok(Ok(running)) => running,
+        Ok(Err(error)) => {
+            tracing::info!(%peer, %error, "no SSH handshake");
+            return;
+        }
+        Err(_) => {
+            tracing::info!(%peer, "no SSH handshake in time");
+            return;
+        }
+    };
+    let handle = running.handle();
+    tokio::pin!(running);
+    let result = tokio::select! {
+        result = &mut running => result,
+        () = login.missed(deadline) => {
+            tracing::info!(%peer, "not logged in within the time allowed");
+            gate.sever();
+            running.await
+        }
+        () = end.over() => {
+            say_goodbye(&handle, &end).await;
+            let patience = sleep(limits::WIND_DOWN);
+            tokio::select! {
+                result = &mut running => result,
+                () = patience => { gate.sever(); running.await }
+            }
+        }
+    };
+    if let Err(error) = result
+        && !is_hangup(&error)
+    {
+        tracing::info!(%peer, %error, "client connection ended");
+    }
+    login.finish(&end).await;
+}
+
+async fn say_goodbye(handle: &Handle, end: &End) {
+    let reason = end.reason().unwrap_or("session over");
+    let goodbye = handle.disconnect(Disconnect::ByApplication, format!("weir: {reason}"), String::new());
+    // A client that reads nothing leaves no room for a goodbye; the connection is severed then.
+    let _ = timeout(limits::WIND_DOWN, goodbye).await;
+}
+
+/// A client that goes away without a goodbye is no news.
+fn is_hangup(error: &russh::Error) -> bool {
+    match error {
+        russh::Error::Disconnect | russh::Error::HUP => true,
+        russh::Error::IO(error) => {
+            matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+        }
+        _ => false,
+    }
+}
+
+fn ssh_config(host_key: PrivateKey) -> server::Config {
+    server::Config {
+        server_id: SshId::Standard(concat!("SSH-2.0-Weir_", env!("CARGO_PKG_VERSION")).into()),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // The same for every refusal, so that its time tells nothing.
+        auth_rejection_time: std::time::Duration::from_secs(1),
+        auth_rejection_time_initial: Some(std::time::Duration::ZERO),
+        keys: vec![host_key],
+        window_size: limits::WINDOW_BYTES,
+        channel_buffer_size: 1,
+        max_auth_attempts: limits::LOGIN_ATTEMPTS,
+        inactivity_timeout: None,
+        preferred: Preferred {
+            cipher: [
+                cipher::AES_128_GCM,
+                cipher::AES_256_GCM,
+                cipher::CHACHA20_POLY1305,
+                cipher::AES_256_CTR,
+                cipher::AES_192_CTR,
+                cipher::AES_128_CTR,
+            ]
+            .as_slice()
+            .into(),
+            key: KEY_ALGORITHMS.into(),
+            compression: [compression::NONE].as_slice().into(),
+            ..Preferred::DEFAULT
+        },
+        ..Default::default()
+    }
+}

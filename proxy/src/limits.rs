@@ -1,0 +1,56 @@
+//! Every bound of the proxy that is not configurable, with its reason. The configurable ones are in `config`.
+
+use std::time::Duration;
+
+/// Bytes held per direction of a connection before its socket is no longer read.
+///
+/// Above SSH's window of 2 MiB, so that an ordinary transfer never reaches it.
+pub const HELD_BYTES: usize = 4 << 20;
+
+/// Bytes held per direction past which the session ends.
+///
+/// Reading can't always stop at [`HELD_BYTES`]: see `gate`.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// What a held message counts besides its body: the memory of its bookkeeping, so that a flood of empty
+/// messages is bounded too.
+pub const MESSAGE_OVERHEAD: usize = 128;
+
+/// Messages held per direction of a channel. [`HELD_BYTES_MAX`] is reached first.
+pub const QUEUE_MESSAGES: usize = HELD_BYTES_MAX / MESSAGE_OVERHEAD + 1;
+
+/// Bytes a closed gate lets through when the other direction waits for news from the same peer.
+pub const PROBE_BYTES: usize = 64 << 10;
+
+/// The window that is granted to a client while its gate is closed, so that a probe always reaches what it
+/// looks for.
+pub const PROBE_WINDOW_BYTES: u32 = 64 << 10;
+
+/// First and longest pause between such probes. The first is kept until a whole window was let through.
+pub const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(2));
+
+/// First and longest pause before frames that were tossed are sent again.
+///
+/// Much shorter than the pause a person notices, long enough not to hammer a ring that is full.
+pub const RESEND_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+
+/// SSH's receive window per channel. OpenSSH's own default; larger ones made transfers slower.
+pub const WINDOW_BYTES: u32 = 2 << 20;
+
+/// Channels open at once on one connection.
+pub const CHANNELS: usize = 64;
+
+/// Bytes of a grant file.
+pub const GRANT_FILE_BYTES: u64 = 64 << 10;
+
+/// Login attempts on one connection, as OpenSSH's `MaxAuthTries`.
+pub const LOGIN_ATTEMPTS: usize = 6;
+
+/// How long a session's channels may take to wind down once the session is over.
+pub const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// How long a target may take to answer a channel request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the agent may take to answer a control message.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,158 @@
+//! What the two legs share besides taps: that the session exists, and that it is over.
+//!
+//! A [`Session`] begins with the agent's word that it is recorded, before anything is sent to the target. Its
+//! end has one owner: the first reason given to [`End::because`] counts, everything else winds down from there.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta};
+
+use crate::{
+    agent::{self, AgentError, AgentOptions, Registration},
+    limits, tap,
+};
+
+/// Says that a session is over, and hears it.
+#[derive(Clone, Debug, Default)]
+pub struct End(Arc<EndInner>);
+
+#[derive(Debug, Default)]
+struct EndInner {
+    reason: OnceLock<String>,
+    over: CancellationToken,
+}
+
+impl End {
+    /// Ends the session; the first reason counts and is what the user is told.
+    pub fn because(&self, reason: impl Into<String>) {
+        let _ = self.0.reason.set(reason.into());
+        self.0.over.cancel();
+    }
+
+    /// Ends the session without a reason: user and target are done with it.
+    pub fn done(&self) {
+        self.0.over.cancel();
+    }
+
+    /// Resolves when the session is over.
+    pub async fn over(&self) {
+        self.0.over.cancelled().await;
+    }
+
+    /// Why the connector ended the session, if it did.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.0.reason.get().map(String::as_str)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.reason() {
+            Some(reason) => Outcome::Ended { reason: reason.to_owned() },
+            None => Outcome::Completed,
+        }
+    }
+}
+
+/// A session that the agent records.
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    registration: Registration,
+    end: End,
+    channels: AtomicU32,
+    tasks: TaskTracker,
+    stall_timeout: Duration,
+}
+
+impl Session {
+    /// Registers a session with the agent.
+    ///
+    /// # Errors
+    /// [`AgentError`]: then there is no recording, and so no session.
+    pub async fn begin(options: AgentOptions, meta: SessionMeta, end: End) -> Result<Arc<Self>, AgentError> {
+        let (id, stall_timeout) = (meta.session_id, options.stall_timeout);
+        let (registration, lost) = agent::register(options, meta).await?;
+        let channels = AtomicU32::new(0);
+        let session = Self { id, registration, end, channels, tasks: TaskTracker::new(), stall_timeout };
+        let end = session.end.clone();
+        session.watch(async move {
+            if let Ok(error) = lost.await {
+                tracing::error!(session = %id, %error, "no agent records this session any more");
+                end.because("the recording agent on this connector is lost; the session was closed");
+            }
+        });
+        Ok(Arc::new(session))
+    }
+
+    /// The session.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Its end.
+    #[must_use]
+    pub fn end(&self) -> &End {
+        &self.end
+    }
+
+    /// How long frames may be tossed before the session is closed.
+    #[must_use]
+    pub fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
+    }
+
+    /// A new tap, armed: the client leg's end and the target leg's end.
+    ///
+    /// # Errors
+    /// [`AgentError`] if it could not be armed; nothing would pass it.
+    pub async fn open_tap(&self) -> Result<(tap::End, tap::End), AgentError> {
+        let channel = ChannelNo(self.channels.fetch_add(1, Ordering::Relaxed));
+        let (client, target) = tap::pair()?;
+        self.registration.arm(channel, client.socket.clone(), target.socket.clone()).await?;
+        Ok((client, target))
+    }
+
+    /// Runs one side of a channel until it is done or the session is over.
+    pub fn spawn(&self, side: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.until_over(side));
+    }
+
+    /// Runs something that may end the session, for as long as it lasts.
+    pub fn watch(&self, watcher: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.until_over(watcher));
+    }
+
+    fn until_over<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        task: F,
+    ) -> impl Future<Output = ()> + use<F> + Send {
+        let end = self.end.clone();
+        async move {
+            tokio::select! {
+                () = task => {}
+                () = end.over() => {}
+            }
+        }
+    }
+
+    /// Lets the channels finish what is under way, ends the session and tells the agent how it ended.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        if self.end.reason().is_none() {
+            // What the user had sent when the connection ended still goes to the target: it was accepted.
+            let _ = timeout(limits::WIND_DOWN, self.tasks.wait()).await;
+        }
+        self.end.done();
+        self.tasks.wait().await;
+        self.registration.close(self.end.outcome()).await;
+    }
+}

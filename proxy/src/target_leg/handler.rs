@@ -1,0 +1,169 @@
+//! What russh tells us of the target, turned into frames. No callback ever waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use russh::{ChannelId, Sig, client, keys::PublicKeyOrCertificate};
+use ssh_key::PublicKey;
+use tokio_util::sync::CancellationToken;
+use weir_common::frame::{ExitSignal, Message};
+
+use crate::{
+    session::End,
+    tap::{QueueFull, Routes},
+};
+
+pub(super) struct Handler {
+    pub(super) expected_host_key: PublicKey,
+    pub(super) host_key_refused: CancellationToken,
+    pub(super) routes: Arc<Routes<ChannelId>>,
+    pub(super) lost: CancellationToken,
+    pub(super) end: End,
+}
+
+/// RFC 4254 section 5.2.
+const SSH_EXTENDED_DATA_STDERR: u32 = 1;
+
+impl Handler {
+    fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
+        if let Err(full) = pushed {
+            self.end.because(format!("the server sends faster than the client reads: {full}"));
+        }
+        Ok(())
+    }
+
+    fn push(&self, channel: ChannelId, message: Message) -> Result<(), russh::Error> {
+        self.checked(self.routes.push(&channel, message))
+    }
+
+    fn push_data(
+        &self,
+        channel: ChannelId,
+        data: &[u8],
+        message: fn(Bytes) -> Message,
+    ) -> Result<(), russh::Error> {
+        self.checked(self.routes.push_data(&channel, data, message))
+    }
+}
+
+impl Drop for Handler {
+    /// russh drops the handler with the connection, however it ends. What was queued is still delivered.
+    fn drop(&mut self) {
+        self.routes.clear();
+        self.lost.cancel();
+    }
+}
+
+impl client::Handler for Handler {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        let expected = match key {
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                key.key_data() == self.expected_host_key.key_data()
+            }
+            PublicKeyOrCertificate::Certificate(_) => false,
+        };
+        if !expected {
+            self.host_key_refused.cancel();
+        }
+        Ok(expected)
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.push_data(channel, data, Message::Stdout)
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        code: u32,
+        data: &[u8],
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        if code != SSH_EXTENDED_DATA_STDERR {
+            tracing::debug!(code, "target sent extended data of an unknown kind; dropped");
+            return Ok(());
+        }
+        self.push_data(channel, data, Message::Stderr)
+    }
+
+    async fn channel_success(
+        &mut self,
+        channel: ChannelId,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.push(channel, Message::Success)
+    }
+
+    async fn channel_failure(
+        &mut self,
+        channel: ChannelId,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.push(channel, Message::Failure)
+    }
+
+    async fn exit_status(
+        &mut self,
+        channel: ChannelId,
+        status: u32,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.push(channel, Message::ExitStatus(status))
+    }
+
+    async fn exit_signal(
+        &mut self,
+        channel: ChannelId,
+        signal: Sig,
+        core_dumped: bool,
+        message: &str,
+        _language: &str,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        let signal = signal_name(&signal).to_owned();
+        self.push(
+            channel,
+            Message::ExitSignal(ExitSignal { signal, core_dumped, message: message.to_owned() }),
+        )
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, _: &mut client::Session) -> Result<(), russh::Error> {
+        self.push(channel, Message::Eof)
+    }
+
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        let pushed = self.push(channel, Message::Close);
+        self.routes.remove(&channel);
+        pushed
+    }
+}
+
+/// The name of a signal as RFC 4254 section 6.10 writes it, without `SIG`.
+pub(crate) fn signal_name(signal: &Sig) -> &str {
+    match signal {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => name,
+    }
+}

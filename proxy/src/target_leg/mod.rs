@@ -1,0 +1,60 @@
+//! The target leg: an SSH client that does what the frames say.
+//!
+//! One [`Connection`] per session, a channel on it per tap. Nothing reaches the target that was not taken from
+//! a tap, and what the target says goes into a tap before anything else sees it.
+
+mod channel;
+pub(crate) mod connect;
+mod handler;
+
+use std::sync::Arc;
+
+use russh::{ChannelId, Disconnect, client};
+use tokio_util::sync::CancellationToken;
+
+pub use self::connect::{ConnectError, connect};
+use self::handler::Handler;
+pub(crate) use self::handler::signal_name;
+use crate::{
+    gate::{Bypass, Gate},
+    session::Session,
+    tap::{self, Routes},
+};
+
+/// A connection to a target, logged in.
+pub struct Connection {
+    handle: client::Handle<Handler>,
+    routes: Arc<Routes<ChannelId>>,
+    gate: Arc<Gate>,
+    lost: CancellationToken,
+}
+
+impl Connection {
+    /// Serves the target's end of a tap until the channel is closed.
+    pub async fn serve(self: Arc<Self>, end: tap::End, session: Arc<Session>) {
+        if let Err(error) = channel::serve(&self, end, session.stall_timeout()).await
+            && !error.is_hangup()
+        {
+            tracing::warn!(session = %session.id(), %error, "target leg: channel ended");
+            session.end().because(error.reason());
+        }
+    }
+
+    /// Keeps reading the target whatever is held, until the guard is dropped: for a wait that only the target
+    /// can end.
+    #[must_use]
+    pub fn bypass(&self) -> Bypass {
+        self.gate.bypass()
+    }
+
+    /// Resolves when the target has gone.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Says goodbye.
+    pub async fn close(&self) {
+        // The target may have gone first.
+        let _ = self.handle.disconnect(Disconnect::ByApplication, "session over", "").await;
+    }
+}
