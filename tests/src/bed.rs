@@ -1,0 +1,412 @@
+//! The test bed: see the crate's documentation.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+/// The id of the grant that every bed has.
+pub const GRANT: &str = "demo";
+
+/// The user that the proxy runs as: Debian's `nobody`.
+const PROXY_UID: u32 = 65_534;
+
+/// What may differ between beds.
+#[derive(Debug, Clone)]
+pub struct BedOptions {
+    /// Bytes of the kernel ring; small ones are soon full.
+    pub ring_bytes: u32,
+    /// Age in milliseconds at which a segment is sealed.
+    pub segment_max_age_ms: u64,
+    /// How long the proxy lets a session stall, in milliseconds.
+    pub stall_timeout_ms: u64,
+    /// How long a user may take to log in, in milliseconds.
+    pub login_timeout_ms: u64,
+    /// How long a restarted agent waits for a proxy, in milliseconds.
+    pub reattach_timeout_ms: u64,
+    /// Where the proxy listens.
+    pub listen: String,
+    /// The store's directory; none for one in the bed.
+    pub store: Option<PathBuf>,
+}
+
+impl Default for BedOptions {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 16 << 20,
+            segment_max_age_ms: 30_000,
+            stall_timeout_ms: 60_000,
+            login_timeout_ms: 30_000,
+            reattach_timeout_ms: 15_000,
+            listen: "127.0.0.1:0".to_owned(),
+            store: None,
+        }
+    }
+}
+
+/// A whole Weir on this machine.
+#[derive(Debug)]
+pub struct Bed {
+    dir: TempDir,
+    bin: PathBuf,
+    options: BedOptions,
+    target_port: u16,
+    proxy_port: Option<u16>,
+    agent_starts: usize,
+    proxy_starts: usize,
+    target: Option<Process>,
+    agent: Option<Process>,
+    proxy: Option<Process>,
+}
+
+impl Bed {
+    /// A bed in a temporary directory with everything running, for tests.
+    ///
+    /// # Panics
+    /// If it can't be set up; the message says what is missing.
+    #[must_use]
+    pub fn start(options: BedOptions) -> Self {
+        let mut bed = Self::prepare_temporary(options);
+        bed.start_target().expect("the target starts");
+        bed.start_agent().expect("the agent starts");
+        bed.start_proxy().expect("the proxy starts");
+        bed
+    }
+
+    /// A bed with nothing running, for tests.
+    ///
+    /// # Panics
+    /// If it can't be set up.
+    #[must_use]
+    pub fn prepare_temporary(options: BedOptions) -> Self {
+        let bin = std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.parent()?.to_owned()))
+            .expect("tests run from the target directory");
+        Self::prepare(&bin, options).expect("the bed can be set up")
+    }
+
+    /// Lays out keys, configuration and directories in a temporary directory. Binaries come from `bin`.
+    ///
+    /// # Errors
+    /// If something is missing or this is not root.
+    pub fn prepare(bin: &Path, options: BedOptions) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "BPF and mounts need root: run this as root");
+        for tool in ["ssh", "ssh-keygen", "/usr/sbin/sshd"] {
+            ensure!(
+                Command::new(tool).arg("-?").output().is_ok(),
+                "{tool} is missing: apt-get install openssh-client openssh-server"
+            );
+        }
+        let bed = Self {
+            dir: tempfile::Builder::new().prefix("weir-").tempdir()?,
+            bin: bin.to_owned(),
+            target_port: free_port()?,
+            proxy_port: None,
+            options,
+            agent_starts: 0,
+            proxy_starts: 0,
+            target: None,
+            agent: None,
+            proxy: None,
+        };
+        bed.lay_out()?;
+        Ok(bed)
+    }
+
+    fn lay_out(&self) -> Result<()> {
+        // The unprivileged proxy has to get to what is its own below here.
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755))?;
+        for sub in ["target", "agent", "proxy", "proxy/grants", "user", "bpf", "run", "bin"] {
+            fs::create_dir_all(self.path(sub))?;
+        }
+        // What privileged sshd insists on, wherever its own configuration lies.
+        fs::create_dir_all("/run/sshd")?;
+        for key in ["target/host_key", "proxy/host_key", "proxy/login_key", "user/key", "user/stranger_key"] {
+            keygen(&self.path(key))?;
+        }
+        mount(Some("bpf"), &self.path("bpf"), Some("bpf"), MsFlags::empty(), None::<&str>)
+            .context("cannot mount a bpffs of our own")?;
+        for binary in ["weir-agent", "weir-proxy"] {
+            let (from, to) = (self.bin.join(binary), self.path("bin").join(binary));
+            // The build directory may lie where an unprivileged user can't go.
+            fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).with_context(|| {
+                format!("{} is missing: run `cargo xtask test`, which builds it", from.display())
+            })?;
+        }
+        fs::copy(self.path("proxy/login_key.pub"), self.path("target/authorized_keys"))?;
+        let known = format!("[127.0.0.1]:* {}", fs::read_to_string(self.path("proxy/host_key.pub"))?);
+        fs::write(self.path("user/known_hosts"), known)?;
+        self.write_target_config()?;
+        self.write_agent_config()?;
+        self.write_proxy_config(&self.public_key("target/host_key")?)?;
+        self.write_grant(GRANT, "2099-01-01T00:00:00Z")?;
+        for entry in ["proxy", "proxy/host_key", "proxy/login_key"] {
+            chown(self.path(entry), Some(PROXY_UID), Some(PROXY_UID))?;
+        }
+        Ok(())
+    }
+
+    fn write_target_config(&self) -> Result<()> {
+        let dir = self.path("target");
+        let dir = dir.display();
+        let config = format!(
+            "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
+             StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
+             PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
+             LogLevel VERBOSE\nMaxStartups 100\n",
+            self.target_port
+        );
+        Ok(fs::write(self.path("target/sshd_config"), config)?)
+    }
+
+    fn write_agent_config(&self) -> Result<()> {
+        let BedOptions { ring_bytes, segment_max_age_ms, reattach_timeout_ms, .. } = self.options;
+        let dir = self.dir.path().display();
+        let config = format!(
+            "state_dir = \"{dir}/agent\"\nstore = \"file://{}\"\nsigning_key = \"{dir}/agent/signing_key\"\n\
+             control_socket = \"{dir}/run/agent.sock\"\ncontrol_group = \"nogroup\"\nallowed_uids = [{PROXY_UID}]\n\
+             bpf_dir = \"{dir}/bpf\"\nring_bytes = {ring_bytes}\nsegment_max_age_ms = {segment_max_age_ms}\n\
+             reattach_timeout_ms = {reattach_timeout_ms}\n",
+            self.store().display()
+        );
+        Ok(fs::write(self.path("agent.toml"), config)?)
+    }
+
+    /// Writes the proxy's configuration, with this as the target's host key.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_proxy_config(&self, target_host_key: &str) -> Result<()> {
+        let (dir, listen) = (self.dir.path().display(), &self.options.listen);
+        let config = format!(
+            "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
+             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\n[[resources]]\nname = \"target\"\n\
+             integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
+             private_key = \"{dir}/proxy/login_key\"\n",
+            self.options.stall_timeout_ms, self.options.login_timeout_ms, self.target_port,
+        );
+        Ok(fs::write(self.path("proxy.toml"), config)?)
+    }
+
+    /// Writes a grant for the bed's user that expires then.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_grant(&self, id: &str, expires_at: &str) -> Result<()> {
+        let grant = format!(
+            "user = \"ada@example.com\"\nresource = \"target\"\ntarget_login = \"root\"\nrequest_id = \"REQ-1042\"\n\
+             approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n\
+             public_keys = [\"{}\"]\n",
+            self.public_key("user/key")?
+        );
+        Ok(fs::write(self.grant_file(id), grant)?)
+    }
+
+    /// Where a grant lies.
+    #[must_use]
+    pub fn grant_file(&self, id: &str) -> PathBuf {
+        self.path("proxy/grants").join(format!("{id}.toml"))
+    }
+
+    /// Starts the target's `sshd`.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn start_target(&mut self) -> Result<()> {
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f"]).arg(self.path("target/sshd_config"));
+        let mut target = Process::start("target sshd", &mut command, &self.path("target.log"))?;
+        target.wait_for_line("Server listening", 0)?;
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// Starts the agent; again, if it was killed.
+    ///
+    /// # Errors
+    /// If it does not come up; the error holds its log.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let mut command = Command::new(self.path("bin/weir-agent"));
+        command.arg("--config").arg(self.path("agent.toml")).env("NO_COLOR", "1");
+        let mut agent = Process::start("weir-agent", &mut command, &self.path("agent.log"))?;
+        agent.wait_for_line("ready", self.agent_starts)?;
+        self.agent_starts += 1;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Starts the proxy, as a user without any privilege.
+    ///
+    /// # Errors
+    /// If it does not come up; the error holds its log.
+    pub fn start_proxy(&mut self) -> Result<()> {
+        let mut command = Command::new(self.path("bin/weir-proxy"));
+        command
+            .arg("--config")
+            .arg(self.path("proxy.toml"))
+            .uid(PROXY_UID)
+            .gid(PROXY_UID)
+            .env("NO_COLOR", "1");
+        let mut proxy = Process::start("weir-proxy", &mut command, &self.path("proxy.log"))?;
+        let line = proxy.wait_for_line("ready", self.proxy_starts)?;
+        self.proxy_starts += 1;
+        let port = line
+            .split("listen=")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next()?.rsplit(':').next()?.parse().ok());
+        self.proxy_port = Some(port.with_context(|| format!("no port in {line:?}"))?);
+        self.proxy = Some(proxy);
+        Ok(())
+    }
+
+    /// The agent, out of the bed's hands: to kill it, say.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn take_agent(&mut self) -> Process {
+        self.agent.take().expect("the agent runs")
+    }
+
+    /// The proxy, out of the bed's hands.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn take_proxy(&mut self) -> Process {
+        self.proxy.take().expect("the proxy runs")
+    }
+
+    /// The running agent.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn agent(&self) -> &Process {
+        self.agent.as_ref().expect("the agent runs")
+    }
+
+    /// The running proxy.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn proxy(&self) -> &Process {
+        self.proxy.as_ref().expect("the proxy runs")
+    }
+
+    /// The target's log.
+    #[must_use]
+    pub fn target_log(&self) -> String {
+        fs::read_to_string(self.path("target.log")).unwrap_or_default()
+    }
+
+    /// `ssh` through the connector with the user's key and the bed's grant; add a command, or not.
+    #[must_use]
+    pub fn ssh(&self) -> Command {
+        self.ssh_as(GRANT, "user/key")
+    }
+
+    /// `ssh` through the connector as somebody.
+    #[must_use]
+    pub fn ssh_as(&self, grant: &str, key: &str) -> Command {
+        let mut command = Command::new("ssh");
+        command.args(self.ssh_arguments(grant, key));
+        command
+    }
+
+    /// The arguments of `ssh` through the connector.
+    ///
+    /// # Panics
+    /// If the proxy was never started.
+    #[must_use]
+    pub fn ssh_arguments(&self, grant: &str, key: &str) -> Vec<String> {
+        let port = self.proxy_port.expect("the proxy was started");
+        let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
+        let mut arguments = vec!["-F".to_owned(), "none".to_owned()];
+        arguments.extend(option("UserKnownHostsFile", self.path("user/known_hosts").display().to_string()));
+        arguments.extend(option("StrictHostKeyChecking", "yes".to_owned()));
+        arguments.extend(option("IdentitiesOnly", "yes".to_owned()));
+        arguments.extend(option("IdentityAgent", "none".to_owned()));
+        arguments.extend(["-i".to_owned(), self.path(key).display().to_string()]);
+        arguments.extend(["-p".to_owned(), port.to_string(), format!("{grant}@127.0.0.1")]);
+        arguments
+    }
+
+    /// A path in the bed.
+    #[must_use]
+    pub fn path(&self, sub: &str) -> PathBuf {
+        self.dir.path().join(sub)
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.options.store.clone().unwrap_or_else(|| self.path("store"))
+    }
+
+    /// The signer's key in `allowed_signers` form.
+    #[must_use]
+    pub fn allowed_signers(&self) -> PathBuf {
+        self.path("agent/allowed_signers")
+    }
+
+    /// Where binaries come from.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// A public key of the bed, as one line.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn public_key(&self, key: &str) -> Result<String> {
+        let path = self.path(&format!("{key}.pub"));
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.trim().to_owned())
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        drop((self.proxy.take(), self.agent.take(), self.target.take()));
+        if std::thread::panicking() {
+            for log in ["proxy.log", "agent.log", "target.log"] {
+                let text = fs::read_to_string(self.path(log)).unwrap_or_default();
+                let tail: Vec<_> = text.lines().rev().take(40).collect();
+                eprintln!("--- the end of {log} ---");
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+        let _ = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
+    }
+}
+
+fn keygen(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let output = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+        .arg(path)
+        .output()?;
+    ensure!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// A port of the loopback interface that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

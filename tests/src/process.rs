@@ -1,0 +1,104 @@
+//! A child process with its log in a file, ended when it goes out of scope.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::wait::eventually_within;
+
+/// A running child process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command; what it prints is appended to `log`.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {name}: {command:?}"))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+    }
+
+    /// Waits until its log holds a line with this text and gives that line.
+    ///
+    /// # Errors
+    /// If it ends first; the error holds the log.
+    pub fn wait_for_line(&mut self, text: &str, occurrence: usize) -> Result<String> {
+        eventually_within(Duration::from_secs(60), &format!("{text:?} in the log of {}", self.name), || {
+            let log = self.log();
+            if let Some(line) = log.lines().filter(|line| line.contains(text)).nth(occurrence) {
+                return Some(Ok(line.to_owned()));
+            }
+            match self.child.try_wait() {
+                Ok(Some(status)) => Some(Err((status, log))),
+                _ => None,
+            }
+        })
+        .or_else(|(status, log)| bail!("{} ended with {status}; its log:\n{log}", self.name))
+    }
+
+    /// Everything it has printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("process ids are positive"))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the child was not waited for yet");
+        self.child.wait().expect("killed");
+    }
+
+    /// `SIGTERM`, and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it is still there after 30 seconds.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let what = format!("{} ends", self.name);
+        eventually_within(Duration::from_secs(30), &what, || self.child.try_wait().expect("our child"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
