@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod debian;
 mod demo;
 mod exec;
 mod lint;

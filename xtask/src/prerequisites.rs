@@ -1,10 +1,10 @@
 //! What the tests and the demo need from the distribution, installed where that is possible.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::exec;
+use crate::debian;
 
 /// Programs and the Debian packages they come from.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -12,6 +12,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/ssh-keygen", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/bin/cc", "gcc"),
+    ("/usr/bin/python3", "python3"),
 ];
 
 /// Makes sure that everything is there.
@@ -19,31 +20,17 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// # Errors
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_all() -> Result<()> {
-    ensure!(is_root()?, "this needs root: it loads a BPF program, mounts a bpffs and starts an sshd");
-    let mut missing: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !Path::new(program).exists())
-        .map(|&(_, package)| package)
-        .collect();
+    ensure!(debian::is_root()?, "this needs root: it loads a BPF program, mounts a bpffs and starts an sshd");
+    let missing = PROGRAMS.iter().filter(|(program, _)| !Path::new(program).exists());
+    let mut missing: Vec<_> = missing.map(|&(_, package)| package).collect();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
     ensure!(
-        Path::new("/usr/bin/apt-get").exists(),
+        debian::can_install()?,
         "missing, and there is no apt-get to install it with: {}",
         missing.join(", ")
     );
-    eprintln!("Installing {} with apt-get", missing.join(", "));
-    let apt = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq");
-        command
-    };
-    exec::run(apt().arg("update"))?;
-    exec::run(apt().args(["install", "--yes", "--no-install-recommends"]).args(missing))
-}
-
-fn is_root() -> Result<bool> {
-    Ok(exec::output(Command::new("id").arg("-u"))?.trim() == "0")
+    debian::install(&missing)
 }

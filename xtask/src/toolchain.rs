@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{exec, workspace};
+use crate::{debian, exec, workspace};
 
 /// The linker's version. It is the last line that loads the compiler's own LLVM.
 const LINKER_VERSION: &str = "0.10.3";
@@ -40,7 +40,10 @@ impl Toolchain {
         let mut reasons = Vec::new();
         match Self::search(&mut reasons) {
             Some(found) => return Ok(found),
-            None if can_install_debian()? => install_debian()?,
+            None if debian::can_install()? => {
+                eprintln!("No usable compiler for BPF yet");
+                debian::install(&DEBIAN_PACKAGES)?;
+            }
             None => bail!("{}", advice(&reasons)),
         }
         Self::search(&mut reasons).with_context(|| advice(&reasons))
@@ -136,22 +139,6 @@ fn debian() -> Toolchain {
         cargo: "/usr/bin/cargo".into(),
         llvm_dir: format!("/usr/lib/{}-linux-gnu", env::consts::ARCH).into(),
     }
-}
-
-fn can_install_debian() -> Result<bool> {
-    let root = exec::output(Command::new("id").arg("-u"))?.trim_end() == "0";
-    Ok(root && Path::new("/usr/bin/apt-get").exists())
-}
-
-fn install_debian() -> Result<()> {
-    println!("no usable compiler for BPF; installing Debian's {}", DEBIAN_PACKAGES.join(", "));
-    let apt_get = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    exec::run(apt_get().arg("update"))?;
-    exec::run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(DEBIAN_PACKAGES))
 }
 
 fn advice(reasons: &[String]) -> String {
