@@ -1,0 +1,195 @@
+//! The command line: what can be asked and how it is explained. What is done about it is in [`crate::run`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
+
+/// `weir`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    about = "Verifies, shows and plays recorded SSH sessions",
+    after_help = "\
+Each command takes a session's directory as it lies in the store: …/v1/dt=YYYY-MM-DD/<session id>.
+
+Examples:
+  weir verify  /store/v1/dt=2026-01-02/*     is anything missing or altered in that day's sessions?
+  weir show    /store/v1/dt=2026-01-02/019b… who did what, and when?
+  weir play    /store/v1/dt=2026-01-02/019b… what did the screen look like?
+
+`weir help <command>` has more examples, and the exit codes."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check that nothing is missing from recordings and nothing in them was altered.
+    Verify(VerifyArgs),
+    /// Show who did what and when: access context, channels, counters, timeline.
+    Show(ShowArgs),
+    /// Play what a session's terminal showed.
+    Play(PlayArgs),
+}
+
+/// `weir verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Checked are, in this order: that exactly the listed objects are there; their digests; the signature over the list
+of digests and who made it; the manifest; every segment down to the sequence of the frames; and that the events
+add up to what the kernel counted.
+
+The file of allowed signers is the one of OpenSSH (ssh-keygen(1), ALLOWED SIGNERS). A line of it:
+  weir-agent namespaces=\"weir\" ssh-ed25519 AAAA…
+Without --allowed-signers it is looked for in $WEIR_ALLOWED_SIGNERS, ~/.config/weir/allowed_signers and
+/etc/weir/allowed_signers. As with `ssh-keygen -Y verify`, the key must be valid at the time of the check.
+
+Examples:
+  weir verify --allowed-signers agents.pub /store/v1/dt=2026-01-02/019b…
+  weir verify --quiet /store/v1/dt=2026-01-02/*
+  weir verify --json /store/v1/dt=2026-01-02/* | jq -r 'select(.verdict != \"intact\") | .directory'
+
+Exit codes, the first that applies to any of the sessions:
+  1  something is wrong with a recording
+  2  a recording or the file of allowed signers can't be read, or the command line is wrong
+  3  nothing is wrong, but it is not known who may sign
+  0  every recording is intact and signed by an allowed signer")]
+pub struct VerifyArgs {
+    /// Directories of sessions.
+    #[arg(required = true, value_name = "SESSION DIRECTORY")]
+    pub directories: Vec<PathBuf>,
+    /// Who may sign, in the form of OpenSSH's allowed_signers.
+    #[arg(long, value_name = "FILE", env = "WEIR_ALLOWED_SIGNERS")]
+    pub allowed_signers: Option<PathBuf>,
+    /// As whom the signer must be listed.
+    #[arg(long, value_name = "NAME", default_value = SIGNER_IDENTITY)]
+    pub identity: String,
+    /// Print one JSON object per directory.
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+    /// Print the verdict lines only.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `weir show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Times are in UTC. The digests are checked on the way, the signature is not: that is what `weir verify` is for.
+
+Examples:
+  weir show /store/v1/dt=2026-01-02/019b…
+  weir show --json /store/v1/dt=2026-01-02/019b… | jq -r '.manifest.session.user'
+
+Exit codes:
+  0  shown
+  1  shown, but something in the recording does not fit together; see the warnings
+  2  the recording can't be read, or the command line is wrong")]
+pub struct ShowArgs {
+    /// The session's directory.
+    #[arg(value_name = "SESSION DIRECTORY")]
+    pub directory: PathBuf,
+    /// Print a JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `weir play`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+On a terminal the session plays in its own time, Ctrl-C ends it. Anywhere else, or with --instant, it is printed
+at once.
+
+What a session printed may be aimed at your terminal. So only colours, cursor movement, erasing, scrolling and
+the like get through to it; titles, clipboard, links, images, sounds and everything that makes a terminal answer
+are left out. With --text, and where the output is not a terminal, nothing but text and line breaks is left.
+A channel with a subsystem (sftp) carries no text and is played only if --channel asks for it.
+
+The digests are checked first, the signature is not: that is what `weir verify` is for. Sessions that are still
+under way can be played as far as they are stored.
+
+Examples:
+  weir play /store/v1/dt=2026-01-02/019b…
+  weir play --speed 4 --idle-limit 0.5 --stdin /store/v1/dt=2026-01-02/019b…
+  weir play --text /store/v1/dt=2026-01-02/019b… | grep -n password
+
+Exit codes:
+  0  played
+  1  played, but something in the recording does not fit together; see the warnings
+  2  the recording can't be read, or the command line is wrong")]
+pub struct PlayArgs {
+    /// The session's directory.
+    #[arg(value_name = "SESSION DIRECTORY")]
+    pub directory: PathBuf,
+    /// How many times as fast as it was.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = positive)]
+    pub speed: f64,
+    /// The most seconds that a pause lasts, before --speed.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = not_negative)]
+    pub idle_limit: f64,
+    /// Play this channel only.
+    #[arg(long, value_name = "N", value_parser = channel)]
+    pub channel: Option<ChannelNo>,
+    /// Show what was typed as well, ‹like this›.
+    #[arg(long)]
+    pub stdin: bool,
+    /// Print everything at once.
+    #[arg(long)]
+    pub instant: bool,
+    /// Print everything at once, as plain text.
+    #[arg(long, conflicts_with = "instant")]
+    pub text: bool,
+}
+
+/// More than any sensible number, and no duration overflows.
+const NUMBER_MAX: f64 = 1e6;
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && number <= NUMBER_MAX => Ok(number),
+        _ => Err(format!("a number above 0 and up to {NUMBER_MAX} is needed")),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=NUMBER_MAX).contains(&number) => Ok(number),
+        _ => Err(format!("a number from 0 to {NUMBER_MAX} is needed")),
+    }
+}
+
+fn channel(text: &str) -> Result<ChannelNo, String> {
+    text.parse().map(ChannelNo).map_err(|_| "a channel's number is needed, see `weir show`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        for args in [
+            ["--speed", "0"],
+            ["--speed", "-1"],
+            ["--speed", "nan"],
+            ["--idle-limit", "inf"],
+            ["--channel", "x"],
+        ] {
+            let parsed = Cli::try_parse_from(["weir", "play", "dir"].into_iter().chain(args));
+            assert_eq!(parsed.expect_err("refused").exit_code(), 2, "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The people's side of Weir: verify, show and play session recordings.
+//!
+//! [`store`] reads a session's directory, [`segment`] and [`bulk`] what lies in it, [`recording`] puts these
+//! together for [`show`] and [`play`]. [`verify`] trusts none of it and reports all that is wrong.
+//!
+//! A recording is written by whoever was watched, in part at least. So two invariants hold everywhere: nothing
+//! of it reaches a terminal before [`escape`] or [`play::screen`] took out what a terminal would act on, and
+//! everything that is read has a limit that was set before the first byte.
+//!
+//! Not here: anything that writes recordings, aya, russh.
+
+#![forbid(unsafe_code)]
+
+pub mod bulk;
+pub mod cli;
+pub mod escape;
+pub mod hashed;
+pub mod look;
+pub mod manifest;
+pub mod play;
+pub mod recording;
+pub mod run;
+pub mod segment;
+pub mod show;
+pub mod store;
+pub mod table;
+pub mod verify;

@@ -1,0 +1,79 @@
+//! Sums up each channel: what ran on it, on which terminal, how it ended and how many bytes it carried.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use weir_common::{
+    recording::{Content, Event, What},
+    session::ChannelNo,
+};
+
+use super::timeline;
+
+/// The most channels that are summed up.
+const CHANNELS_MAX: usize = 1000;
+/// The most environment variables of a channel that are kept.
+pub const ENVS_MAX: usize = 64;
+/// The most programs of a channel that are kept; a server starts one.
+pub const PROGRAMS_MAX: usize = 4;
+
+/// One channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Channel {
+    /// Its number.
+    pub channel: u32,
+    /// What the client asked for: shell, command, subsystem.
+    pub programs: Vec<String>,
+    /// The terminal it asked for.
+    pub terminal: Option<String>,
+    /// The environment it asked for.
+    pub env: Vec<String>,
+    /// How the program ended, or why the channel was refused.
+    pub exit: Option<String>,
+    /// Bytes of standard input.
+    pub stdin_bytes: u64,
+    /// Bytes of standard output.
+    pub stdout_bytes: u64,
+    /// Bytes of standard error.
+    pub stderr_bytes: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Channels {
+    channels: BTreeMap<ChannelNo, Channel>,
+    others: u64,
+}
+
+impl Channels {
+    /// Takes an event and its description.
+    pub(super) fn add(&mut self, event: &Event, words: Option<&str>) {
+        if self.channels.len() == CHANNELS_MAX && !self.channels.contains_key(&event.ch) {
+            self.others += 1;
+            return;
+        }
+        let fresh = || Channel { channel: event.ch.0, ..Channel::default() };
+        let channel = self.channels.entry(event.ch).or_insert_with(fresh);
+        let words = || words.unwrap_or_default().to_owned();
+        let count = |total: &mut u64, content: &Content| *total = total.saturating_add(content.len());
+        match &event.what {
+            What::Stdin(content) => count(&mut channel.stdin_bytes, content),
+            What::Stdout(content) => count(&mut channel.stdout_bytes, content),
+            What::Stderr(content) => count(&mut channel.stderr_bytes, content),
+            What::Shell | What::Exec(_) | What::Subsystem { .. } if channel.programs.len() < PROGRAMS_MAX => {
+                channel.programs.push(words());
+            }
+            What::Pty(pty) => channel.terminal = Some(timeline::terminal(pty)),
+            What::Env(env) if channel.env.len() < ENVS_MAX => {
+                channel.env.push(format!("{}={}", env.name, env.value));
+            }
+            What::ExitStatus { status } => channel.exit = Some(format!("status {status}")),
+            What::ExitSignal(exit) => channel.exit = Some(format!("signal {}", exit.signal)),
+            What::OpenFailure(_) => channel.exit = Some("refused".to_owned()),
+            _ => {}
+        }
+    }
+
+    pub(super) fn finish(self) -> (Vec<Channel>, u64) {
+        (self.channels.into_values().collect(), self.others)
+    }
+}

@@ -1,0 +1,85 @@
+//! Puts events into words.
+
+use weir_common::{
+    frame::{Direction, Env, ExitSignal, OpenFailure, Pty, WindowSize},
+    recording::What,
+};
+
+use crate::recording::content_bytes;
+
+/// The most characters of a description.
+const WORDS_MAX: usize = 4096;
+
+/// Who sends in this direction.
+pub(super) fn sender(direction: Direction) -> &'static str {
+    match direction {
+        Direction::ClientToTarget => "client",
+        Direction::TargetToClient => "target",
+    }
+}
+
+/// An event in words, not escaped; `None` for data.
+#[must_use]
+pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
+    let words = match what {
+        What::Stdin(_) | What::Stdout(_) | What::Stderr(_) => return None,
+        What::Open => "open the channel".to_owned(),
+        What::OpenConfirm => "channel is open".to_owned(),
+        What::OpenFailure(OpenFailure { code, description }) => {
+            format!("channel refused: {description} (reason {code})")
+        }
+        What::Eof => "end of data".to_owned(),
+        What::Close => "close the channel".to_owned(),
+        What::Pty(pty) => format!("pty {}", terminal(pty)),
+        What::Shell => "shell".to_owned(),
+        What::Exec(command) => {
+            format!("exec {}", String::from_utf8_lossy(content_bytes(command, bulk)))
+        }
+        What::Subsystem { name } => format!("subsystem {name}"),
+        What::Env(Env { name, value }) => format!("env {name}={value}"),
+        What::WindowChange(size) => format!("window is now {}", window(*size)),
+        What::Signal { signal } => format!("signal {signal}"),
+        What::Success => "success".to_owned(),
+        What::Failure => "failure".to_owned(),
+        What::ExitStatus { status } => format!("exit status {status}"),
+        What::ExitSignal(ExitSignal { signal, core_dumped, message }) => {
+            let dumped = if *core_dumped { ", core dumped" } else { "" };
+            let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+            format!("exit by signal {signal}{dumped}{message}")
+        }
+    };
+    Some(match words.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    })
+}
+
+/// A terminal in short.
+pub(super) fn terminal(pty: &Pty) -> String {
+    format!("{} {}", pty.term, window(pty.size))
+}
+
+fn window(size: WindowSize) -> String {
+    format!("{}x{}", size.cols, size.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::recording::Content;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_described_and_data_is_not() {
+        let exec = What::Exec(Content::Text("uname -a".into()));
+        assert_eq!(describe(&exec, None).as_deref(), Some("exec uname -a"));
+        assert_eq!(describe(&What::Stdout(Content::Text("x".into())), None), None);
+        let killed = ExitSignal { signal: "KILL".into(), core_dumped: true, message: "bye".into() };
+        assert_eq!(
+            describe(&What::ExitSignal(killed), None).as_deref(),
+            Some("exit by signal KILL, core dumped: bye")
+        );
+        let long = describe(&What::Subsystem { name: "x".repeat(30_000) }, None).expect("no data");
+        assert_eq!(long.chars().count(), WORDS_MAX + 1);
+    }
+}

@@ -1,0 +1,275 @@
+//! Checks every segment: its place in the chain, its lines, its events and its bulk.
+//!
+//! A segment is read once, line by line, and digested on the way: what is judged is what has the digest.
+
+use weir_common::{
+    digest::Sha256,
+    frame::MAX_BODY,
+    recording::{
+        Content, Count, Event, FORMAT_VERSION, Manifest, SegmentEntry, SegmentHeader, bulk_name, segment_name,
+    },
+    session::SessionId,
+};
+
+use super::{
+    body::body_len,
+    objects::Objects,
+    report::{Check, Log, Place},
+    streams::Streams,
+};
+use crate::{
+    bulk::BulkReader,
+    manifest::segment_index,
+    segment::{Line, SegmentError, SegmentReader},
+    store::{SessionDir, StoreError},
+};
+
+/// A segment as it should be.
+struct Expected<'a> {
+    index: u32,
+    name: String,
+    bulk: Option<String>,
+    session: Option<SessionId>,
+    previous: Option<Sha256>,
+    entry: Option<&'a SegmentEntry>,
+}
+
+/// Checks all segments and says what their events amount to.
+pub(super) fn check(
+    session: &SessionDir,
+    objects: &Objects,
+    manifest: Option<&Manifest>,
+    log: &mut Log,
+) -> Result<Streams, StoreError> {
+    let mut streams =
+        Streams::new(manifest.map(|manifest| manifest.channels.iter().map(|c| c.channel).collect()));
+    let mut events = Count::default();
+    let mut previous = None;
+    let expected = match manifest {
+        Some(manifest) => from_manifest(manifest),
+        None => from_names(session, objects),
+    };
+    let segments = expected.len();
+    for mut expected in expected {
+        expected.previous = previous;
+        // Of a segment that is not there, the manifest still says which one the next has to continue.
+        previous = (objects.stored.get(&expected.name).map(|stored| stored.sha256))
+            .or_else(|| expected.entry.map(|entry| entry.segment.sha256));
+        if !objects.has(&expected.name) {
+            log.finding(Check::Segments, Place::object(&expected.name), "is missing");
+            streams.lose_track();
+            continue;
+        }
+        let mut segment = Segment { session, objects, expected: &expected, log, streams: &mut streams };
+        events = events + segment.check()?;
+    }
+    log.detail(
+        Check::Segments,
+        format!("{segments} segments are one chain and hold {} frames, all in sequence", events.records),
+    );
+    Ok(streams)
+}
+
+fn from_manifest(manifest: &Manifest) -> Vec<Expected<'_>> {
+    (manifest.segments.iter())
+        .map(|entry| Expected {
+            index: entry.index,
+            name: entry.segment.name.clone(),
+            bulk: entry.bulk.as_ref().map(|bulk| bulk.name.clone()),
+            session: Some(manifest.session.session_id),
+            previous: None,
+            entry: Some(entry),
+        })
+        .collect()
+}
+
+/// What there is to check where no manifest says it.
+fn from_names<'a>(session: &SessionDir, objects: &Objects) -> Vec<Expected<'a>> {
+    let expected = |index| Expected {
+        index,
+        name: segment_name(index),
+        bulk: [false, true]
+            .map(|compressed| bulk_name(index, compressed))
+            .into_iter()
+            .find(|name| objects.has(name)),
+        session: session.name().parse().ok(),
+        previous: None,
+        entry: None,
+    };
+    objects.names().filter_map(segment_index).map(expected).collect()
+}
+
+/// A segment that is being checked.
+struct Segment<'a> {
+    session: &'a SessionDir,
+    objects: &'a Objects,
+    expected: &'a Expected<'a>,
+    log: &'a mut Log,
+    streams: &'a mut Streams,
+}
+
+impl Segment<'_> {
+    fn check(&mut self) -> Result<Count, StoreError> {
+        let name = &self.expected.name;
+        let mut reader = match SegmentReader::new(self.session.object(name)?) {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.unreadable(&error);
+                return Ok(Count::default());
+            }
+        };
+        self.check_header(reader.header());
+        let mut whole = true;
+        let mut counted = Count::default();
+        let mut bulk_end = Some(0);
+        loop {
+            match reader.next_line() {
+                Ok(None) => break,
+                Ok(Some((line, Line::Event(event)))) => {
+                    counted.add(event.message_bytes());
+                    self.check_event(line, event, &mut bulk_end);
+                }
+                Ok(Some((line, Line::Malformed(error)))) => {
+                    self.finding(Place::line(name, line), format!("is not an event: {error}"));
+                    self.streams.lose_track();
+                    whole = false;
+                }
+                Err(error) => {
+                    self.unreadable(&error);
+                    whole = false;
+                    break;
+                }
+            }
+        }
+        self.check_digest(name, reader.finish());
+        if whole {
+            self.check_count(counted);
+            self.check_bulk(bulk_end)?;
+        }
+        Ok(counted)
+    }
+
+    fn check_header(&mut self, header: &SegmentHeader) {
+        let SegmentHeader { weir, session, index, previous, bulk } = header;
+        let expected = self.expected;
+        let mut problems = Vec::new();
+        if *weir != FORMAT_VERSION {
+            problems
+                .push(format!("is in version {weir} of the format, and this program knows {FORMAT_VERSION}"));
+        }
+        if expected.session.is_some_and(|expected| expected != *session) {
+            problems.push(format!("belongs to session {session}"));
+        }
+        if *index != expected.index {
+            problems.push(format!("says it is segment {index}, and is listed as {}", expected.index));
+        }
+        if *previous != expected.previous {
+            let text =
+                |digest: &Option<Sha256>| digest.map_or("none".to_owned(), |digest| digest.to_string());
+            problems.push(format!(
+                "gives the segment before it the SHA-256 {}, and that is {}",
+                text(previous),
+                text(&expected.previous)
+            ));
+        }
+        if *bulk != expected.bulk {
+            let text = |bulk: &Option<String>| bulk.clone().unwrap_or("none".to_owned());
+            problems.push(format!("says its bulk is {}, and it is {}", text(bulk), text(&expected.bulk)));
+        }
+        for problem in problems {
+            self.finding(Place::line(&expected.name, 1), problem);
+        }
+    }
+
+    /// `bulk_end` is where the bulk of the events so far ends; `None` once that is not known any more.
+    fn check_event(&mut self, line: u64, event: Event, bulk_end: &mut Option<u64>) {
+        let mut problems: Vec<_> = self.streams.take(&event).into_iter().collect();
+        let place = Place {
+            channel: Some(event.ch),
+            direction: Some(event.dir),
+            seq: Some(event.seq),
+            ..Place::line(&self.expected.name, line)
+        };
+        let kind = event.what.kind();
+        if !kind.goes(event.dir) {
+            problems.push(format!("is a frame of the kind {kind:?}, which can't go {}", event.dir));
+        }
+        if let Some(Content::Bulk { at, bytes }) = event.what.content() {
+            if bulk_end.is_some_and(|end| end != *at) {
+                problems
+                    .push(format!("points to byte {at} of the bulk, and the bytes before it end elsewhere"));
+            }
+            *bulk_end = at.checked_add(u64::from(*bytes));
+        }
+        match body_len(event.what) {
+            Some(len) if len == u64::from(event.len) => {}
+            Some(len) => problems.push(format!("says its body had {} bytes, and it has {len}", event.len)),
+            None => problems.push(format!("has a longer body than the {MAX_BODY} bytes of a frame")),
+        }
+        for problem in problems {
+            self.finding(place.clone(), problem);
+        }
+    }
+
+    fn check_count(&mut self, counted: Count) {
+        let Some(entry) = self.expected.entry else { return };
+        if entry.events != counted {
+            let said = entry.events;
+            self.finding(
+                Place::object(&self.expected.name),
+                format!(
+                    "has {} events of {} captured bytes, and the manifest says {} of {}",
+                    counted.records, counted.bytes, said.records, said.bytes
+                ),
+            );
+        }
+    }
+
+    fn check_bulk(&mut self, end: Option<u64>) -> Result<(), StoreError> {
+        let Some(name) = &self.expected.bulk else {
+            if end != Some(0) {
+                self.finding(Place::object(&self.expected.name), "points into bulk, and has none");
+            }
+            return Ok(());
+        };
+        if !self.objects.has(name) {
+            self.finding(Place::object(name), "is missing");
+            return Ok(());
+        }
+        let measured = BulkReader::new(name, self.session.object(name)?)
+            .and_then(|mut bulk| Ok((bulk.skip_to_end()?, bulk)));
+        let (length, bulk) = match measured {
+            Ok(measured) => measured,
+            Err(error) => {
+                self.finding(Place::object(name), error.to_string());
+                return Ok(());
+            }
+        };
+        self.check_digest(name, bulk.finish());
+        if let Some(end) = end.filter(|end| *end != length) {
+            self.finding(
+                Place::object(name),
+                format!("has {length} bytes, and the events of {} account for {end}", self.expected.name),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_digest(&mut self, name: &str, read: std::io::Result<crate::hashed::Stored>) {
+        let problem = match read {
+            Ok(stored) if self.objects.stored.get(name).is_none_or(|before| *before == stored) => return,
+            Ok(_) => "changed while it was being verified".to_owned(),
+            Err(error) => format!("can't be read to its end: {error}"),
+        };
+        self.finding(Place::object(name), problem);
+    }
+
+    fn unreadable(&mut self, error: &SegmentError) {
+        self.finding(Place::object(&self.expected.name), error.to_string());
+        self.streams.lose_track();
+    }
+
+    fn finding(&mut self, place: Place, problem: impl Into<String>) {
+        self.log.finding(Check::Segments, place, problem);
+    }
+}

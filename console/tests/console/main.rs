@@ -1,0 +1,9 @@
+//! Tests of the console's commands against recordings that [`support`] builds.
+
+mod forgery;
+mod good;
+mod hostile;
+mod play;
+mod show;
+mod support;
+mod tamper;

@@ -1,0 +1,93 @@
+//! What `weir show` tells about a session.
+
+use std::fs;
+
+use weir_common::recording::{MANIFEST, SIGNATURE, SUMS};
+use weir_console::{look::Look, recording::Recording, show, store::SessionDir};
+
+use crate::support::{Draft, SHELL, case::Case, sample};
+
+fn shown(case: &Case) -> show::Shown {
+    let session = SessionDir::open(&case.dir).expect("a directory");
+    show::gather(&Recording::open(session).expect("readable"))
+}
+
+fn text(case: &Case) -> String {
+    let mut out = Vec::new();
+    show::print::text(&shown(case), Look::default(), &mut out).expect("in memory");
+    String::from_utf8(out).expect("text")
+}
+
+#[track_caller]
+fn has_line(text: &str, words: &[&str]) {
+    let spaced = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let wanted = words.join(" ");
+    assert!(text.lines().any(|line| spaced(line).starts_with(&wanted)), "no line {wanted:?} in\n{text}");
+}
+
+#[test]
+fn the_access_context_the_channels_and_the_timeline_are_shown() {
+    let text = text(&Case::signed(sample().seal()));
+    has_line(&text, &["User", "alice@example.com"]);
+    has_line(&text, &["Resource", "db-1 at 10.20.0.5:22"]);
+    has_line(
+        &text,
+        &["Access request REQ-1042, flow production-databases, approved by bob@example.com, carol"],
+    );
+    has_line(&text, &["Time", "2026-01-02 03:04:05 to 2026-01-02 03:04:11 UTC, 6.449 s"]);
+    has_line(&text, &["Outcome", "completed"]);
+    has_line(&text, &["Segments", "3, 35 events of"]);
+    has_line(&text, &["0", "shell", "xterm-256color 80x24", "status 0", "4", "97", "0"]);
+    has_line(&text, &["1", "exec cat backup.tar", "-", "status 0", "0", "990", "10"]);
+    has_line(&text, &["0", "client", "13", "10", "1", "2", "0", "3"]);
+    has_line(&text, &["2026-01-02 03:04:05.276", "0", "client", "env LANG=C.UTF-8"]);
+    has_line(&text, &["2026-01-02 03:04:10.951", "0", "client", "window is now 120x24"]);
+    assert!(!text.contains("warning"), "{text}");
+    assert!(!text.contains("notes.txt"), "the timeline holds no data: {text}");
+}
+
+#[test]
+fn json_is_one_object_with_the_manifest_in_it() {
+    let case = Case::signed(sample().seal());
+    let mut out = Vec::new();
+    show::print::json(&shown(&case), &mut out).expect("in memory");
+    let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(value["manifest"]["session"]["user"], "alice@example.com");
+    assert_eq!(value["channels"][1]["programs"][0], "exec cat backup.tar");
+    assert_eq!(value["timeline"][0]["at"], "2026-01-02T03:04:05.25Z");
+    assert_eq!(value["timeline"].as_array().map(Vec::len), Some(19));
+}
+
+#[test]
+fn a_session_under_way_is_shown_as_far_as_it_is_stored() {
+    let case = Case::signed(sample().seal());
+    for name in [MANIFEST, SUMS, SIGNATURE, "000003.ndjson.zst", "000003.bin.zst"] {
+        fs::remove_file(case.dir.join(name)).expect("it is there");
+    }
+    let text = text(&case);
+    has_line(&text, &["State", "not finished"]);
+    has_line(&text, &["Segments", "2 so far"]);
+    has_line(&text, &["+4.777", "1", "client", "exec cat backup.tar"]);
+    assert!(!text.contains("warning"), "{text}");
+}
+
+#[test]
+fn a_damaged_recording_is_shown_with_warnings() {
+    let case = Case::signed(sample().seal());
+    case.write("000002.ndjson.zst", b"damaged");
+    let text = text(&case);
+    has_line(&text, &["warning: 000002.ndjson.zst does not have the digest that SHA256SUMS lists"]);
+    has_line(&text, &["warning: 000002.ndjson.zst can't be unpacked"]);
+    has_line(&text, &["2026-01-02 03:04:10.951", "0", "client", "window is now 120x24"]);
+}
+
+#[test]
+fn a_timeline_over_the_limit_is_cut_and_says_so() {
+    let mut draft = Draft::new();
+    draft.segment(false);
+    for _ in 0..show::TIMELINE_MAX + 7 {
+        draft.frame(1, SHELL, crate::support::C2T, weir_common::frame::Message::Eof);
+    }
+    let case = Case::signed(draft.seal());
+    assert!(text(&case).ends_with("… and 7 more\n"));
+}
