@@ -49,6 +49,10 @@ pub const LOGIN_ATTEMPTS: usize = 6;
 /// How long a session's channels may take to wind down once the session is over.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
 
+/// How long an eof, after which the client may close the channel, waits for the exit status that normally
+/// follows at once.
+pub const EOF_GRACE: Duration = Duration::from_millis(200);
+
 /// How long a target may take to answer a channel request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -264,3 +264,27 @@ fn several_channels_of_one_connection_are_recorded_each_by_itself() {
     let expected: Vec<_> = (0..4).map(|number| format!("channel {number}\n").into_bytes()).collect();
     assert_eq!(outputs, expected);
 }
+
+#[test]
+fn an_exit_status_arrives_although_both_sides_were_done_with_their_data_long_before() {
+    let bed = Bed::start(BedOptions::default());
+    // The client's standard input is empty, and the program closes its outputs a second before it ends.
+    let output =
+        bed.ssh().arg("exec >&- 2>&-; sleep 1; exit 9").stdin(Stdio::null()).output().expect("ssh runs");
+    assert_eq!(output.status.code(), Some(9));
+}
+
+#[test]
+fn a_program_that_goes_on_behind_its_eof_has_it_delivered() {
+    let bed = Bed::start(BedOptions::default());
+    let command = "echo last; exec >&- 2>&-; cat > /dev/null; exit 5";
+    let mut child =
+        bed.ssh().arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut received = Vec::new();
+    // Ends at the eof, while the program still reads.
+    child.stdout.take().expect("piped").read_to_end(&mut received).expect("ssh's output");
+    assert_eq!(received, b"last\n");
+    assert!(child.try_wait().expect("our child").is_none(), "the session ended with the eof");
+    drop(child.stdin.take());
+    assert_eq!(child.wait().expect("ssh ends").code(), Some(5));
+}

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -10,7 +13,11 @@ use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Sig,
     server::{ChannelOpenHandle, Handle, Msg},
 };
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
 use weir_common::frame::Message;
 
 use super::login::Established;
@@ -53,6 +60,12 @@ impl Replies {
 #[derive(Clone, Default)]
 pub(super) struct ClientChannel {
     pub(super) replies: Replies,
+    /// Whether the client has said that it sends no more data.
+    pub(super) client_eof: Arc<AtomicBool>,
+    /// Whether the client was told that the target sends no more data.
+    pub(super) target_eof: Arc<AtomicBool>,
+    /// Cancelled when the client was told how the program ended, or that the channel is closed.
+    pub(super) finished: CancellationToken,
 }
 
 /// What a channel is made of besides its russh half.
@@ -91,7 +104,7 @@ pub(super) async fn open(
     // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
     let (_, write) = channel.split();
     let stall_timeout = session.stall_timeout();
-    let side = Side { session: session.clone(), id, handle, write, replies: state.replies, routes, gate };
+    let side = Side { session: session.clone(), id, handle, write, state, routes, gate };
     session.spawn(async move {
         let to_target = async {
             match client_end.sender.run(reader, stall_timeout).await {
@@ -111,7 +124,7 @@ struct Side {
     id: ChannelId,
     handle: Handle,
     write: ChannelWriteHalf<Msg>,
-    replies: Replies,
+    state: ClientChannel,
     routes: Arc<Routes<ChannelId>>,
     gate: Arc<Gate>,
 }
@@ -122,7 +135,8 @@ struct Gone;
 impl Side {
     async fn run(&self, mut frames: Receiver, reply: ChannelOpenHandle) -> Result<(), TapError> {
         let result = self.serve(&mut frames, reply).await;
-        self.replies.abandon();
+        self.state.replies.abandon();
+        self.state.finished.cancel();
         // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
         let client_closed_first = !self.routes.remove(&self.id);
         if !result? && !client_closed_first {
@@ -142,29 +156,72 @@ impl Side {
             }
             Some(_) | None => return Ok(false),
         }
-        while let Some(message) = frames.next().await? {
-            match message {
-                Message::Close => {
+        let mut held_eof = None;
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = frames.next() => message?,
+                () = self.eof_grace(held_eof), if held_eof.is_some() => Some(Message::Eof),
+            };
+            let ended = matches!(message, Some(Message::ExitStatus(_) | Message::ExitSignal(_)));
+            let delivered = match message {
+                None => return Ok(false),
+                Some(Message::Eof) if held_eof.is_none() => {
+                    held_eof = Some(Instant::now() + limits::EOF_GRACE);
+                    Ok(())
+                }
+                Some(Message::Close) => {
                     let _ = self.routes.push(&self.id, Message::Close);
                     // The client may be gone.
-                    let _ = self.handle.close(self.id).await;
+                    let _ = self.close(held_eof.is_some()).await;
                     return Ok(true);
                 }
-                message => {
-                    if self.deliver(message).await.is_err() {
-                        return Ok(true);
+                Some(message) => {
+                    if matches!(message, Message::Eof) {
+                        held_eof = None;
                     }
+                    self.deliver(message).await
                 }
+            };
+            if delivered.is_err() {
+                return Ok(true);
+            }
+            if ended {
+                self.state.finished.cancel();
             }
         }
-        Ok(false)
+    }
+
+    /// Resolves when an eof that was held should wait no longer.
+    ///
+    /// OpenSSH closes a channel as soon as both sides have sent eof, and russh answers a close at once: an exit
+    /// status that comes after it could not be delivered any more. So the target's eof waits for the exit status
+    /// or the close, which follow within moments when the program has ended. A program that goes on behind its
+    /// eof has it delivered after the grace; unless the client has sent its own, because then it would close.
+    async fn eof_grace(&self, until: Option<Instant>) {
+        if let Some(until) = until {
+            sleep_until(until).await;
+        }
+        if self.state.client_eof.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn close(&self, eof_first: bool) -> Result<(), ()> {
+        if eof_first {
+            self.handle.eof(self.id).await?;
+        }
+        self.handle.close(self.id).await
     }
 
     async fn deliver(&self, message: Message) -> Result<(), Gone> {
         match message {
             Message::Stdout(data) => self.data(data, None).await,
             Message::Stderr(data) => self.data(data, Some(SSH_EXTENDED_DATA_STDERR)).await,
-            Message::Eof => self.handle.eof(self.id).await.map_err(|()| Gone),
+            Message::Eof => {
+                self.state.target_eof.store(true, Ordering::Release);
+                self.handle.eof(self.id).await.map_err(|()| Gone)
+            }
             Message::Success => self.answer(true).await,
             Message::Failure => self.answer(false).await,
             Message::ExitStatus(status) => {
@@ -188,7 +245,7 @@ impl Side {
 
     /// Passes the target's answer to whoever asked.
     async fn answer(&self, success: bool) -> Result<(), Gone> {
-        match self.replies.next() {
+        match self.state.replies.next() {
             Some(Reply::Wait(asker)) => {
                 // The callback may have given up waiting.
                 let _ = asker.send(success);

@@ -1,10 +1,15 @@
 //! What russh tells us of the user's client, turned into frames.
 //!
-//! Callbacks do not wait, with one exception: a request that wants an answer (pty, shell, exec, subsystem) is
+//! Callbacks do not wait, with two exceptions. A request that wants an answer (pty, shell, exec, subsystem) is
 //! held until the target has given it, because russh keeps one "wants reply" flag a channel and a second
-//! request would overwrite it. Meanwhile the target's gate is bypassed, so that its answer always arrives.
+//! request would overwrite it; meanwhile the target's gate is bypassed, so that its answer always arrives. And
+//! an eof that makes the client close the channel is held for a moment, for the exit status.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use jiff::Timestamp;
 use russh::{
@@ -200,7 +205,15 @@ impl server::Handler for Handler {
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, _: &mut server::Session) -> Result<(), russh::Error> {
-        self.push(channel, Message::Eof)
+        self.push(channel, Message::Eof)?;
+        if let Some(state) = self.channels.get(&channel) {
+            state.client_eof.store(true, Ordering::Release);
+            if state.target_eof.load(Ordering::Acquire) {
+                // The client's close is the next thing to be read: see `Side::eof_grace`.
+                let _ = timeout(limits::EOF_GRACE, state.finished.cancelled()).await;
+            }
+        }
+        Ok(())
     }
 
     async fn channel_close(
