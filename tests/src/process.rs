@@ -69,6 +69,17 @@ impl Process {
         Pid::from_raw(self.child.id().try_into().expect("process ids are positive"))
     }
 
+    /// The most memory it ever had resident, in bytes (`VmHWM`, proc(5)).
+    ///
+    /// # Panics
+    /// If it is gone.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak.and_then(|kib| kib.parse::<u64>().ok()).expect("Linux says so") * 1024
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

@@ -174,6 +174,9 @@ fn bulk_both_ways_completes_although_the_reader_is_slow_at_first() {
     feeder.join().expect("the feeder does not panic");
     assert!(child.wait().expect("ssh ends").success());
     assert_eq!(digest(&received), expected);
+    let peak = bed.proxy().peak_memory_bytes();
+    println!("the proxy's memory peaked at {} MiB", peak >> 20);
+    assert!(peak < 64 << 20, "the proxy held {peak} bytes");
 
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);

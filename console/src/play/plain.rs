@@ -1,7 +1,7 @@
 //! Takes everything but text, line breaks and tabs out of a stream of output.
 //!
 //! Nothing of the text is lost: a carriage return that starts no line break becomes one, so that what it would
-//! overwrite on a terminal stays readable.
+//! overwrite on a terminal stays readable. Where it would overwrite nothing it is left out.
 
 use vte::{Params, Perform};
 
@@ -28,13 +28,19 @@ struct Strip {
     out: String,
     heard: bool,
     carriage_return: bool,
+    line_has_text: bool,
 }
 
 impl Strip {
     fn push(&mut self, c: char) {
         if std::mem::take(&mut self.carriage_return) {
-            self.out.push_str(if c == '\n' { "\r" } else { "\n" });
+            match c {
+                '\n' => self.out.push('\r'),
+                _ if self.line_has_text => self.out.push('\n'),
+                _ => {}
+            }
         }
+        self.line_has_text = c != '\n';
         self.out.push(c);
     }
 }
@@ -101,6 +107,8 @@ mod tests {
         assert_eq!(filter("\x1b[31mred\x1b[0m \x1b]0;title\x07\x1bP$qm\x1b\\end"), "red end");
         assert_eq!(filter("rm -rf /\r\x1b[Kls\r\n"), "rm -rf /\nls\r\n");
         assert_eq!(filter("a\r\r\nb\x08c\x07"), "a\r\nbc");
+        // What readline sends between a command and its output.
+        assert_eq!(filter("$ ls\r\n\x1b[?2004l\rfile\r\n"), "$ ls\r\nfile\r\n");
     }
 
     #[test]
