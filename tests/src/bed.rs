@@ -149,6 +149,11 @@ impl Bed {
         fs::copy(self.path("proxy/login_key.pub"), self.path("target/authorized_keys"))?;
         let known = format!("[127.0.0.1]:* {}", fs::read_to_string(self.path("proxy/host_key.pub"))?);
         fs::write(self.path("user/known_hosts"), known)?;
+        let ssh_config = format!(
+            "UserKnownHostsFile {}\nStrictHostKeyChecking yes\nIdentitiesOnly yes\nIdentityAgent none\n",
+            self.path("user/known_hosts").display()
+        );
+        fs::write(self.path("user/ssh_config"), ssh_config)?;
         self.write_target_config()?;
         self.write_agent_config()?;
         self.write_proxy_config(&self.public_key("target/host_key")?)?;
@@ -333,15 +338,10 @@ impl Bed {
     #[must_use]
     pub fn ssh_arguments(&self, grant: &str, key: &str) -> Vec<String> {
         let port = self.proxy_port.expect("the proxy was started");
-        let option = |name: &str, value: String| ["-o".to_owned(), format!("{name}={value}")];
-        let mut arguments = vec!["-F".to_owned(), "none".to_owned()];
-        arguments.extend(option("UserKnownHostsFile", self.path("user/known_hosts").display().to_string()));
-        arguments.extend(option("StrictHostKeyChecking", "yes".to_owned()));
-        arguments.extend(option("IdentitiesOnly", "yes".to_owned()));
-        arguments.extend(option("IdentityAgent", "none".to_owned()));
-        arguments.extend(["-i".to_owned(), self.path(key).display().to_string()]);
-        arguments.extend(["-p".to_owned(), port.to_string(), format!("{grant}@127.0.0.1")]);
-        arguments
+        let path = |sub: &str| self.path(sub).display().to_string();
+        let options = ["-F", &path("user/ssh_config"), "-i", &path(key), "-p", &port.to_string()];
+        let user = format!("{grant}@127.0.0.1");
+        options.into_iter().chain([user.as_str()]).map(str::to_owned).collect()
     }
 
     /// A path in the bed.
