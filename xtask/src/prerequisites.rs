@@ -12,7 +12,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/ssh-keygen", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/bin/cc", "gcc"),
+    ("/usr/bin/git", "git"),
     ("/usr/bin/python3", "python3"),
+    ("/usr/bin/rsync", "rsync"),
 ];
 
 /// Makes sure that everything is there.
