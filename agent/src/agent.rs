@@ -83,6 +83,7 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     core: CoreHandle,
+    stop_accepting: oneshot::Sender<()>,
     ended: oneshot::Receiver<Result<(), CoreError>>,
     tasks: Vec<JoinHandle<()>>,
     thread: thread::JoinHandle<()>,
@@ -112,11 +113,12 @@ impl Agent {
                 async move { core.done(done).await }
             }
         };
+        let (stop_accepting, stop) = oneshot::channel();
         let mut tasks =
-            vec![tokio::spawn(worker.run(jobs, report)), tokio::spawn(listener.serve(handle.clone()))];
+            vec![tokio::spawn(worker.run(jobs, report)), tokio::spawn(listener.serve(handle.clone(), stop))];
         tasks.extend(log.map(|log| tokio::spawn(forward(log))));
         info!("ready");
-        Ok(Self { core: handle, ended, tasks, thread, _lock: lock })
+        Ok(Self { core: handle, stop_accepting, ended, tasks, thread, _lock: lock })
     }
 
     /// Waits until the agent cannot go on.
@@ -132,7 +134,9 @@ impl Agent {
 
     /// Stops; sessions go on with the next agent.
     pub async fn stop(self) {
-        let Self { core, ended, tasks, thread, _lock } = self;
+        let Self { core, stop_accepting, ended, tasks, thread, _lock } = self;
+        // If the listener is gone, nobody is accepted either.
+        let _ = stop_accepting.send(());
         // The connections go after the core, so that their end ends no session.
         core.stop().await;
         if let Ok(Err(error)) = ended.await {

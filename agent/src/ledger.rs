@@ -17,7 +17,7 @@ use weir_common::{
 };
 
 use crate::{
-    session::{Captured, ChannelKernel, End, Session, StepError, TapCookies},
+    session::{Captured, ChannelKernel, End, RecordError, Session, StepError, TapCookies},
     spool::{FileNo, Place},
     tap::RingId,
 };
@@ -54,11 +54,19 @@ pub enum StateEntry {
         t2c: SocketCookie,
     },
     /// Arming failed; the channel's number is free again.
-    Disarmed {
+    ArmFailed {
         /// The session.
         session: SessionId,
         /// The channel.
         channel: ChannelNo,
+    },
+    /// A channel is over: the kernel lets nothing pass, and everything it captured is in the spool. Its sockets
+    /// may still be in the kernel's maps.
+    Disarmed {
+        /// The session.
+        session: SessionId,
+        /// The channel and its kernel's counters.
+        kernel: ChannelKernel,
     },
     /// The oldest pending records are to be the next segment.
     SealStarted {
@@ -140,7 +148,7 @@ pub enum Accounted {
     To(SessionId),
     /// It ended its stream: the message is no frame.
     Ended(SessionId, ChannelNo, Direction, FrameError),
-    /// Its socket is no session's, or the record is not of this program's making.
+    /// Its socket is no armed channel's, or the record is not of this program's making.
     Orphan,
 }
 
@@ -205,7 +213,11 @@ impl Ledger {
         let captured = Captured { boot_ns: header.boot_ns, message, entry_len };
         match session.record(channel, direction, captured, place) {
             Ok(()) => Accounted::To(id),
-            Err(error) => Accounted::Ended(id, channel, direction, error),
+            Err(RecordError::NoFrame(error)) => Accounted::Ended(id, channel, direction, error),
+            Err(RecordError::NoTap) => {
+                self.orphans.add(message.len() as u64);
+                Accounted::Orphan
+            }
         }
     }
 
@@ -227,8 +239,11 @@ impl Ledger {
             &StateEntry::Armed { session, channel, c2t, t2c } => {
                 self.may_arm(session, channel, TapCookies { c2t, t2c })
             }
-            &StateEntry::Disarmed { session, channel } => {
-                step(session, &|session| session.may_disarm(channel))
+            &StateEntry::ArmFailed { session, channel } => {
+                step(session, &|session| session.may_take_back(channel))
+            }
+            &StateEntry::Disarmed { session, kernel } => {
+                step(session, &|session| session.may_disarm(kernel.channel))
             }
             &StateEntry::SealStarted { session, index, records } => {
                 step(session, &|session| session.may_begin_seal(index, records))
@@ -257,8 +272,12 @@ impl Ledger {
                 self.step(session, |session| session.arm(channel, TapCookies { c2t, t2c }))?;
                 self.map_sockets(session);
             }
-            StateEntry::Disarmed { session, channel } => {
-                self.step(session, |session| session.disarm(channel))?;
+            StateEntry::ArmFailed { session, channel } => {
+                self.step(session, |session| session.take_back(channel))?;
+                self.map_sockets(session);
+            }
+            StateEntry::Disarmed { session, kernel } => {
+                self.step(session, |session| session.disarm(kernel))?;
                 self.map_sockets(session);
             }
             StateEntry::SealStarted { session, index, records } => {
@@ -297,7 +316,7 @@ impl Ledger {
 
     fn may_arm(&self, id: SessionId, channel: ChannelNo, cookies: TapCookies) -> Result<(), LedgerError> {
         let session = self.sessions.get(&id).ok_or(LedgerError::NoSession { session: id })?;
-        session.may_arm(channel).map_err(|source| LedgerError::Step { session: id, source })?;
+        session.may_arm(channel, cookies).map_err(|source| LedgerError::Step { session: id, source })?;
         let used = |cookie: &SocketCookie| {
             let other = |socket: &Socket| (socket.session, socket.channel) != (id, channel);
             self.sockets.get(cookie).is_some_and(other)
@@ -323,7 +342,7 @@ impl Ledger {
         let Some(session) = self.sessions.get(&id).filter(|session| session.end().is_none()) else {
             return;
         };
-        for (cookie, channel, direction) in session.sockets() {
+        for (cookie, channel, direction) in session.armed_sockets() {
             self.sockets.insert(cookie, Socket { session: id, channel, direction });
         }
     }

@@ -61,6 +61,12 @@ pub(crate) fn armed(number: u8) -> StateEntry {
     StateEntry::Armed { session: session_id(number), channel: ChannelNo(0), c2t, t2c }
 }
 
+/// The session's only channel is over.
+pub(crate) fn disarmed(number: u8) -> StateEntry {
+    let kernel = ChannelKernel { channel: ChannelNo(0), c2t: None, t2c: Some(KernelCount::default()) };
+    StateEntry::Disarmed { session: session_id(number), kernel }
+}
+
 pub(crate) fn closed(number: u8) -> StateEntry {
     let kernel = KernelCount { captured: Count { records: 1, bytes: 2 }, ..KernelCount::default() };
     StateEntry::Closed {

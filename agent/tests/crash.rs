@@ -11,8 +11,14 @@ use support::{
     stored::verify,
     wait_until,
 };
+use weir_agent::{
+    journal::Journal,
+    ledger::StateEntry,
+    session::ChannelKernel,
+    spool::SpoolOptions,
+};
 use weir_common::{
-    control::Reply,
+    control::{self, Reply, Request},
     frame::{Direction, Message},
     session::{ChannelNo, Outcome, SessionMeta},
 };
@@ -175,4 +181,104 @@ fn two_agents_never_run_on_one_state_directory() {
     let _agent = node.start();
     let log = node.spawn().wait_for_failure();
     assert!(log.contains("another agent is running on the state directory"), "{log}");
+}
+
+#[test]
+fn an_agent_killed_while_it_disarms_a_channel_leaves_it_to_be_disarmed_again() {
+    let node = Node::new(SMALL);
+    let mut agent = node.start();
+    let (meta, mut control, mut first) = begin(&node);
+    let mut taps = Vec::new();
+    for (channel, delay_us) in (1..).zip([0, 300, 1_000, 2_000, 2_500, 3_000, 4_000, 8_000]) {
+        let mut tap = control.arm(channel);
+        talk(&mut tap, 10);
+        let disarm = control::encode(&Request::Disarm { channel: ChannelNo(channel) }).expect("short");
+        control.send(&disarm, &[]).expect("the agent reads");
+        let begun = std::time::Instant::now();
+        wait_until("the moment has come", || begun.elapsed() >= Duration::from_micros(delay_us));
+        agent.kill();
+        agent = node.start();
+        control = resume(&node, &meta);
+        assert_eq!(control.disarm(channel), Some(Reply::Disarmed { channel: ChannelNo(channel) }));
+        assert!(!tap.try_pass(C2T, stdin("after the end")));
+        first.pass(C2T, &stdin("goes on"));
+        taps.push((ChannelNo(channel), tap));
+    }
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], first.sent(C2T));
+    for (channel, tap) in &taps {
+        assert_eq!(recording.frames[&(*channel, T2C)], tap.sent(T2C));
+        let totals = recording.manifest.channels[channel.0 as usize];
+        assert!(totals.t2c.kernel.is_some(), "channel {channel}");
+    }
+}
+
+#[test]
+fn sockets_of_a_disarmed_channel_that_an_agent_was_killed_before_it_forgot_pass_nothing_any_more() {
+    let node = Node::new("");
+    let agent = node.start();
+    let (meta, _control, mut first) = begin(&node);
+    first.pass(C2T, &Message::Open);
+    agent.stop();
+    let dir = node.path("state/spool");
+    let options = SpoolOptions { file_bytes: 1 << 20, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) };
+    let mut journal = Journal::open(&dir, options).expect("the agent has stopped");
+    let kernel = ChannelKernel { channel: ChannelNo(0), c2t: None, t2c: None };
+    journal.append(StateEntry::Disarmed { session: meta.session_id, kernel }).expect("in order");
+    drop(journal);
+    assert!(first.try_pass(C2T, stdin("nobody is there to forget the sockets")));
+    let agent = node.start();
+    let control = resume(&node, &meta);
+    assert!(!first.try_pass(C2T, stdin("forgotten")));
+    agent.wait_for_log("the ring had records of sockets that belong to no session");
+    assert_eq!(control.disarm(0), Some(Reply::Disarmed { channel: ChannelNo(0) }));
+    let mut second = control.arm(1);
+    second.pass(C2T, &Message::Open);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], first.sent(C2T)[..1]);
+}
+
+#[test]
+fn a_stopping_agent_refuses_nothing_and_the_next_one_carries_out_what_it_did_not() {
+    let node = Node::new("");
+    let mut agent = node.start();
+    for _ in 0..5 {
+        let sessions: Vec<_> = (0..10).map(|_| begin(&node)).collect();
+        agent.signal(Signal::SIGSTOP);
+        let close = control::encode(&Request::Close { outcome: Outcome::Completed }).expect("short");
+        let disarm = control::encode(&Request::Disarm { channel: ChannelNo(0) }).expect("short");
+        for (number, (_, control, _)) in sessions.iter().enumerate() {
+            if number % 2 == 0 {
+                control.send(&disarm, &[]).expect("the socket has room");
+            }
+            control.send(&close, &[]).expect("the socket has room");
+        }
+        agent.signal(Signal::SIGTERM);
+        agent.signal(Signal::SIGCONT);
+        agent.stop();
+        agent = node.start();
+        for (number, (meta, control, tap)) in sessions.into_iter().enumerate() {
+            let mut closed = false;
+            while let Some(reply) = control.receive() {
+                closed |= reply == Reply::Closed;
+                assert!(!matches!(reply, Reply::Refused { .. }), "session {number}: {reply:?}");
+            }
+            let again = Control::connect(&node.socket());
+            match again.open(&meta, true) {
+                Some(Reply::Opened) => {
+                    assert!(!closed, "session {number}");
+                    assert_eq!(again.close(Outcome::Completed), Some(Reply::Closed));
+                }
+                Some(Reply::Refused { reason }) => {
+                    assert!(reason.contains("has ended") || reason.contains("not known"), "{reason}");
+                }
+                other => panic!("session {number}: {other:?}"),
+            }
+            let recording = verify(&node, meta.session_id);
+            assert_eq!(recording.manifest.outcome, Outcome::Completed, "session {number}");
+            drop(tap);
+        }
+    }
 }

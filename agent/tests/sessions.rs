@@ -10,7 +10,7 @@ use support::{
     wait_until,
 };
 use weir_common::{
-    control::Reply,
+    control::{Reply, Request},
     frame::{Direction, Env, Message, Pty, WindowSize},
     session::{ChannelNo, Outcome},
 };
@@ -179,4 +179,40 @@ fn sessions_side_by_side_are_kept_apart() {
         assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
         assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
     }
+}
+
+#[test]
+fn a_disarmed_channel_passes_nothing_and_makes_room_for_the_next_ones_and_its_counts_are_in_the_manifest() {
+    let node = Node::new("max_taps = 4");
+    let _agent = node.start();
+    let (meta, control) = (meta(), Control::connect(&node.socket()));
+    control.open(&meta, false);
+    let mut first = control.arm(0);
+    first.pass(C2T, &Message::Open);
+    let mut others = Vec::new();
+    for channel in 1..20 {
+        let mut tap = control.arm(channel);
+        tap.pass(C2T, &Message::Open);
+        tap.pass(T2C, &stdout(&format!("channel {channel}")));
+        let disarmed = Some(Reply::Disarmed { channel: ChannelNo(channel) });
+        assert_eq!(control.disarm(channel), disarmed);
+        assert!(!tap.try_pass(C2T, stdin("after the end")));
+        assert_eq!(control.disarm(channel), disarmed, "it is");
+        others.push((ChannelNo(channel), tap));
+        first.pass(T2C, &stdout("the first one goes on"));
+    }
+    assert!(matches!(control.disarm(20), Some(Reply::Refused { reason }) if reason.contains("no channel 20")));
+    let tap = Tap::pair();
+    let again = control.ask(&Request::Arm { channel: ChannelNo(3) }, &tap.descriptors());
+    assert!(matches!(again, Some(Reply::Refused { reason }) if reason.contains("used already")));
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], first.sent(T2C));
+    for (channel, tap) in &others {
+        assert_eq!(recording.frames[&(*channel, C2T)], tap.sent(C2T));
+        assert_eq!(recording.frames[&(*channel, T2C)], tap.sent(T2C));
+    }
+    let channels = &recording.manifest.channels;
+    assert!(channels.iter().map(|totals| totals.channel.0).eq(0..20));
+    assert!(channels.iter().all(|totals| totals.c2t.kernel.is_some() && totals.t2c.kernel.is_some()));
 }

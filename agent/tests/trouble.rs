@@ -12,7 +12,7 @@ use support::{
     wait_until,
 };
 use weir_common::{
-    control::Reply,
+    control::{Reply, Request},
     frame::{Direction, Message},
     session::{ChannelNo, Outcome, SessionMeta},
 };
@@ -28,11 +28,13 @@ fn begin(node: &Node) -> (SessionMeta, Control, Tap) {
 }
 
 #[test]
-fn a_full_disk_stalls_sessions_and_refuses_new_ones_until_there_is_room() {
+fn a_full_disk_stalls_sessions_and_puts_every_request_off_until_there_is_room() {
     let node = Node::new("ring_bytes = 65536\nsegment_max_age_ms = 60000");
     node.small_disk(8 * 1024 * 1024);
     let agent = node.start();
     let (meta, control, mut tap) = begin(&node);
+    let mut second = control.arm(1);
+    second.pass(C2T, &Message::Open);
     let chunk = stdout(&"z".repeat(30_000));
     fs::write(node.path("state/ballast"), vec![1; 2 * 1024 * 1024]).expect("there is room");
     for _ in 0..40 {
@@ -44,14 +46,84 @@ fn a_full_disk_stalls_sessions_and_refuses_new_ones_until_there_is_room() {
         passed += u32::from(tap.try_pass(T2C, chunk.clone()));
         agent.logged("the spool's disk is full") && !tap.try_pass(T2C, chunk.clone())
     });
-    let refused = Control::connect(&node.socket()).open(&support::proxy::meta(), false);
-    assert!(matches!(refused, Some(Reply::Refused { reason }) if reason.contains("spool is full")));
+    put_off(Control::connect(&node.socket()).open(&support::proxy::meta(), false));
+    let pair = Tap::pair();
+    let arm = Request::Arm { channel: ChannelNo(2) };
+    put_off(control.ask(&arm, &pair.descriptors()));
+    put_off(control.disarm(1));
+    put_off(control.disarm(1));
+    put_off(control.close(Outcome::Completed));
+    let resumed = Control::connect(&node.socket()).open(&meta, true);
+    assert_eq!(refused(resumed), format!("session {} is ending", meta.session_id));
     fs::remove_file(node.path("state/ballast")).expect("removable");
     agent.wait_for_log("the spool has room again");
-    tap.pass(T2C, &chunk);
-    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    agent.wait_for_log("session closed");
+    directory(&node, meta.session_id);
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed), "although it is stored by now");
     let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::Completed);
     assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    let (_, _control, mut tap) = begin(&node);
+    tap.pass(T2C, &chunk);
+}
+
+fn put_off(reply: Option<Reply>) {
+    assert!(matches!(&reply, Some(Reply::TryAgain { reason }) if reason.contains("spool is full")), "{reply:?}");
+}
+
+fn refused(reply: Option<Reply>) -> String {
+    match reply {
+        Some(Reply::Refused { reason }) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_session_that_has_ended_or_whose_taps_the_kernel_lost_is_not_resumed() {
+    let node = Node::new("");
+    let agent = node.start();
+    let (ended, control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    // A store that takes nothing keeps it from being finished.
+    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
+    let session = node.path("store/v1").join(day).join(ended.session_id.to_string());
+    fs::create_dir_all(session.parent().expect("a directory")).expect("writable");
+    fs::write(&session, b"").expect("writable");
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let resume = |meta| refused(Control::connect(&node.socket()).open(meta, true));
+    assert_eq!(resume(&ended), format!("session {} has ended", ended.session_id));
+    let (lost, _control, mut tap) = begin(&node);
+    tap.pass(C2T, &Message::Open);
+    agent.stop();
+    for map in ["TAPS", "COUNTS"] {
+        fs::remove_file(node.path("bpf/weir/1").join(map)).expect("pinned");
+    }
+    let _agent = node.start();
+    let reason = resume(&lost);
+    assert!(reason.contains("lost the tap of channel 0"), "{reason}");
+    assert_eq!(resume(&ended), format!("session {} has ended", ended.session_id));
+}
+
+#[test]
+fn a_spool_that_could_not_be_written_is_tried_again_although_no_session_is_under_way() {
+    let node = Node::new("ring_bytes = 65536");
+    node.small_disk(8 * 1024 * 1024);
+    let agent = node.start();
+    let mut ballast = fs::File::create(node.path("state/ballast")).expect("there is room");
+    // To the last byte, unlike what records leave free.
+    while std::io::Write::write_all(&mut ballast, &[1; 4096]).is_ok() {}
+    wait_until("not even a session's beginning finds room", || {
+        matches!(
+            Control::connect(&node.socket()).open(&meta(), false),
+            Some(Reply::TryAgain { .. })
+        )
+    });
+    agent.wait_for_log("the spool cannot be written");
+    fs::remove_file(node.path("state/ballast")).expect("removable");
+    drop(ballast);
+    wait_until("there is room", || {
+        Control::connect(&node.socket()).open(&meta(), false) == Some(Reply::Opened)
+    });
 }
 
 #[test]

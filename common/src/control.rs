@@ -1,8 +1,8 @@
 //! The control protocol between proxy and agent.
 //!
 //! A `SOCK_SEQPACKET` socket; one message is one JSON object of at most [`MAX_MESSAGE`] bytes. Each session has
-//! a connection of its own: [`Request::Open`] first, then an [`Request::Arm`] per channel, [`Request::Close`]
-//! at the end. Every request gets one [`Reply`], in order. A connection that ends without `Close` is a
+//! a connection of its own: [`Request::Open`] first, then an [`Request::Arm`] and a [`Request::Disarm`] per
+//! channel, [`Request::Close`] at the end. Every request gets one [`Reply`], in order. A connection that ends without `Close` is a
 //! connector that went away.
 //!
 //! `Arm` carries two descriptors (`SCM_RIGHTS`): the tap's client end, then its target end.
@@ -34,6 +34,11 @@ pub enum Request {
         /// The channel the tap is for.
         channel: ChannelNo,
     },
+    /// A channel is closed and its tap carries nothing more: the agent may forget its sockets.
+    Disarm {
+        /// The channel the tap was for.
+        channel: ChannelNo,
+    },
     /// The session is over and its taps carry nothing more.
     Close {
         /// How it ended.
@@ -52,9 +57,20 @@ pub enum Reply {
         /// The channel the tap is for.
         channel: ChannelNo,
     },
+    /// The tap is counted and forgotten; nothing passes it any more.
+    Disarmed {
+        /// The channel the tap was for.
+        channel: ChannelNo,
+    },
     /// The session's end is in the spool.
     Closed,
-    /// The request was not carried out.
+    /// The request was not carried out now, and may be later: the agent is stopping, or the spool takes nothing.
+    /// A proxy asks again after a pause, on a new connection if this one ends.
+    TryAgain {
+        /// Why, in words that may be shown to the user.
+        reason: String,
+    },
+    /// The request was not carried out and will not be.
     Refused {
         /// Why, in words that may be shown to the user.
         reason: String,
@@ -136,6 +152,7 @@ mod tests {
             let requests = [
                 Request::Open { abi: 1, resume, meta: Box::new(meta(user, approvers)) },
                 Request::Arm { channel: ChannelNo(channel) },
+                Request::Disarm { channel: ChannelNo(channel) },
                 Request::Close { outcome: Outcome::Ended { reason } },
             ];
             for request in requests {

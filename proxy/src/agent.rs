@@ -45,6 +45,9 @@ pub enum AgentError {
     /// The agent went away, or said nothing for too long.
     #[error("the agent went away: {0}")]
     Lost(#[from] io::Error),
+    /// The agent said: not now.
+    #[error("the agent can't at the moment: {0}")]
+    Busy(String),
     /// The agent said no.
     #[error("the agent refused: {0}")]
     Refused(String),
@@ -61,6 +64,9 @@ enum Command {
         channel: ChannelNo,
         sockets: [Arc<UnixSeqpacket>; 2],
         done: oneshot::Sender<Result<(), AgentError>>,
+    },
+    Disarm {
+        channel: ChannelNo,
     },
     Close {
         outcome: Outcome,
@@ -95,7 +101,8 @@ pub async fn register(options: AgentOptions, meta: SessionMeta) -> Result<(Regis
     Ok((Registration { commands: sender }, lost_receiver))
 }
 
-const COMMANDS: usize = 8;
+/// Commands that wait for the agent's answer to the one before.
+const COMMANDS: usize = 64;
 
 impl Registration {
     /// Has a tap's two sockets armed.
@@ -113,6 +120,13 @@ impl Registration {
         let command = Command::Arm { channel, sockets: [client, target], done };
         self.commands.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// Says that a channel is over and both ends of its tap are closed.
+    ///
+    /// Does not wait, and is not repeated: what the agent did not hear of now it forgets with the session.
+    pub fn disarm(&self, channel: ChannelNo) {
+        let _ = self.commands.try_send(Command::Disarm { channel });
     }
 
     /// Says how the session ended; returns when the agent has it, or when there is no agent to tell.
@@ -145,11 +159,20 @@ async fn serve(
             Some(Command::Arm { channel, sockets, done }) => {
                 let _ = done.send(connection.arm(channel, &sockets).await);
             }
+            Some(Command::Disarm { channel }) => {
+                let asked = connection.ask(&Request::Disarm { channel }, Reply::Disarmed { channel }).await;
+                if let Err(error) = asked {
+                    let session = meta.session_id;
+                    tracing::debug!(%session, %channel, %error, "the tap stays until the session ends");
+                }
+            }
             Some(Command::Close { outcome, done }) => {
                 let request = Request::Close { outcome };
                 while let Err(error) = connection.ask(&request, Reply::Closed).await {
-                    if !matches!(error, AgentError::Lost(_)) {
-                        return Err(error);
+                    match error {
+                        AgentError::Lost(_) => {}
+                        AgentError::Busy(_) => sleep(RECONNECT_PAUSE.1).await,
+                        error => return Err(error),
                     }
                     *connection = Connection::open(options, meta, true, options.stall_timeout).await?;
                 }
@@ -182,6 +205,7 @@ impl Connection {
                     match connection.ask(&request, Reply::Opened).await {
                         Ok(()) => return Ok(connection),
                         Err(AgentError::Lost(error)) => error,
+                        Err(AgentError::Busy(reason)) => io::Error::other(reason),
                         Err(error) => return Err(error),
                     }
                 }
@@ -222,6 +246,7 @@ impl Connection {
                 tracing::warn!(session = %self.session, reason, "the agent refused");
                 Err(AgentError::Refused(reason))
             }
+            Reply::TryAgain { reason } => Err(AgentError::Busy(reason)),
             reply if reply == expected => Ok(()),
             _ => Err(AgentError::Unexpected),
         }

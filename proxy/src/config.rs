@@ -32,6 +32,8 @@ pub struct Config {
     pub login_timeout: Duration,
     /// The most connections at once.
     pub max_connections: usize,
+    /// The most connections at once whose users have not logged in yet.
+    pub max_unauthenticated: usize,
     /// The resources, by name.
     pub targets: HashMap<String, Arc<Target>>,
 }
@@ -102,6 +104,8 @@ struct RawConfig {
     login_timeout_ms: u64,
     #[serde(default = "default_max_connections")]
     max_connections: usize,
+    #[serde(default = "default_max_unauthenticated")]
+    max_unauthenticated: usize,
     #[serde(default)]
     resources: Vec<RawResource>,
 }
@@ -146,6 +150,10 @@ fn default_max_connections() -> usize {
     1_000
 }
 
+fn default_max_unauthenticated() -> usize {
+    100
+}
+
 fn default_port() -> u16 {
     22
 }
@@ -172,10 +180,12 @@ impl Config {
             target_connect_timeout_ms,
             login_timeout_ms,
             max_connections,
+            max_unauthenticated,
             resources,
         } = raw;
-        if max_connections == 0 {
-            return Err(value("max_connections", "must be at least 1"));
+        let places = [("max_connections", max_connections), ("max_unauthenticated", max_unauthenticated)];
+        if let Some((field, _)) = places.into_iter().find(|&(_, number)| number == 0) {
+            return Err(value(field, "must be at least 1"));
         }
         let mut targets = HashMap::new();
         for raw in resources {
@@ -197,6 +207,7 @@ impl Config {
             target_connect_timeout: millis("target_connect_timeout_ms", target_connect_timeout_ms)?,
             login_timeout: millis("login_timeout_ms", login_timeout_ms)?,
             max_connections,
+            max_unauthenticated,
             targets,
         })
     }

@@ -9,9 +9,12 @@
 //! terminal is slow may have megabytes of typed-ahead input before the message that says "I can take more
 //! output" — with the gate shut the session would hang for good. So whoever waits for window asks for a
 //! [`Gate::probe`], which lets a little more through, in growing pauses, up to [`limits::HELD_BYTES_MAX`].
+//! For what else may lie behind the data, keepalives above all, [`tend`] probes a gate that stays shut. And a
+//! peer that has hung up is read to its end whatever is held: what is left of it is in the kernel already.
 
 use std::{
     io,
+    os::fd::AsFd,
     pin::Pin,
     sync::{
         Arc,
@@ -21,13 +24,15 @@ use std::{
 };
 
 use atomic_waker::AtomicWaker;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::sleep,
 };
 
-use crate::limits;
+use crate::{limits, session::End};
 
 /// Counts what one connection's peer has sent and nobody has taken yet.
 #[derive(Debug)]
@@ -79,6 +84,11 @@ impl Gate {
         }
     }
 
+    /// Has the reader look again, for what it sees by itself.
+    fn nudge(&self) {
+        self.reader.wake();
+    }
+
     /// Lets [`limits::PROBE_BYTES`] more through, if the gate is shut. True if it was.
     pub fn probe(&self) -> bool {
         if self.is_open() {
@@ -122,6 +132,29 @@ impl Gate {
     }
 }
 
+/// Looks after a gate until the session is over.
+pub fn tend(gate: &Arc<Gate>, end: &End) {
+    let (gate, end) = (gate.clone(), end.clone());
+    tokio::spawn(async move {
+        let mut shut_ticks = 0;
+        loop {
+            tokio::select! {
+                () = end.over() => return,
+                () = sleep(limits::GATE_TICK) => {}
+            }
+            if gate.is_open() {
+                shut_ticks = 0;
+                continue;
+            }
+            shut_ticks += 1;
+            gate.nudge();
+            if shut_ticks % limits::GATE_PROBE_TICKS == 0 {
+                gate.probe();
+            }
+        }
+    });
+}
+
 /// See [`Gate::bypass`].
 #[derive(Debug)]
 pub struct Bypass(Arc<Gate>);
@@ -132,16 +165,26 @@ impl Drop for Bypass {
     }
 }
 
-/// A connection whose kernel can be told to acknowledge at once.
-pub trait QuickAck {
+/// What the gate needs of a connection besides reading.
+pub trait Connection {
     /// Asks for the next acknowledgements without delay.
     fn quick_ack(&self);
+    /// Whether the peer will send nothing more than what is here already.
+    fn is_hung_up(&self) -> bool;
 }
 
-impl QuickAck for TcpStream {
+impl Connection for TcpStream {
     fn quick_ack(&self) {
         // A hint; without it the connection is slower and no less right.
         let _ = SockRef::from(self).set_tcp_quickack(true);
+    }
+
+    fn is_hung_up(&self) -> bool {
+        let hung_up =
+            PollFlags::from_bits_retain(nix::libc::POLLRDHUP) | PollFlags::POLLHUP | PollFlags::POLLERR;
+        let mut poll_fd = [PollFd::new(self.as_fd(), hung_up)];
+        let ready = nix::poll::poll(&mut poll_fd, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+        ready && poll_fd[0].revents().is_some_and(|events| events.intersects(hung_up))
     }
 }
 
@@ -159,7 +202,7 @@ impl<S> GatedStream<S> {
     }
 }
 
-impl<S: AsyncRead + QuickAck + Unpin> AsyncRead for GatedStream<S> {
+impl<S: AsyncRead + Connection + Unpin> AsyncRead for GatedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -167,7 +210,7 @@ impl<S: AsyncRead + QuickAck + Unpin> AsyncRead for GatedStream<S> {
     ) -> Poll<io::Result<()>> {
         self.gate.reader.register(cx.waker());
         self.gate.check_severed()?;
-        if !self.gate.is_open() {
+        if !self.gate.is_open() && !self.inner.is_hung_up() {
             return Poll::Pending;
         }
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -209,8 +252,12 @@ mod tests {
 
     use super::*;
 
-    impl QuickAck for tokio::io::DuplexStream {
+    impl Connection for tokio::io::DuplexStream {
         fn quick_ack(&self) {}
+
+        fn is_hung_up(&self) -> bool {
+            false
+        }
     }
 
     async fn is_readable(stream: &mut (impl AsyncRead + Unpin)) -> bool {
@@ -266,6 +313,25 @@ mod tests {
         gate.sever();
         assert!(stream.read_u8().await.is_err());
         assert!(stream.write_u8(1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_hung_up_is_read_to_its_end_although_the_gate_is_shut() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        let (ours, _) = listener.accept().await.expect("connected");
+        let gate = Gate::new();
+        gate.hold(limits::HELD_BYTES).expect("under the maximum");
+        let end = End::default();
+        tend(&gate, &end);
+        let mut stream = GatedStream::new(ours, gate);
+        peer.write_all(b"last words").await.expect("sent");
+        assert!(!is_readable(&mut stream).await);
+        drop(peer);
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).await.expect("to the end");
+        assert_eq!(read, b"last words");
+        end.done();
     }
 
     #[test]

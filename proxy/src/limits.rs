@@ -20,14 +20,30 @@ pub const MESSAGE_OVERHEAD: usize = 128;
 pub const QUEUE_MESSAGES: usize = HELD_BYTES_MAX / MESSAGE_OVERHEAD + 1;
 
 /// Bytes a closed gate lets through when the other direction waits for news from the same peer.
-pub const PROBE_BYTES: usize = 64 << 10;
+pub const PROBE_BYTES: usize = 32 << 10;
 
-/// The window that is granted to a client while its gate is closed, so that a probe always reaches what it
-/// looks for.
-pub const PROBE_WINDOW_BYTES: u32 = 64 << 10;
+/// Bytes held from which a client is granted [`PROBE_WINDOW_BYTES`] only, so that little lies behind its gate
+/// by the time it shuts, and a probe soon reaches what it looks for.
+pub const HELD_BYTES_SOFT: usize = HELD_BYTES / 2;
+
+/// See [`HELD_BYTES_SOFT`].
+pub const PROBE_WINDOW_BYTES: u32 = 32 << 10;
 
 /// First and longest pause between such probes. The first is kept until a whole window was let through.
 pub const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(2));
+
+/// How often a gate that is shut is looked after.
+pub const GATE_TICK: Duration = Duration::from_secs(1);
+
+/// Every so many of these ticks a gate that stays shut is probed: keepalives get through, and
+/// [`HELD_BYTES_MAX`] is reached after hours only.
+pub const GATE_PROBE_TICKS: u32 = 5;
+
+/// How often a client that says nothing is asked whether it is there, and how many times in vain.
+pub const CLIENT_KEEPALIVE: (Duration, usize) = (Duration::from_secs(30), 4);
+
+/// The same for a target. Patient, because while its gate is shut the answer may lie behind a window of data.
+pub const TARGET_KEEPALIVE: (Duration, usize) = (Duration::from_secs(60), 10);
 
 /// First and longest pause before frames that were tossed are sent again.
 ///

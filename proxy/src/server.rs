@@ -11,6 +11,7 @@ use crate::client_leg::{self, Shared};
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(shared.config.max_connections));
+    let strangers = Arc::new(Semaphore::new(shared.config.max_unauthenticated));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -26,13 +27,18 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
                 continue;
             }
         };
+        let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+            let limit = shared.config.max_unauthenticated;
+            tracing::warn!(%peer, limit, "connection refused: max_unauthenticated reached");
+            continue;
+        };
         let Ok(place) = places.clone().try_acquire_owned() else {
             tracing::warn!(%peer, limit = shared.config.max_connections, "connection refused: max_connections reached");
             continue;
         };
         let shared = shared.clone();
         connections.spawn(async move {
-            client_leg::serve(shared, stream, peer).await;
+            client_leg::serve(shared, stream, peer, stranger).await;
             drop(place);
         });
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta};
 
@@ -60,6 +60,22 @@ impl End {
         }
     }
 }
+
+/// Keeps a tap armed. When both sides of the channel have dropped it, their ends first, the agent may forget it.
+#[derive(Debug)]
+pub struct Lease {
+    channel: ChannelNo,
+    registration: Registration,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.registration.disarm(self.channel);
+    }
+}
+
+/// First and longest pause before a tap is armed again.
+const ARM_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// A session that the agent records.
 #[derive(Debug)]
@@ -110,15 +126,34 @@ impl Session {
         self.stall_timeout
     }
 
-    /// A new tap, armed: the client leg's end and the target leg's end.
+    /// A new tap, armed: the client leg's end and the target leg's end, and the lease that both sides keep.
+    ///
+    /// An agent that is away or busy is waited for as long as a session may stall.
     ///
     /// # Errors
     /// [`AgentError`] if it could not be armed; nothing would pass it.
-    pub async fn open_tap(&self) -> Result<(tap::End, tap::End), AgentError> {
+    pub async fn open_tap(&self) -> Result<(tap::End, tap::End, Arc<Lease>), AgentError> {
         let channel = ChannelNo(self.channels.fetch_add(1, Ordering::Relaxed));
-        let (client, target) = tap::pair()?;
-        self.registration.arm(channel, client.socket.clone(), target.socket.clone()).await?;
-        Ok((client, target))
+        let deadline = Instant::now() + self.stall_timeout;
+        let mut pause = ARM_PAUSE.0;
+        loop {
+            // A fresh pair each time: an agent that was lost in the middle may have locked the one before.
+            let (client, target) = tap::pair()?;
+            match self.registration.arm(channel, client.socket.clone(), target.socket.clone()).await {
+                Ok(()) => {
+                    let lease = Lease { channel, registration: self.registration.clone() };
+                    return Ok((client, target, Arc::new(lease)));
+                }
+                Err(error @ (AgentError::Lost(_) | AgentError::Busy(_)))
+                    if Instant::now() + pause < deadline =>
+                {
+                    tracing::debug!(session = %self.id, %channel, %error, "not armed yet");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ARM_PAUSE.1);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs one side of a channel until it is done or the session is over.

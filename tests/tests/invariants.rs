@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -71,6 +71,15 @@ impl Upload {
 
 fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A session whose command says `started` and waits for its input; it has said so.
+fn started(command: &mut Command) -> Child {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut line = [0; 8];
+    child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it says so");
+    assert_eq!(&line, b"started\n");
+    child
 }
 
 /// Waits until a number has not changed for a while, and gives it.
@@ -168,16 +177,7 @@ fn a_session_whose_agent_stays_away_stalls_and_goes_on_with_the_next_agent() {
 #[test]
 fn a_killed_proxy_leaves_a_session_that_ended_abnormally_and_verifies() {
     let mut bed = Bed::start(BedOptions::default());
-    let mut ssh = bed.ssh();
-    let mut child = ssh
-        .arg("echo started; cat")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ssh starts");
-    let mut line = [0; 8];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("it says so");
-    assert_eq!(&line, b"started\n");
+    let mut child = started(bed.ssh().arg("echo started; cat"));
 
     bed.take_proxy().kill();
     assert!(!child.wait().expect("ssh ends").success());
@@ -190,15 +190,7 @@ fn a_killed_proxy_leaves_a_session_that_ended_abnormally_and_verifies() {
 #[test]
 fn proxy_and_agent_killed_together_leave_a_session_that_the_next_agent_ends() {
     let mut bed = Bed::start(BedOptions { reattach_timeout_ms: 500, ..Default::default() });
-    let mut child = bed
-        .ssh()
-        .arg("echo started; cat")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ssh starts");
-    let mut line = [0; 8];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("it says so");
+    let mut child = started(bed.ssh().arg("echo started; cat"));
 
     bed.take_agent().kill();
     bed.take_proxy().kill();
@@ -252,7 +244,7 @@ fn a_stall_past_its_timeout_closes_the_session_and_the_user_reads_why() {
     bed.agent().signal(Signal::SIGCONT);
     feeder.join().expect("the feeder does not panic");
     let mut said = String::new();
-    std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said).expect("text");
+    child.stderr.as_mut().expect("piped").read_to_string(&mut said).expect("text");
     assert!(said.contains("the recording has stalled for 1 s; the session was closed"), "{said}");
     let dir = eventually("the session is complete in the store", || {
         bed.finished_sessions().into_iter().find(|dir| {
@@ -263,4 +255,27 @@ fn a_stall_past_its_timeout_closes_the_session_and_the_user_reads_why() {
     let recording = weir_tests::recording::Recording::read(&dir).expect("readable");
     bed.assert_verifies(&recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "ended");
+}
+
+#[test]
+fn a_channel_that_is_opened_while_the_agent_dies_comes_up_with_the_next_one() {
+    let mut bed = Bed::start(BedOptions::default());
+    let control = bed.path("run/master");
+    let mux = |bed: &Bed| {
+        let mut command = bed.ssh();
+        command.arg("-o").arg(format!("ControlPath={}", control.display()));
+        command
+    };
+    let mut first = started(mux(&bed).args(["-M", "echo started; cat"]));
+
+    bed.agent().signal(Signal::SIGSTOP);
+    let second = mux(&bed).arg("echo second").stdout(Stdio::piped()).spawn().expect("ssh starts");
+    bed.take_agent().kill();
+    bed.start_agent().expect("the next agent starts");
+    assert_eq!(second.wait_with_output().expect("ssh ends").stdout, b"second\n");
+    drop(first.stdin.take());
+    assert!(first.wait().expect("ssh ends").success());
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.manifest["outcome"]["kind"], "completed");
 }

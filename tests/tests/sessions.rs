@@ -42,6 +42,20 @@ fn run_with_input(command: &mut Command, input: Vec<u8>) -> std::process::Output
     output
 }
 
+/// `ssh` that shares one connection with the others (OpenSSH's ControlMaster).
+fn mux(bed: &Bed) -> Command {
+    let mut command = bed.ssh();
+    command.arg("-o").arg(format!("ControlPath={}", bed.path("run/master").display()));
+    command
+}
+
+/// The process that holds the shared connection, connected.
+fn master(bed: &Bed) -> std::process::Child {
+    let master = mux(bed).args(["-M", "-N"]).spawn().expect("ssh starts");
+    eventually("the master listens", || bed.path("run/master").exists().then_some(()));
+    master
+}
+
 #[test]
 fn an_exec_keeps_stdout_stderr_and_exit_status_apart_and_all_of_it_is_recorded() {
     let bed = Bed::start(BedOptions::default());
@@ -234,18 +248,10 @@ fn typing_while_a_pty_prints_loses_nothing_either_way() {
 #[test]
 fn several_channels_of_one_connection_are_recorded_each_by_itself() {
     let bed = Bed::start(BedOptions::default());
-    let control = bed.path("run/master");
-    let mux = |command: &mut Command| {
-        command.arg("-o").arg(format!("ControlPath={}", control.display()));
-    };
-    let mut master = bed.ssh();
-    mux(&mut master);
-    let mut master = master.args(["-M", "-N"]).spawn().expect("ssh starts");
-    eventually("the master listens", || control.exists().then_some(()));
+    let mut master = master(&bed);
     let sessions: Vec<_> = (0..4)
         .map(|number| {
-            let mut command = bed.ssh();
-            mux(&mut command);
+            let mut command = mux(&bed);
             command.arg(format!("echo channel {number}; exit {number}"));
             command.stdout(Stdio::piped()).spawn().expect("ssh starts")
         })
@@ -255,9 +261,7 @@ fn several_channels_of_one_connection_are_recorded_each_by_itself() {
         assert_eq!(output.stdout, format!("channel {number}\n").into_bytes());
         assert_eq!(output.status.code(), i32::try_from(number).ok());
     }
-    let mut exit = bed.ssh();
-    mux(&mut exit);
-    assert!(exit.args(["-O", "exit"]).status().expect("ssh runs").success());
+    assert!(mux(&bed).args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success());
     master.wait().expect("the master ends");
 
     let recording = bed.recording(1);
@@ -290,4 +294,73 @@ fn a_program_that_goes_on_behind_its_eof_has_it_delivered() {
     assert!(child.try_wait().expect("our child").is_none(), "the session ended with the eof");
     drop(child.stdin.take());
     assert_eq!(child.wait().expect("ssh ends").code(), Some(5));
+}
+
+#[test]
+fn a_program_that_ends_without_reading_its_input_ends_the_session() {
+    let bed = Bed::start(BedOptions::default());
+    let mut child =
+        bed.ssh().arg("head -c 1").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let feeder = thread::spawn(move || while stdin.write_all(&[b'y'; 64 << 10]).is_ok() {});
+    let output = child.wait_with_output().expect("ssh ends");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"y"[..]));
+    feeder.join().expect("the feeder does not panic");
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.manifest["outcome"]["kind"], "completed");
+}
+
+#[test]
+fn a_reader_that_quits_in_the_middle_leaves_the_shared_connection_usable() {
+    let bed = Bed::start(BedOptions::default());
+    let mut master = master(&bed);
+    let mut quitter = mux(&bed).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut some = [0; 4096];
+    quitter.stdout.take().expect("piped").read_exact(&mut some).expect("zeros");
+    // Its standard output is closed now, in the middle of the stream.
+    quitter.wait().expect("ssh ends");
+    let output = mux(&bed).arg("echo fine").output().expect("ssh runs");
+    assert_eq!(output.stdout, b"fine\n");
+    assert!(mux(&bed).args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success());
+    master.wait().expect("the master ends");
+    bed.assert_verifies(&bed.recording(1));
+}
+
+#[test]
+fn a_localised_desktop_with_every_locale_variable_set_gets_its_shell() {
+    let bed = Bed::start(BedOptions::default());
+    let names = [
+        "LANG",
+        "LC_ADDRESS",
+        "LC_ALL",
+        "LC_COLLATE",
+        "LC_CTYPE",
+        "LC_IDENTIFICATION",
+        "LC_MEASUREMENT",
+        "LC_MESSAGES",
+        "LC_MONETARY",
+        "LC_NAME",
+        "LC_NUMERIC",
+        "LC_PAPER",
+        "LC_TELEPHONE",
+        "LC_TIME",
+    ];
+    let mut ssh = bed.ssh();
+    ssh.args(["-o", "SendEnv=LANG LC_*"]).envs(names.map(|name| (name, "C.UTF-8")));
+    let output = ssh.arg("echo $LC_TIME").output().expect("ssh runs");
+    assert_eq!(output.stdout, b"C.UTF-8\n");
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.kind("env").len(), names.len());
+}
+
+#[test]
+fn keepalives_are_answered_while_a_program_takes_no_input() {
+    let bed = Bed::start(BedOptions::default());
+    let mut ssh = bed.ssh();
+    ssh.args(["-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3", "sleep 14; wc -c"]);
+    let output = run_with_input(&mut ssh, vec![0; 20_000_000]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.stdout, b"20000000\n");
 }

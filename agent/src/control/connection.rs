@@ -77,6 +77,7 @@ fn ask(received: Received) -> Result<Ask, ConnectionError> {
                 .map_err(|_| ReceiveError::Descriptors { expected: control::ARM_DESCRIPTORS, found })?;
             Ok(Ask::Arm { channel, client, target })
         }
+        Request::Disarm { channel } => Ok(Ask::Disarm { channel }),
         Request::Close { outcome } => Ok(Ask::Close { outcome }),
     }
 }

@@ -15,7 +15,10 @@ use std::{
 };
 
 use nix::unistd::Group;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+};
 use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tracing::{error, warn};
 use weir_common::control::{self, Reply};
@@ -90,22 +93,27 @@ impl Listener {
         Ok(Self { socket, config })
     }
 
-    /// Accepts and serves connections until the future is dropped, which ends them all without a word to the
-    /// core.
-    pub async fn serve(mut self, core: CoreHandle) {
-        let free = Arc::new(Semaphore::new(self.config.max_connections));
+    /// Accepts connections until `stop`, and serves them until the future is dropped, which ends them all
+    /// without a word to the core.
+    pub async fn serve(self, core: CoreHandle, mut stop: oneshot::Receiver<()>) {
+        let Self { socket, config } = self;
+        let free = Arc::new(Semaphore::new(config.max_connections));
         let mut connections = JoinSet::new();
+        let mut listening = Some(socket);
         loop {
             tokio::select! {
-                accepted = self.socket.accept() => match accepted {
+                // Whoever connects from here on finds nobody, and tries again until the next agent listens.
+                _ = &mut stop, if listening.is_some() => listening = None,
+                accepted = accept(&mut listening) => match accepted {
                     Ok(socket) => {
-                        let Some((socket, peer)) = self.admit(socket) else { continue };
+                        let Some((socket, peer)) = admit(&config, socket) else { continue };
                         let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
                             warn!(pid = peer.pid(), uid = peer.uid(), "refused a connection too many");
-                            refuse(&socket, "the agent has too many connections");
+                            let reason = "the agent has too many connections".to_owned();
+                            tell(&socket, &Reply::TryAgain { reason });
                             continue;
                         };
-                        let (core, open_timeout) = (core.clone(), self.config.open_timeout);
+                        let (core, open_timeout) = (core.clone(), config.open_timeout);
                         connections.spawn(async move {
                             connection::serve(socket, peer, &core, open_timeout).await;
                             drop(place);
@@ -126,26 +134,35 @@ impl Listener {
         }
     }
 
-    fn admit(&self, socket: UnixSeqpacket) -> Option<(UnixSeqpacket, UCred)> {
-        match socket.peer_cred() {
-            Ok(peer) if self.config.allowed_uids.contains(&peer.uid()) => Some((socket, peer)),
-            Ok(peer) => {
-                let (pid, uid) = (peer.pid(), peer.uid());
-                warn!(pid, uid, "refused a control connection: the user is not in allowed_uids");
-                refuse(&socket, &format!("user {uid} is not in the agent's allowed_uids"));
-                None
-            }
-            Err(error) => {
-                warn!(%error, "refused a control connection: its user is not known");
-                None
-            }
+}
+
+async fn accept(listening: &mut Option<UnixSeqpacketListener>) -> io::Result<UnixSeqpacket> {
+    match listening {
+        Some(socket) => socket.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn admit(config: &ControlConfig, socket: UnixSeqpacket) -> Option<(UnixSeqpacket, UCred)> {
+    match socket.peer_cred() {
+        Ok(peer) if config.allowed_uids.contains(&peer.uid()) => Some((socket, peer)),
+        Ok(peer) => {
+            let (pid, uid) = (peer.pid(), peer.uid());
+            warn!(pid, uid, "refused a control connection: the user is not in allowed_uids");
+            let reason = format!("user {uid} is not in the agent's allowed_uids");
+            tell(&socket, &Reply::Refused { reason });
+            None
+        }
+        Err(error) => {
+            warn!(%error, "refused a control connection: its user is not known");
+            None
         }
     }
 }
 
-/// Says no, to whoever reads it.
-fn refuse(socket: &UnixSeqpacket, reason: &str) {
-    if let Ok(bytes) = control::encode(&Reply::Refused { reason: reason.to_owned() }) {
+/// Says it to whoever reads it.
+fn tell(socket: &UnixSeqpacket, reply: &Reply) {
+    if let Ok(bytes) = control::encode(reply) {
         // A fresh socket has room for it; if the peer is gone, nobody is left to tell.
         let _ = nix::unistd::write(socket, &bytes);
     }

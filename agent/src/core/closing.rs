@@ -3,86 +3,83 @@
 //! Owns the arithmetic's right moment: the kernel's counters are read when nothing can add to them any more
 //! and everything that they count is in the spool.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use weir_common::{
     control::Reply,
-    recording::{ChannelTotals, DirectionTotals, KernelCount},
+    recording::{ChannelTotals, KernelCount},
     session::{Outcome, SessionId, SocketCookie},
 };
 
-use super::Core;
+use super::{
+    Core,
+    requests::say,
+    settling::{Positions, Settled, Settling, adds_up},
+};
 use crate::{
     ledger::StateEntry,
-    session::{ChannelKernel, End, TapCookies},
+    session::{ChannelKernel, End},
 };
-
-/// How long a message that the kernel is just passing may take to be in the ring after the freeze.
-const SETTLE: Duration = Duration::from_millis(2);
-/// How long the kernel's counters may disagree with what was drained before the session is closed as it is.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A session whose taps are frozen.
 #[derive(Debug)]
 pub(super) struct Closing {
     outcome: Outcome,
-    frozen_at: Instant,
-    /// Ring position up to which there may be records of it.
-    until: Option<u64>,
-    /// When everything up to there was drained.
-    drained_at: Option<Instant>,
+    settling: Settling,
     reply: Option<oneshot::Sender<Reply>>,
 }
 
 impl Core {
-    /// Begins to end a session. The reply is sent when its end is in the spool.
+    /// Begins to end a session. The reply is sent when its end is in the spool, or when that takes nothing:
+    /// the session goes on ending then, and whoever asks again is told.
     pub(super) fn close(&mut self, id: SessionId, outcome: Outcome, reply: Option<oneshot::Sender<Reply>>) {
         let Some(session) = self.journal.ledger().session(id).filter(|session| session.end().is_none())
         else {
-            // Ended before: by an agent that was killed before it could say so.
-            return answer_closed(reply);
+            // Ended before: nobody was told, because the spool took nothing when it was asked.
+            return say(reply, Reply::Closed);
         };
         if let Some(closing) = self.closing.get_mut(&id) {
             closing.reply = reply.or(closing.reply.take());
             return;
         }
+        let sockets: Vec<_> = session.armed_sockets().map(|(cookie, _, _)| cookie).collect();
         self.awaited.remove(&id);
-        let sockets: Vec<_> = session.sockets().map(|(cookie, _, _)| cookie).collect();
+        self.disarm_with_the_session(id);
         for cookie in sockets {
-            if let Err(error) = self.taps.freeze(cookie) {
-                warn!(session = %id, error = &error as &dyn std::error::Error, "cannot freeze a tap");
-            }
+            self.freeze(id, cookie);
         }
-        let frozen_at = Instant::now();
-        self.closing.insert(id, Closing { outcome, frozen_at, until: None, drained_at: None, reply });
+        self.closing.insert(id, Closing { outcome, settling: Settling::begin(), reply });
+    }
+
+    /// Lets nothing into this socket any more.
+    pub(super) fn freeze(&mut self, session: SessionId, cookie: SocketCookie) {
+        if let Err(error) = self.taps.freeze(cookie) {
+            warn!(%session, error = &error as &dyn std::error::Error, "cannot freeze a tap");
+        }
     }
 
     /// Ends the sessions whose records are all drained.
-    pub(super) fn go_on_closing(&mut self, now: Instant) {
-        if self.closing.is_empty() {
-            return;
-        }
-        let (consumed, produced) = (self.ring.consumer_position(), self.ring.producer_position());
-        let mut drained = Vec::new();
-        for (&id, closing) in &mut self.closing {
-            if closing.until.is_none() && now >= closing.frozen_at + SETTLE {
-                closing.until = Some(produced);
-            }
-            if closing.until.is_some_and(|until| consumed >= until) {
-                drained.push((id, now >= *closing.drained_at.get_or_insert(now) + PATIENCE));
-            }
-        }
-        for (id, impatient) in drained {
+    pub(super) fn go_on_closing(&mut self, now: Instant, ring: Positions) {
+        let look = |(&id, closing): (_, &mut Closing)| Some((id, closing.settling.look(now, ring)?));
+        let settled: Vec<_> = self.closing.iter_mut().filter_map(look).collect();
+        for (id, Settled { impatient }) in settled {
             self.finish_closing(id, impatient);
+        }
+    }
+
+    /// Tells those who wait for the end of a session that it takes longer.
+    pub(super) fn put_closing_off(&mut self, reason: &str) {
+        for closing in self.closing.values_mut() {
+            say(closing.reply.take(), Reply::TryAgain { reason: reason.to_owned() });
         }
     }
 
     fn finish_closing(&mut self, id: SessionId, impatient: bool) {
         let Some(session) = self.journal.ledger().session(id) else { return };
-        let totals = session.totals();
+        let totals: Vec<_> = session.armed().collect();
         let taps: Vec<_> = session.taps().map(|(_, cookies)| cookies).collect();
         let kernel: Vec<_> = totals.iter().map(|channel| self.kernel_counts(channel)).collect();
         let adds_up = totals.iter().zip(&kernel).all(|(totals, kernel)| adds_up(totals, kernel));
@@ -101,16 +98,16 @@ impl Core {
         }
         taps.into_iter().for_each(|cookies| self.forget(cookies));
         info!(session = %id, %outcome, "session closed");
-        answer_closed(self.closing.remove(&id).and_then(|closing| closing.reply));
+        say(self.closing.remove(&id).and_then(|closing| closing.reply), Reply::Closed);
         self.schedule(id);
     }
 
-    fn kernel_counts(&self, totals: &ChannelTotals) -> ChannelKernel {
-        let cookies = TapCookies { c2t: totals.c2t.cookie, t2c: totals.t2c.cookie };
+    /// The kernel's counters of a channel.
+    pub(super) fn kernel_counts(&self, totals: &ChannelTotals) -> ChannelKernel {
         ChannelKernel {
             channel: totals.channel,
-            c2t: self.counts(cookies.c2t),
-            t2c: self.counts(cookies.t2c),
+            c2t: self.counts(totals.c2t.cookie),
+            t2c: self.counts(totals.t2c.cookie),
         }
     }
 
@@ -123,19 +120,5 @@ impl Core {
             );
             None
         })
-    }
-}
-
-fn adds_up(totals: &ChannelTotals, kernel: &ChannelKernel) -> bool {
-    let agrees = |drained: &DirectionTotals, counted: Option<KernelCount>| {
-        counted.is_none_or(|counted| counted.captured == drained.drained())
-    };
-    agrees(&totals.c2t, kernel.c2t) && agrees(&totals.t2c, kernel.t2c)
-}
-
-fn answer_closed(reply: Option<oneshot::Sender<Reply>>) {
-    if let Some(reply) = reply {
-        // If the connection is gone meanwhile, nobody waits for it.
-        let _ = reply.send(Reply::Closed);
     }
 }

@@ -48,6 +48,11 @@ pub enum Ask {
         /// The tap's target end.
         target: OwnedFd,
     },
+    /// A channel is closed: count its tap and forget it.
+    Disarm {
+        /// The channel.
+        channel: ChannelNo,
+    },
     /// End the session.
     Close {
         /// How it ended.
@@ -78,6 +83,11 @@ pub(super) struct Inbox {
     pub(super) wake: Arc<EventFd>,
 }
 
+/// What everybody is told from the stop on: the next agent carries it out.
+pub(super) fn stopping() -> Reply {
+    Reply::TryAgain { reason: "the agent is stopping; try again".to_owned() }
+}
+
 /// A handle and the inbox that it leads to.
 pub(super) fn queue() -> Result<(CoreHandle, Inbox), CoreError> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -99,11 +109,10 @@ impl CoreHandle {
     pub async fn ask(&self, connection: ConnectionId, ask: Ask) -> Reply {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ask { connection, ask, reply }).await;
-        let stopping = || Reply::Refused { reason: "the agent is stopping; try again".to_owned() };
         answer.await.unwrap_or_else(|_| stopping())
     }
 
-    /// Says that a connection is gone.
+    /// Says that a connection is gone. Once the core is stopping, that ends no session.
     pub async fn disconnected(&self, connection: ConnectionId) {
         self.send(Command::Disconnected { connection }).await;
     }

@@ -7,9 +7,11 @@
 
 mod closing;
 mod command;
+mod disarming;
 mod drain;
 mod requests;
 mod sealing;
+mod settling;
 mod start;
 
 use std::{
@@ -24,14 +26,19 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 use tokio::sync::mpsc;
-use tracing::{error, info};
-use weir_common::{recording::Recorder, session::SessionId};
+use tracing::{debug, error, info};
+use weir_common::{
+    recording::Recorder,
+    session::{ChannelNo, SessionId},
+};
 
 pub use self::command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle};
 use self::{
     closing::Closing,
     command::{Command, Inbox},
+    disarming::Disarming,
     drain::Drained,
+    settling::Positions,
 };
 use crate::{
     journal::{Journal, JournalError},
@@ -48,6 +55,8 @@ const TICK: Duration = Duration::from_millis(100);
 const PASS_COMMANDS: usize = 64;
 /// The first pause after the spool could not be written; it doubles up to [`TICK`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const UNWRITABLE: &str = "the agent cannot record at the moment: its spool cannot be written";
+const FULL: &str = "the agent cannot record at the moment: its spool is full";
 
 /// What the core needs to know.
 #[derive(Clone, Debug)]
@@ -95,12 +104,13 @@ pub struct Core {
     options: CoreOptions,
     inbox: Inbox,
     jobs: mpsc::Sender<Job>,
-    /// Which session a connection is about, and the other way round.
+    /// Which session a connection is about, be it in the store by now, and the other way round.
     connections: HashMap<ConnectionId, SessionId>,
     attached: HashMap<SessionId, ConnectionId>,
     /// Sessions whose proxy has not come back since the agent started.
     awaited: HashMap<SessionId, Instant>,
     closing: HashMap<SessionId, Closing>,
+    disarming: HashMap<(SessionId, ChannelNo), Disarming>,
     /// Sessions that a job is under way for.
     storing: HashSet<SessionId>,
     /// Jobs that are done and not in the spool yet.
@@ -117,6 +127,14 @@ pub struct Core {
 struct Trouble {
     since: Instant,
     pause: Duration,
+    /// Until then nothing else is tried.
+    until: Instant,
+}
+
+impl Trouble {
+    fn new(since: Instant, pause: Duration) -> Self {
+        Self { since, pause, until: Instant::now() + pause }
+    }
 }
 
 impl Core {
@@ -143,6 +161,7 @@ impl Core {
             attached: HashMap::new(),
             awaited: HashMap::new(),
             closing: HashMap::new(),
+            disarming: HashMap::new(),
             storing: HashSet::new(),
             done: VecDeque::new(),
             trouble: None,
@@ -167,7 +186,7 @@ impl Core {
             }
             let drained = self.drain();
             let now = Instant::now();
-            self.go_on_closing(now);
+            self.go_on_ending(now);
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
                 self.tick(now);
@@ -189,6 +208,7 @@ impl Core {
             left -= 1;
             match command {
                 Command::Ask { connection, ask, reply } => self.answer(connection, ask, reply),
+                Command::Disconnected { connection } if self.stopping => debug!(?connection, "gone"),
                 Command::Disconnected { connection } => self.disconnected(connection),
                 Command::Done(done) => self.done.push_back(done),
                 Command::Stop => self.stopping = true,
@@ -216,13 +236,36 @@ impl Core {
         }
     }
 
+    /// Disarms channels and ends sessions whose records are all drained.
+    fn go_on_ending(&mut self, now: Instant) {
+        let ring =
+            Positions { consumed: self.ring.consumer_position(), produced: self.ring.producer_position() };
+        if self.trouble.is_none_or(|trouble| now >= trouble.until) {
+            self.go_on_disarming(now, ring);
+            self.go_on_closing(now, ring);
+        }
+        if let Some(reason) = self.takes_nothing() {
+            self.put_disarming_off(reason);
+            self.put_closing_off(reason);
+        }
+    }
+
+    /// Why the spool takes nothing, in words for the user, if it does not.
+    fn takes_nothing(&self) -> Option<&'static str> {
+        match (self.trouble, self.stalled_since) {
+            (Some(_), _) => Some(UNWRITABLE),
+            (None, Some(_)) => Some(FULL),
+            (None, None) => None,
+        }
+    }
+
     /// Waits until there is something to do.
     fn wait(&self, drained: Drained, now: Instant) -> Result<(), CoreError> {
         let tick = self.next_tick.saturating_duration_since(now);
         let (with_ring, longest) = match drained {
             Drained::More => return Ok(()),
             Drained::Some => (false, COALESCE),
-            Drained::Nothing if self.closing.is_empty() => (true, tick),
+            Drained::Nothing if self.closing.is_empty() && self.disarming.is_empty() => (true, tick),
             Drained::Nothing => (true, COALESCE),
             Drained::Blocked { pause } => (false, pause.min(tick)),
         };
@@ -248,10 +291,10 @@ impl Core {
             }
             (Err(JournalError::Spool(error)), None) => {
                 error!(%error, "the spool cannot be written; sessions stall until it can");
-                self.trouble = Some(Trouble { since: Instant::now(), pause: FIRST_PAUSE });
+                self.trouble = Some(Trouble::new(Instant::now(), FIRST_PAUSE));
             }
             (Err(JournalError::Spool(_)), Some(trouble)) => {
-                self.trouble = Some(Trouble { pause: (trouble.pause * 2).min(TICK), ..trouble });
+                self.trouble = Some(Trouble::new(trouble.since, (trouble.pause * 2).min(TICK)));
             }
             (Err(error), _) => error!(%error, "a state change was refused"),
             (Ok(_), None) => {}

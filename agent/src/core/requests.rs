@@ -1,20 +1,26 @@
-//! What proxies ask: open, arm, close; and what follows when one goes away.
+//! What proxies ask: open, arm, disarm, close; and what follows when one goes away.
+//!
+//! Owns the difference between *not now* and *never*: while the agent is stopping or the spool takes nothing,
+//! a proxy is told to try again; what it is refused, no later try will bring.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
+};
 
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_common::{
     control::Reply,
     session::{ChannelNo, Outcome, SessionId, SessionMeta},
 };
 
-use super::{Ask, ConnectionId, Core};
+use super::{Ask, ConnectionId, Core, FULL, UNWRITABLE, command};
 use crate::{
     clock,
     journal::JournalError,
     ledger::StateEntry,
-    session::TapCookies,
+    session::{Session, StepError, TapCookies},
     tap::{TapError, Taps},
 };
 
@@ -22,27 +28,64 @@ use crate::{
 const ROOM_FOR_MORE_BYTES: u64 = 64 * 1024;
 
 /// Why a request is not carried out, in words for the user.
-type Refusal = String;
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It may be later.
+    NotNow(String),
+    /// It will not be.
+    Never(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Never(reason)
+    }
+}
+
+/// Answers whoever waits.
+pub(super) fn say(reply: Option<oneshot::Sender<Reply>>, answer: Reply) {
+    if let Some(reply) = reply {
+        // If the connection is gone meanwhile, nobody waits for it, and its end says so too.
+        let _ = reply.send(answer);
+    }
+}
 
 impl Core {
     pub(super) fn answer(&mut self, connection: ConnectionId, ask: Ask, reply: oneshot::Sender<Reply>) {
+        if self.stopping {
+            return say(Some(reply), command::stopping());
+        }
         let answer = match ask {
             Ask::Open { resume: false, meta } => self.open(connection, meta).map(|()| Reply::Opened),
             Ask::Open { resume: true, meta } => self.resume(connection, &meta).map(|()| Reply::Opened),
             Ask::Arm { channel, client, target } => {
                 self.arm(connection, channel, client, target).map(|()| Reply::Armed { channel })
             }
+            Ask::Disarm { channel } => {
+                let session = self.session_of(connection);
+                match session.and_then(|id| Ok((id, self.to_disarm(id, channel)?))) {
+                    Ok((session, Some(tap))) => return self.disarm(session, channel, tap, reply),
+                    Ok((_, None)) => Ok(Reply::Disarmed { channel }),
+                    Err(refusal) => Err(refusal),
+                }
+            }
             Ask::Close { outcome } => match self.session_of(connection) {
                 Ok(session) => return self.close(session, outcome, Some(reply)),
                 Err(refusal) => Err(refusal),
             },
         };
-        let answer = answer.unwrap_or_else(|reason| {
-            warn!(?connection, session = ?self.connections.get(&connection), %reason, "refused a request");
-            Reply::Refused { reason }
+        let session = self.connections.get(&connection);
+        let answer = answer.unwrap_or_else(|refusal| match refusal {
+            Refusal::NotNow(reason) => {
+                debug!(?connection, ?session, %reason, "put a request off");
+                Reply::TryAgain { reason }
+            }
+            Refusal::Never(reason) => {
+                warn!(?connection, ?session, %reason, "refused a request");
+                Reply::Refused { reason }
+            }
         });
-        // If the connection is gone meanwhile, its end says so too.
-        let _ = reply.send(answer);
+        say(Some(reply), answer);
     }
 
     /// A connection is gone. If it was the one of a session, the session's proxy is.
@@ -66,11 +109,11 @@ impl Core {
         self.unbound(connection)?;
         self.writable()?;
         if self.journal.ledger().sessions().len() >= self.options.max_sessions {
-            return Err(format!("the agent records {} sessions already", self.options.max_sessions));
+            return Err(format!("the agent records {} sessions already", self.options.max_sessions).into());
         }
         let session = meta.session_id;
         if self.journal.ledger().session(session).is_some() {
-            return Err(format!("session {session} is registered already"));
+            return Err(format!("session {session} is registered already").into());
         }
         let clock = clock::now();
         let (user, resource) = (meta.user.clone(), meta.resource.name.clone());
@@ -85,10 +128,19 @@ impl Core {
         self.unbound(connection)?;
         let id = meta.session_id;
         let Some(session) = self.journal.ledger().session(id) else {
-            return Err(format!("session {id} is not known here, so it cannot be resumed"));
+            return Err(format!("session {id} is not known here, so it cannot be resumed").into());
         };
         if session.meta() != meta {
-            return Err(format!("session {id} was registered with another access context"));
+            return Err(format!("session {id} was registered with another access context").into());
+        }
+        if session.end().is_some() {
+            return Err(format!("session {id} has ended").into());
+        }
+        if self.closing.contains_key(&id) {
+            return Err(format!("session {id} is ending").into());
+        }
+        if let Some(channel) = self.untapped(session)? {
+            return Err(format!("the kernel has lost the tap of channel {channel} of session {id}").into());
         }
         self.awaited.remove(&id);
         if let Some(before) = self.attached.remove(&id) {
@@ -98,6 +150,23 @@ impl Core {
         self.attach(connection, id);
         info!(session = %id, "session resumed");
         Ok(())
+    }
+
+    /// The first channel whose tap the kernel does not have, so that nobody could freeze or count it.
+    ///
+    /// It need not be armed: an agent that was killed while it ended a channel or the session leaves frozen
+    /// ones. Nor need one be there that nothing was captured of: an agent that was killed while it armed it
+    /// leaves none, and told nobody that it was armed.
+    fn untapped(&self, session: &Session) -> Result<Option<ChannelNo>, Refusal> {
+        for totals in session.armed() {
+            let drained = totals.c2t.drained().records + totals.t2c.drained().records;
+            for cookie in [totals.c2t.cookie, totals.t2c.cookie] {
+                if !self.taps.has(cookie).map_err(|error| tap_refusal(&error))? && drained > 0 {
+                    return Ok(Some(totals.channel));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn arm(
@@ -110,7 +179,10 @@ impl Core {
         let session = self.session_of(connection)?;
         self.writable()?;
         if self.closing.contains_key(&session) {
-            return Err(format!("session {session} is ending"));
+            return Err(format!("session {session} is ending").into());
+        }
+        if self.disarming.contains_key(&(session, channel)) {
+            return Err(used(channel));
         }
         let cookie = |end: &OwnedFd| Taps::cookie(end.as_fd()).map_err(|error| tap_refusal(&error));
         let cookies = TapCookies { c2t: cookie(&target)?, t2c: cookie(&client)? };
@@ -124,9 +196,9 @@ impl Core {
         let armed = [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd()).map(drop));
         if let Err(error) = armed {
             self.forget(cookies);
-            let taken_back = self.append(StateEntry::Disarmed { session, channel });
+            let taken_back = self.append(StateEntry::ArmFailed { session, channel });
             if let Err(reason) = taken_back {
-                warn!(%session, %channel, reason, "a channel that was not armed stays recorded, empty");
+                warn!(%session, %channel, ?reason, "a channel that was not armed stays recorded, empty");
             }
             return Err(tap_refusal(&error));
         }
@@ -137,7 +209,6 @@ impl Core {
     /// Makes sure that nothing has passed a tap, nor ever will: an agent was killed while it armed it, and
     /// the proxy tries again with other sockets.
     fn retire(&mut self, channel: ChannelNo, cookies: TapCookies) -> Result<(), Refusal> {
-        let used = || format!("channel {channel} has been used already");
         for cookie in [cookies.c2t, cookies.t2c] {
             // What the ledger knows may be behind: records wait in the ring.
             let captured = |taps: &Taps| match taps.counts(cookie) {
@@ -147,10 +218,10 @@ impl Core {
             match captured(&self.taps)? {
                 None => continue,
                 Some(0) => self.taps.freeze(cookie).map_err(|error| tap_refusal(&error))?,
-                Some(_) => return Err(used()),
+                Some(_) => return Err(used(channel)),
             }
             if captured(&self.taps)? != Some(0) {
-                return Err(used());
+                return Err(used(channel));
             }
         }
         Ok(())
@@ -167,12 +238,13 @@ impl Core {
 
     pub(super) fn session_of(&self, connection: ConnectionId) -> Result<SessionId, Refusal> {
         let session = self.connections.get(&connection).copied();
-        session.ok_or_else(|| "this connection has no session, or another one has taken it over".to_owned())
+        let none = "this connection has no session, or another one has taken it over";
+        session.ok_or_else(|| Refusal::Never(none.to_owned()))
     }
 
     fn unbound(&self, connection: ConnectionId) -> Result<(), Refusal> {
         match self.connections.get(&connection) {
-            Some(session) => Err(format!("this connection is about session {session} already")),
+            Some(session) => Err(format!("this connection is about session {session} already").into()),
             None => Ok(()),
         }
     }
@@ -185,27 +257,33 @@ impl Core {
     /// Nothing new begins while sessions stall.
     fn writable(&self) -> Result<(), Refusal> {
         let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
-        match (self.trouble, full) {
-            (Some(_), _) => {
-                Err("the agent cannot record at the moment: its spool cannot be written".to_owned())
-            }
-            (None, true) => Err("the agent cannot record at the moment: its spool is full".to_owned()),
-            (None, false) => Ok(()),
+        // After the pause this very request may find out that the trouble has passed.
+        let trouble = self.trouble.is_some_and(|trouble| Instant::now() < trouble.until);
+        match (trouble, full) {
+            (true, _) => Err(Refusal::NotNow(UNWRITABLE.to_owned())),
+            (false, true) => Err(Refusal::NotNow(FULL.to_owned())),
+            (false, false) => Ok(()),
         }
     }
 
     fn append(&mut self, change: StateEntry) -> Result<(), Refusal> {
         let appended = self.journal.append(change);
         self.noted(appended).map_err(|error| match error {
-            JournalError::Ledger(error) => error.to_string(),
-            error => format!("the agent cannot record at the moment: {error}"),
+            JournalError::Spool(error) => {
+                Refusal::NotNow(format!("the agent cannot record at the moment: {error}"))
+            }
+            error => Refusal::Never(error.to_string()),
         })
     }
 }
 
 fn tap_refusal(error: &TapError) -> Refusal {
-    match std::error::Error::source(error) {
+    Refusal::Never(match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
-    }
+    })
+}
+
+fn used(channel: ChannelNo) -> Refusal {
+    StepError::ChannelUsed { channel }.to_string().into()
 }

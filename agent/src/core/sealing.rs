@@ -48,9 +48,8 @@ impl Core {
                 Stored::Segment(entry) => debug!(%session, index = entry.index, "segment stored"),
                 Stored::Manifest => {
                     info!(%session, "session stored");
-                    if let Some(connection) = self.attached.remove(&session) {
-                        self.connections.remove(&connection);
-                    }
+                    // The connection stays its session's: a proxy that was put off asks once more.
+                    self.attached.remove(&session);
                 }
             }
             self.schedule(session);

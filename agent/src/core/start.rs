@@ -61,13 +61,13 @@ impl Core {
         Ok(())
     }
 
-    /// Taps of no session: left by an agent that was killed while it armed or closed.
+    /// Taps of no session: left by an agent that was killed while it armed, disarmed or closed.
     fn forget_strangers(&mut self) -> Result<(), CoreError> {
         let ledger = self.journal.ledger();
         let ours: HashSet<_> = ledger
             .sessions()
             .filter(|session| session.end().is_none())
-            .flat_map(Session::sockets)
+            .flat_map(Session::armed_sockets)
             .map(|(cookie, _, _)| cookie)
             .collect();
         for cookie in self.taps.cookies()? {

@@ -67,7 +67,7 @@ pub struct Journal {
     spool: Spool,
     ledger: Ledger,
     position: u64,
-    /// Bytes of the checkpoint of the file that is appended to, where it is known.
+    /// Bytes of the checkpoint of the file that is appended to.
     checkpoint_bytes: u64,
     /// Files before this one go when the marker is flushed.
     deletable: Option<(FileNo, u64)>,
@@ -79,9 +79,9 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]. Damage that a crash explains is no error: see `replay`.
     pub fn open(dir: &Path, options: SpoolOptions) -> Result<Self, JournalError> {
-        let replay::Replayed { ledger, position, files } = replay::replay(dir)?;
+        let replay::Replayed { ledger, position, files, checkpoint_bytes } = replay::replay(dir)?;
         let spool = Spool::open(dir, options, files)?;
-        let mut journal = Self { spool, ledger, position, checkpoint_bytes: 0, deletable: None };
+        let mut journal = Self { spool, ledger, position, checkpoint_bytes, deletable: None };
         if journal.spool.active_file().is_none() {
             journal.start_file()?;
         }
@@ -203,14 +203,20 @@ impl Journal {
         Ok(())
     }
 
-    /// What may stay in a file that nothing is needed of: at least twice its checkpoint, or it would never
-    /// end.
+    /// What may stay in a file that nothing is needed of.
     fn rest_bytes(&self) -> u64 {
-        REST_BYTES.max(self.checkpoint_bytes * 2)
+        REST_BYTES.max(self.worthwhile_bytes())
+    }
+
+    /// A file is worth its checkpoint when as much stands behind it. If the next one began before that,
+    /// checkpoints would be all that is written once they are large.
+    fn worthwhile_bytes(&self) -> u64 {
+        self.checkpoint_bytes * 2
     }
 
     fn rotate_if_full(&mut self) -> Result<(), JournalError> {
-        if self.spool.is_file_full() { self.start_file() } else { Ok(()) }
+        let worthwhile = self.spool.active_bytes() >= self.worthwhile_bytes();
+        if self.spool.is_file_full() && worthwhile { self.start_file() } else { Ok(()) }
     }
 
     fn start_file(&mut self) -> Result<(), JournalError> {

@@ -35,6 +35,8 @@ pub(super) struct Replayed {
     pub(super) position: u64,
     /// Every file and its bytes; the last one's good bytes.
     pub(super) files: BTreeMap<FileNo, u64>,
+    /// Bytes of the last file's checkpoint.
+    pub(super) checkpoint_bytes: u64,
 }
 
 struct Replay {
@@ -42,6 +44,8 @@ struct Replay {
     position: u64,
     /// The next checkpoint is news: it is the first, or what is before it could not be read.
     take_checkpoint: bool,
+    /// Bytes of the last whole checkpoint.
+    checkpoint_bytes: u64,
 }
 
 /// Replays the spool in `dir`.
@@ -49,7 +53,8 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let numbers = spool::list(dir)?;
     let last = numbers.last().copied();
     let mut files = BTreeMap::new();
-    let mut replay = Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true };
+    let mut replay =
+        Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true, checkpoint_bytes: 0 };
     let mut before = None;
     for no in numbers {
         if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
@@ -80,7 +85,8 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
             error!(session = %session.id(), records = gone, "records of a session were lost with the spool");
         }
     }
-    Ok(Replayed { ledger: replay.ledger, position: replay.position, files })
+    let Replay { ledger, position, take_checkpoint: _, checkpoint_bytes } = replay;
+    Ok(Replayed { ledger, position, files, checkpoint_bytes })
 }
 
 impl Replay {
@@ -90,6 +96,7 @@ impl Replay {
         let Some(checkpoint) = read_checkpoint(no, &mut entries)? else {
             return Ok(0);
         };
+        self.checkpoint_bytes = entries.offset();
         if std::mem::take(&mut self.take_checkpoint) {
             self.position = checkpoint.position;
             self.ledger.restore(checkpoint.head.ring, checkpoint.sessions);

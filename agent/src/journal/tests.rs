@@ -21,7 +21,7 @@ use crate::{
     spool,
     store::{Put, PutFuture, Store, StoreError},
     storing::{Done, Job, Worker},
-    testing::{armed, closed, opened, session_id, stdout_record},
+    testing::{armed, closed, disarmed, opened, session_id, stdout_record},
 };
 
 const LIMITS: SealLimits = SealLimits { max_bytes: 3000, max_records: 1000, max_age_ns: u64::MAX };
@@ -132,7 +132,7 @@ impl Life {
                 .journal
                 .ledger()
                 .session(session_id(number))
-                .is_some_and(|session| session.taps().count() == 0)
+                .is_some_and(|session| session.totals().is_empty())
             {
                 self.append(armed(number))?;
             }
@@ -145,6 +145,10 @@ impl Life {
                 }
             }
             self.store()?;
+        }
+        // Some of its records are not sealed yet.
+        if self.journal.ledger().session(session_id(2)).is_some_and(|session| session.taps().count() > 0) {
+            self.append(disarmed(2))?;
         }
         for number in [1, 2] {
             if self
@@ -318,4 +322,73 @@ fn files_go_only_when_everything_in_them_is_stored_and_a_restart_still_completes
     assert_eq!(life.journal.ledger().sessions().len(), 0);
     let objects = objects.lock().expect("no panic in between");
     assert_eq!(objects.keys().filter(|path| path.ends_with("manifest.json")).count(), 2);
+}
+
+#[test]
+fn a_record_behind_the_end_of_its_channel_or_session_is_an_orphan_in_a_replay_too() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let spool_dir = dir.path().join("spool");
+    let mut journal = Journal::open(&spool_dir, roomy()).expect("opens");
+    for change in [opened(1), armed(1), opened(2), armed(2), disarmed(1), closed(2)] {
+        journal.append(change).expect("in order");
+    }
+    let records = [stdout_record(1, 0, b"x"), stdout_record(2, 0, b"x")];
+    let records: Vec<_> =
+        records.iter().zip(1..).map(|(bytes, end)| RingRecord { bytes: &bytes[..], end }).collect();
+    let mut accounted = Vec::new();
+    journal.append_records(&records, |what| accounted.push(what)).expect("room");
+    assert_eq!(accounted, [Accounted::Orphan, Accounted::Orphan]);
+    let check = |journal: &Journal| {
+        assert_eq!(journal.ledger().orphans().records, 2);
+        let session = |number| journal.ledger().session(session_id(number)).expect("is there");
+        assert_eq!((session(1).accepted_records(), session(2).accepted_records()), (0, 0));
+        assert!(session(1).is_disarmed(weir_common::session::ChannelNo(0)));
+        assert_eq!(session(2).due_records(LIMITS, u64::MAX), None);
+        assert_eq!(session(2).may_finish(), Ok(()));
+    };
+    check(&journal);
+    drop(journal);
+    check(&Journal::open(&spool_dir, roomy()).expect("opens"));
+}
+
+fn roomy() -> SpoolOptions {
+    SpoolOptions { file_bytes: 1 << 20, ..options() }
+}
+
+#[test]
+fn a_checkpoint_larger_than_a_file_should_be_is_not_written_with_every_append() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let spool_dir = dir.path().join("spool");
+    let mut journal = open(dir.path());
+    for number in 1..=20 {
+        journal.append(opened(number)).expect("in order");
+        journal.append(armed(number)).expect("in order");
+    }
+    let mut seq = 0;
+    let mut append = |journal: &mut Journal| {
+        let end = journal.position() + 1;
+        let record = stdout_record(1, seq, &content(1, seq));
+        journal.append_records(&[RingRecord { bytes: &record, end }], |_| {}).expect("room");
+        seq += 1;
+    };
+    let checkpoint = |journal: &Journal| {
+        assert!(journal.checkpoint_bytes > 2 * options().file_bytes, "{}", journal.checkpoint_bytes);
+        journal.checkpoint_bytes
+    };
+    let before = journal.spool.active_file();
+    while journal.spool.active_file() == before {
+        append(&mut journal);
+    }
+    for _ in 0..3 {
+        let (file, bytes) = (journal.spool.active_file(), checkpoint(&journal));
+        append(&mut journal);
+        drop(journal);
+        journal = open(dir.path());
+        assert_eq!(checkpoint(&journal), bytes, "known after a restart");
+        while journal.spool.active_file() == file {
+            append(&mut journal);
+        }
+        let size = fs::metadata(spool::path(&spool_dir, file.expect("one"))).expect("is there").len();
+        assert!(size >= 2 * bytes, "{size} bytes with a checkpoint of {bytes}");
+    }
 }

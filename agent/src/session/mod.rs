@@ -4,23 +4,24 @@
 //! kernel's, and the order open → sealing and sealed, again and again → closed → finished. A step out of that
 //! order is an error value. No clock, no files and no sockets: kernel time is an argument, records are bytes.
 
+mod channels;
 pub mod pending;
 mod reconcile;
 mod view;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use weir_common::{
-    frame::{Direction, FrameError, Inbound, Verdict},
-    recording::{Clock, Count, DirectionTotals, KernelCount, Recorder, SegmentEntry},
+    frame::{Direction, FrameError, Verdict},
+    recording::{ChannelTotals, Clock, KernelCount, Recorder, SegmentEntry},
     session::{ChannelNo, Outcome, SessionMeta, SocketCookie},
 };
 
-use self::pending::Pending;
+use self::{channels::Channel, pending::Pending};
+pub use self::channels::{ARMED_MAX, CHANNELS_MAX};
 use crate::spool::Place;
-
-/// The most channels of a session, over its whole life: each keeps its counts until the end.
-pub const CHANNELS_MAX: usize = 1024;
 
 /// When pending records become a segment.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,11 @@ pub struct Session {
     clock: Clock,
     recorder: Recorder,
     opened_at: Timestamp,
+    /// The ones that are armed, or were at the end.
     channels: Vec<Channel>,
+    /// The ones that were disarmed before the end.
+    #[serde(default)]
+    disarmed: BTreeMap<ChannelNo, ChannelTotals>,
     pending: Pending,
     sealing: Option<Sealing>,
     segments: Vec<SegmentEntry>,
@@ -66,22 +71,6 @@ pub struct Sealing {
     pub index: u32,
     /// Its records.
     pub records: Pending,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Channel {
-    no: ChannelNo,
-    c2t: Way,
-    t2c: Way,
-}
-
-/// One direction of a channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Way {
-    inbound: Inbound,
-    totals: DirectionTotals,
 }
 
 /// What the kernel counted for a channel; none where it could not be asked.
@@ -117,8 +106,17 @@ pub enum StepError {
         /// The channel.
         channel: ChannelNo,
     },
+    /// A socket that records of another channel may be of.
+    #[error("channel {channel} has had this socket")]
+    SocketUsed {
+        /// The other channel.
+        channel: ChannelNo,
+    },
+    /// Past [`ARMED_MAX`].
+    #[error("a session has at most {ARMED_MAX} channels at a time")]
+    TooManyArmed,
     /// Past [`CHANNELS_MAX`].
-    #[error("a session has at most {CHANNELS_MAX} channels")]
+    #[error("a session has at most {CHANNELS_MAX} channels in all")]
     TooManyChannels,
     /// Not a channel of this session.
     #[error("there is no channel {channel}")]
@@ -143,6 +141,17 @@ pub enum StepError {
     Unfinished,
 }
 
+/// What is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Its channel is over, or the session is.
+    #[error("the record's tap is not armed")]
+    NoTap,
+    /// The stream ends here, which it does once.
+    #[error(transparent)]
+    NoFrame(#[from] FrameError),
+}
+
 impl Session {
     /// A session that begins.
     #[must_use]
@@ -153,6 +162,7 @@ impl Session {
             recorder,
             opened_at,
             channels: Vec::new(),
+            disarmed: BTreeMap::new(),
             pending: Pending::default(),
             sealing: None,
             segments: Vec::new(),
@@ -160,86 +170,22 @@ impl Session {
         }
     }
 
-    /// Adds a channel. One that nothing has passed yet may be armed again, with other sockets.
-    ///
-    /// # Errors
-    /// [`StepError`].
-    pub fn arm(&mut self, channel: ChannelNo, cookies: TapCookies) -> Result<(), StepError> {
-        self.may_arm(channel)?;
-        let way = |direction, cookie| Way {
-            inbound: Inbound::new(direction),
-            totals: DirectionTotals {
-                cookie,
-                accepted: Count::default(),
-                duplicate: Count::default(),
-                out_of_sequence: Count::default(),
-                malformed: Count::default(),
-                kernel: None,
-            },
-        };
-        self.channels.retain(|other| other.no != channel);
-        self.channels.push(Channel {
-            no: channel,
-            c2t: way(Direction::ClientToTarget, cookies.c2t),
-            t2c: way(Direction::TargetToClient, cookies.t2c),
-        });
-        Ok(())
-    }
-
-    /// Whether [`Self::arm`] would succeed.
-    ///
-    /// # Errors
-    /// The [`StepError`] that it would return.
-    pub fn may_arm(&self, channel: ChannelNo) -> Result<(), StepError> {
-        if self.end.is_some() {
-            return Err(StepError::Ended);
-        }
-        match self.channels.iter().find(|other| other.no == channel) {
-            Some(used) if used.drained() > 0 => Err(StepError::ChannelUsed { channel }),
-            Some(_) => Ok(()),
-            None if self.channels.len() >= CHANNELS_MAX => Err(StepError::TooManyChannels),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes a channel back that could not be armed.
-    ///
-    /// # Errors
-    /// [`StepError::NoChannel`], [`StepError::ChannelUsed`].
-    pub fn disarm(&mut self, channel: ChannelNo) -> Result<(), StepError> {
-        self.may_disarm(channel)?;
-        self.channels.retain(|other| other.no != channel);
-        Ok(())
-    }
-
-    /// Whether [`Self::disarm`] would succeed.
-    ///
-    /// # Errors
-    /// The [`StepError`] that it would return.
-    pub fn may_disarm(&self, channel: ChannelNo) -> Result<(), StepError> {
-        match self.channels.iter().find(|other| other.no == channel) {
-            None => Err(StepError::NoChannel { channel }),
-            Some(used) if used.drained() > 0 => Err(StepError::ChannelUsed { channel }),
-            Some(_) => Ok(()),
-        }
-    }
-
     /// Accounts for a record of this session that lies in the spool at `place`, in an entry of `entry_len`
     /// bytes.
     ///
-    /// The error says why the stream ends here, which it does once.
-    ///
     /// # Errors
-    /// The [`FrameError`] of the message that is no frame.
+    /// [`RecordError::NoTap`], and the record is not counted here; [`RecordError::NoFrame`], and it is.
     pub fn record(
         &mut self,
         channel: ChannelNo,
         direction: Direction,
         record: Captured<'_>,
         place: Place,
-    ) -> Result<(), FrameError> {
-        let Some(channel) = self.channels.iter_mut().rev().find(|other| other.no == channel) else {
-            return Ok(());
+    ) -> Result<(), RecordError> {
+        // What would become pending behind the end would never be stored.
+        let armed = self.channels.iter_mut().rev().find(|other| other.no == channel);
+        let Some(channel) = armed.filter(|_| self.end.is_none()) else {
+            return Err(RecordError::NoTap);
         };
         let way = match direction {
             Direction::ClientToTarget => &mut channel.c2t,
@@ -253,7 +199,7 @@ impl Session {
             }
             Verdict::Duplicate => (&mut way.totals.duplicate, Ok(())),
             Verdict::OutOfSequence => (&mut way.totals.out_of_sequence, Ok(())),
-            Verdict::Malformed(error) => (&mut way.totals.malformed, Err(error)),
+            Verdict::Malformed(error) => (&mut way.totals.malformed, Err(error.into())),
             Verdict::Ended => (&mut way.totals.malformed, Ok(())),
         };
         count.add(bytes);
@@ -321,10 +267,9 @@ impl Session {
     /// [`StepError::Ended`].
     pub fn close(&mut self, end: End, kernel: &[ChannelKernel]) -> Result<(), StepError> {
         self.may_close()?;
-        for counts in kernel {
+        for &counts in kernel {
             if let Some(channel) = self.channels.iter_mut().find(|channel| channel.no == counts.channel) {
-                channel.c2t.totals.kernel = counts.c2t;
-                channel.t2c.totals.kernel = counts.t2c;
+                channel.count(counts);
             }
         }
         self.end = Some(end);

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use weir_common::frame::{Message, WINDOW};
+use weir_common::{
+    frame::{Message, WINDOW},
+    recording::{Count, DirectionTotals},
+};
 
 use super::*;
 use crate::{
     ledger::StateEntry,
-    spool::FileNo,
+    spool::{FileNo, entry::PAYLOAD_MAX},
     testing::{closed, frame, opened},
 };
 
@@ -23,6 +26,11 @@ fn session() -> Session {
     session
 }
 
+fn kernel(channel: u32) -> ChannelKernel {
+    let count = KernelCount { tossed_full: u64::from(channel), ..KernelCount::default() };
+    ChannelKernel { channel: ChannelNo(channel), c2t: Some(count), t2c: None }
+}
+
 fn end() -> End {
     let StateEntry::Closed { end, .. } = closed(1) else { unreachable!("it is") };
     end
@@ -33,7 +41,7 @@ fn output(text: &str, seq: u64) -> Vec<u8> {
 }
 
 /// Captures a message of the target at this kernel time; places do not matter here.
-fn capture(session: &mut Session, message: &[u8], boot_ns: u64) -> Result<(), FrameError> {
+fn capture(session: &mut Session, message: &[u8], boot_ns: u64) -> Result<(), RecordError> {
     let place = Place { file: FileNo(1), offset: boot_ns * 1_000_000 };
     let captured = Captured { boot_ns, message, entry_len: 100 };
     session.record(ChannelNo(0), Direction::TargetToClient, captured, place)
@@ -115,8 +123,9 @@ fn steps_out_of_order_are_errors_that_change_nothing() {
     let before = session.clone();
     let channel = ChannelNo(0);
     assert_eq!(session.arm(channel, COOKIES), Err(StepError::ChannelUsed { channel }));
-    assert_eq!(session.disarm(channel), Err(StepError::ChannelUsed { channel }));
-    assert_eq!(session.disarm(ChannelNo(7)), Err(StepError::NoChannel { channel: ChannelNo(7) }));
+    assert_eq!(session.take_back(channel), Err(StepError::ChannelUsed { channel }));
+    assert_eq!(session.take_back(ChannelNo(7)), Err(StepError::NoChannel { channel: ChannelNo(7) }));
+    assert_eq!(session.disarm(kernel(7)), Err(StepError::NoChannel { channel: ChannelNo(7) }));
     assert_eq!(session.begin_seal(2, 1), Err(StepError::Sealing { index: 2 }));
     assert_eq!(session.begin_seal(1, 0), Err(StepError::Records { records: 0 }));
     assert_eq!(session.begin_seal(1, 2), Err(StepError::Records { records: 2 }));
@@ -129,6 +138,7 @@ fn steps_out_of_order_are_errors_that_change_nothing() {
     session.close(end(), &[]).expect("in order");
     assert_eq!(session.close(end(), &[]), Err(StepError::Ended));
     assert_eq!(session.arm(ChannelNo(1), COOKIES), Err(StepError::Ended));
+    assert_eq!(session.disarm(kernel(0)), Err(StepError::Ended));
     assert_eq!(session.may_finish(), Err(StepError::Unfinished));
     session.sealed(segment(1, 1)).expect("in order");
     assert_eq!(session.may_finish(), Ok(()));
@@ -142,11 +152,71 @@ fn channels_are_bounded_and_one_that_was_not_used_may_be_armed_with_other_socket
     let sockets: HashMap<_, _> = session.sockets().map(|(cookie, _, way)| (cookie, way)).collect();
     assert_eq!(sockets[&SocketCookie(8)], Direction::ClientToTarget);
     assert_eq!(sockets.len(), 2);
-    for channel in 1..CHANNELS_MAX {
+    for channel in 1..ARMED_MAX {
         session.arm(ChannelNo(u32::try_from(channel).expect("small")), COOKIES).expect("below the bound");
     }
-    let past = ChannelNo(u32::try_from(CHANNELS_MAX).expect("small"));
-    assert_eq!(session.arm(past, COOKIES), Err(StepError::TooManyChannels));
+    let past = ChannelNo(u32::try_from(ARMED_MAX).expect("small"));
+    assert_eq!(session.arm(past, COOKIES), Err(StepError::TooManyArmed));
+}
+
+#[test]
+fn a_disarmed_channel_keeps_its_counts_and_neither_its_number_nor_its_sockets_come_again() {
+    let mut session = session();
+    capture(&mut session, &output("a", 0), 1).expect("a frame");
+    session.disarm(kernel(0)).expect("armed");
+    assert!(session.is_disarmed(ChannelNo(0)) && !session.is_disarmed(ChannelNo(1)));
+    assert_eq!((session.taps().count(), session.armed_sockets().count()), (0, 0));
+    assert_eq!(session.sockets().count(), 2, "its unsealed record can still be encoded");
+    assert_eq!(session.totals()[0].c2t.kernel, kernel(0).c2t);
+    assert_eq!(session.accepted_records(), 1);
+    let before = session.clone();
+    let channel = ChannelNo(0);
+    let other = TapCookies { c2t: SocketCookie(8), t2c: SocketCookie(9) };
+    assert_eq!(session.disarm(kernel(0)), Err(StepError::NoChannel { channel }));
+    assert_eq!(session.arm(channel, other), Err(StepError::ChannelUsed { channel }));
+    let swapped = TapCookies { c2t: COOKIES.t2c, t2c: SocketCookie(9) };
+    assert_eq!(session.arm(ChannelNo(1), swapped), Err(StepError::SocketUsed { channel }));
+    assert_eq!(capture(&mut session, &output("b", 1), 2), Err(RecordError::NoTap));
+    assert_eq!(session, before);
+    session.arm(ChannelNo(1), other).expect("another one");
+    session.close(end(), &[kernel(1)]).expect("in order");
+    let kernels: Vec<_> = session.totals().iter().map(|totals| totals.c2t.kernel).collect();
+    assert_eq!(kernels, [kernel(0).c2t, kernel(1).c2t]);
+}
+
+#[test]
+fn a_session_has_as_many_channels_in_its_life_as_a_spool_entry_has_room_for() {
+    let mut session = session();
+    let large = Count { records: u64::from(u32::MAX), bytes: 1 << 40 };
+    for channel in 0..u32::try_from(CHANNELS_MAX).expect("small") {
+        let way = |cookie| DirectionTotals {
+            cookie: SocketCookie(cookie),
+            accepted: large,
+            duplicate: large,
+            out_of_sequence: large,
+            malformed: Count::default(),
+            kernel: Some(KernelCount { captured: large, tossed_full: large.records, ..KernelCount::default() }),
+        };
+        let cookie = 1 << 32 | u64::from(channel) << 1;
+        let totals = ChannelTotals { channel: ChannelNo(channel), c2t: way(cookie), t2c: way(cookie + 1) };
+        session.disarmed.insert(totals.channel, totals);
+    }
+    let other = TapCookies { c2t: SocketCookie(8), t2c: SocketCookie(9) };
+    let past = ChannelNo(u32::MAX);
+    assert_eq!(session.arm(past, other), Err(StepError::TooManyChannels));
+    let bytes = serde_json::to_vec(&session).expect("serializes");
+    assert!(bytes.len() < PAYLOAD_MAX / 2, "{} bytes", bytes.len());
+    let back: Session = serde_json::from_slice(&bytes).expect("just written");
+    assert!(back.disarmed == session.disarmed);
+}
+
+#[test]
+fn a_record_behind_the_end_is_not_the_sessions_any_more() {
+    let mut session = session();
+    session.close(end(), &[]).expect("the first time");
+    assert_eq!(capture(&mut session, &output("a", 0), 1), Err(RecordError::NoTap));
+    assert_eq!(session.due_records(LIMITS, 5000), None);
+    assert_eq!(session.may_finish(), Ok(()), "it would never be finished otherwise");
 }
 
 #[test]

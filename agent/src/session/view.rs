@@ -70,39 +70,54 @@ impl Session {
         self.segments.last().map(|segment| segment.segment.sha256)
     }
 
-    /// Every channel with the cookies of its receiving sockets.
+    /// Every armed channel with the cookies of its receiving sockets.
     pub fn taps(&self) -> impl Iterator<Item = (ChannelNo, TapCookies)> {
-        self.channels.iter().map(|channel| (channel.no, channel.cookies()))
+        self.armed().map(|totals| (totals.channel, cookies(&totals)))
     }
 
-    /// The cookies of a channel's receiving sockets.
+    /// The cookies of an armed channel's receiving sockets.
     #[must_use]
     pub fn tap(&self, channel: ChannelNo) -> Option<TapCookies> {
         self.taps().find(|&(no, _)| no == channel).map(|(_, cookies)| cookies)
     }
 
-    /// Every receiving socket and what it is for.
-    pub fn sockets(&self) -> impl Iterator<Item = (SocketCookie, ChannelNo, Direction)> {
-        self.taps().flat_map(|(no, cookies)| {
-            [(cookies.c2t, no, Direction::ClientToTarget), (cookies.t2c, no, Direction::TargetToClient)]
-        })
+    /// Every armed receiving socket and what it is for.
+    pub fn armed_sockets(&self) -> impl Iterator<Item = (SocketCookie, ChannelNo, Direction)> {
+        self.armed().flat_map(|totals| sockets(&totals))
     }
 
-    /// Every channel, counted.
+    /// Every receiving socket and what it is for, or was: records of it may be unsealed.
+    pub fn sockets(&self) -> impl Iterator<Item = (SocketCookie, ChannelNo, Direction)> {
+        self.all().flat_map(|totals| sockets(&totals))
+    }
+
+    /// Whether this channel was disarmed.
+    #[must_use]
+    pub fn is_disarmed(&self, channel: ChannelNo) -> bool {
+        self.disarmed.contains_key(&channel)
+    }
+
+    /// Every armed channel, counted.
+    pub fn armed(&self) -> impl Iterator<Item = ChannelTotals> {
+        self.channels.iter().map(Channel::totals)
+    }
+
+    /// Every channel, counted, in the order of their numbers.
     #[must_use]
     pub fn totals(&self) -> Vec<ChannelTotals> {
-        let totals = |channel: &Channel| ChannelTotals {
-            channel: channel.no,
-            c2t: channel.c2t.totals,
-            t2c: channel.t2c.totals,
-        };
-        self.channels.iter().map(totals).collect()
+        let mut totals: Vec<_> = self.all().collect();
+        totals.sort_unstable_by_key(|totals| totals.channel);
+        totals
     }
 
     /// How many records are the session's events.
     #[must_use]
     pub fn accepted_records(&self) -> u64 {
-        self.totals().iter().map(|channel| channel.c2t.accepted.records + channel.t2c.accepted.records).sum()
+        self.all().map(|totals| totals.c2t.accepted.records + totals.t2c.accepted.records).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = ChannelTotals> {
+        self.disarmed.values().copied().chain(self.armed())
     }
 
     /// How many of them are in the store.
@@ -143,13 +158,12 @@ impl Session {
     }
 }
 
-impl Channel {
-    /// Messages of both directions, whatever became of them.
-    pub(super) fn drained(&self) -> u64 {
-        self.c2t.totals.drained().records + self.t2c.totals.drained().records
-    }
+/// The cookies of a channel's receiving sockets.
+fn cookies(totals: &ChannelTotals) -> TapCookies {
+    TapCookies { c2t: totals.c2t.cookie, t2c: totals.t2c.cookie }
+}
 
-    fn cookies(&self) -> TapCookies {
-        TapCookies { c2t: self.c2t.totals.cookie, t2c: self.t2c.totals.cookie }
-    }
+fn sockets(totals: &ChannelTotals) -> [(SocketCookie, ChannelNo, Direction); 2] {
+    let TapCookies { c2t, t2c } = cookies(totals);
+    [(c2t, totals.channel, Direction::ClientToTarget), (t2c, totals.channel, Direction::TargetToClient)]
 }

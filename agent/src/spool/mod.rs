@@ -62,7 +62,7 @@ pub struct Place {
 /// The spool's bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct SpoolOptions {
-    /// A file that has reached this is not appended to any more.
+    /// A file that has reached this is full.
     pub file_bytes: u64,
     /// Records find room up to this many bytes in all files together.
     pub max_bytes: u64,
@@ -183,7 +183,7 @@ impl Spool {
         self.files.values().sum()
     }
 
-    /// Whether the next append should go to a new file.
+    /// Whether the file that is appended to has reached its size; true if there is none.
     #[must_use]
     pub fn is_file_full(&self) -> bool {
         self.active.as_ref().is_none_or(|active| active.len >= self.options.file_bytes)

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use weir_common::digest::Sha256;
 
-use super::{Put, PutFuture, Store, StoreError};
+use super::{GetFuture, Put, PutFuture, Store, StoreError};
 
 const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -69,6 +69,17 @@ impl FileStore {
         Ok(put)
     }
 
+    fn get_blocking(&self, path: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
+        let target = self.root.join(path);
+        let file = fs::File::open(&target).map_err(failed("open", &target))?;
+        let mut bytes = Vec::new();
+        file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", &target))?;
+        if bytes.len() as u64 > max_bytes {
+            return Err(StoreError::TooLarge { path: path.to_owned(), max_bytes });
+        }
+        Ok(bytes.into())
+    }
+
     /// Makes the directories below the root, and makes sure that they last.
     fn make_dirs(&self, dir: &Path) -> Result<(), StoreError> {
         if dir.is_dir() || dir == self.root {
@@ -89,6 +100,14 @@ impl Store for FileStore {
         Box::pin(async move {
             let put = tokio::task::spawn_blocking(move || store.put_blocking(&name, &body, sha256));
             put.await.map_err(|_| StoreError::Interrupted { path: path.to_owned() })?
+        })
+    }
+
+    fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
+        let (store, name) = (self.clone(), path.to_owned());
+        Box::pin(async move {
+            let get = tokio::task::spawn_blocking(move || store.get_blocking(&name, max_bytes));
+            get.await.map_err(|_| StoreError::Interrupted { path: path.to_owned() })?
         })
     }
 }
@@ -142,6 +161,16 @@ mod tests {
         assert!(matches!(conflict, StoreError::Conflict { .. }), "{conflict}");
         assert_eq!(fs::read(dir.path().join("a/b")).expect("is there"), b"evidence");
         assert_eq!(fs::read_dir(dir.path().join(".tmp")).expect("is there").count(), 0);
+    }
+
+    #[test]
+    fn an_object_is_read_back_unless_it_is_larger_than_asked_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = FileStore::open(dir.path()).expect("open");
+        put(&store, "a/b", b"evidence").expect("stored");
+        assert_eq!(store.get_blocking("a/b", 8).expect("is there"), &b"evidence"[..]);
+        assert!(matches!(store.get_blocking("a/b", 7), Err(StoreError::TooLarge { max_bytes: 7, .. })));
+        assert!(matches!(store.get_blocking("a/c", 7), Err(StoreError::Io { .. })));
     }
 
     #[test]

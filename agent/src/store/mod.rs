@@ -24,14 +24,20 @@ pub enum Put {
 /// A put under way.
 pub type PutFuture<'a> = Pin<Box<dyn Future<Output = Result<Put, StoreError>> + Send + 'a>>;
 
+/// A get under way.
+pub type GetFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send + 'a>>;
+
 /// A place for recordings.
 pub trait Store: Send + Sync {
     /// Stores an object under a path with `/` between its parts, if there is none yet. When this succeeds the
     /// object survives whatever happens to the node.
     fn put<'a>(&'a self, path: &'a str, body: Bytes, sha256: Sha256) -> PutFuture<'a>;
+
+    /// Reads an object of at most `max_bytes` bytes; no more than that is read of a larger one.
+    fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a>;
 }
 
-/// Why an object could not be stored.
+/// Why an object could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system said no.
@@ -56,8 +62,16 @@ pub enum StoreError {
         /// The digest of what is there.
         found: Sha256,
     },
+    /// Larger than asked for.
+    #[error("{path} is in the store with more than {max_bytes} bytes")]
+    TooLarge {
+        /// The object's path.
+        path: String,
+        /// The bound.
+        max_bytes: u64,
+    },
     /// The store's task was cancelled.
-    #[error("storing {path} was interrupted")]
+    #[error("the store was interrupted at {path}")]
     Interrupted {
         /// The object's path.
         path: String,

@@ -99,6 +99,14 @@ impl Taps {
         self.counts.remove(cookie)
     }
 
+    /// Whether this socket has a tap, armed or frozen, with its counters.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn has(&self, cookie: SocketCookie) -> Result<bool, TapError> {
+        Ok(self.states.get(cookie)?.is_some() && self.counts.get(cookie)?.is_some())
+    }
+
     /// Every socket that has a tap, armed or frozen.
     ///
     /// # Errors

@@ -99,6 +99,10 @@ impl Control {
         tap
     }
 
+    pub(crate) fn disarm(&self, channel: u32) -> Option<Reply> {
+        self.ask(&Request::Disarm { channel: ChannelNo(channel) }, &[])
+    }
+
     pub(crate) fn close(&self, outcome: Outcome) -> Option<Reply> {
         self.ask(&Request::Close { outcome }, &[])
     }

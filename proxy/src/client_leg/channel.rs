@@ -38,26 +38,33 @@ pub(super) enum Reply {
 
 /// The requests of a channel that the target has not answered yet, oldest first (RFC 4254 section 5.4: answers
 /// come in the order of the requests).
-#[derive(Clone, Default)]
-pub(super) struct Replies(Arc<Mutex<VecDeque<Reply>>>);
+#[derive(Clone)]
+pub(super) struct Replies(Arc<Mutex<Option<VecDeque<Reply>>>>);
 
 impl Replies {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Some(VecDeque::new()))))
+    }
+
+    /// Notes a request. If nobody will answer any more it is dropped, and who waits for it hears so.
     pub(super) fn expect(&self, reply: Reply) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(reply);
+        if let Some(replies) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            replies.push_back(reply);
+        }
     }
 
     fn next(&self) -> Option<Reply> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.pop_front()
     }
 
-    /// Nobody will answer any more: whoever waits hears so.
+    /// Nobody will answer any more.
     fn abandon(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
 /// What the handler keeps of a channel.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct ClientChannel {
     pub(super) replies: Replies,
     /// Whether the client has said that it sends no more data.
@@ -66,6 +73,20 @@ pub(super) struct ClientChannel {
     pub(super) target_eof: Arc<AtomicBool>,
     /// Cancelled when the client was told how the program ended, or that the channel is closed.
     pub(super) finished: CancellationToken,
+    /// Cancelled when the client has closed the channel, or is gone.
+    pub(super) closed: CancellationToken,
+}
+
+impl ClientChannel {
+    pub(super) fn new(closed: CancellationToken) -> Self {
+        Self {
+            replies: Replies::new(),
+            client_eof: Arc::default(),
+            target_eof: Arc::default(),
+            finished: CancellationToken::new(),
+            closed,
+        }
+    }
 }
 
 /// What a channel is made of besides its russh half.
@@ -85,19 +106,23 @@ pub(super) async fn open(
     parts: Parts,
 ) {
     let session = established.session.clone();
-    let (client_end, target_end) = match session.open_tap().await {
+    let (client_end, target_end, lease) = match session.open_tap().await {
         Ok(ends) => ends,
         Err(error) => {
             tracing::error!(session = %session.id(), %error, "channel refused: it would not be recorded");
             parts.routes.remove(&channel.id());
-            session.end().because(
-                "channel refused: the recording agent on this connector does not arm it. Nothing was sent to \
-                 the server for it",
-            );
+            let reason = "the recording agent on this connector does not arm it".to_owned();
+            reply.reject(ChannelOpenFailure::Other { code: RESOURCE_SHORTAGE, reason }).await;
             return;
         }
     };
-    session.spawn(established.target.clone().serve(target_end, session.clone()));
+    let serve_target = established.target.clone().serve(target_end, session.clone());
+    let target_lease = lease.clone();
+    session.spawn(async move {
+        // Declared first, dropped last: behind the tap's end.
+        let _lease = target_lease;
+        serve_target.await;
+    });
 
     let Parts { reader, state, routes, gate, handle } = parts;
     let id = channel.id();
@@ -106,6 +131,8 @@ pub(super) async fn open(
     let stall_timeout = session.stall_timeout();
     let side = Side { session: session.clone(), id, handle, write, state, routes, gate };
     session.spawn(async move {
+        let _lease = lease;
+        let client_end = client_end;
         let to_target = async {
             match client_end.sender.run(reader, stall_timeout).await {
                 // The receiving side knows whether that is the target's loss or the channel's proper end.
@@ -222,8 +249,14 @@ impl Side {
                 self.state.target_eof.store(true, Ordering::Release);
                 self.handle.eof(self.id).await.map_err(|()| Gone)
             }
-            Message::Success => self.answer(true).await,
-            Message::Failure => self.answer(false).await,
+            Message::Success => {
+                self.answer(true);
+                Ok(())
+            }
+            Message::Failure => {
+                self.answer(false);
+                Ok(())
+            }
             Message::ExitStatus(status) => {
                 self.handle.exit_status_request(self.id, status).await.map_err(|()| Gone)
             }
@@ -244,16 +277,20 @@ impl Side {
     }
 
     /// Passes the target's answer to whoever asked.
-    async fn answer(&self, success: bool) -> Result<(), Gone> {
+    fn answer(&self, success: bool) {
         match self.state.replies.next() {
             Some(Reply::Wait(asker)) => {
                 // The callback may have given up waiting.
                 let _ = asker.send(success);
-                Ok(())
             }
-            Some(Reply::Relay) if success => self.handle.channel_success(self.id).await.map_err(|()| Gone),
-            Some(Reply::Relay) => self.handle.channel_failure(self.id).await.map_err(|()| Gone),
-            None => Ok(()),
+            Some(Reply::Relay) => {
+                let (handle, id) = (self.handle.clone(), self.id);
+                // Not waited for: russh's loop may be held by a request whose answer comes right behind this one.
+                tokio::spawn(async move {
+                    if success { handle.channel_success(id).await } else { handle.channel_failure(id).await }
+                });
+            }
+            None => {}
         }
     }
 
@@ -273,6 +310,7 @@ impl Side {
             tokio::select! {
                 biased;
                 sent = &mut send => return sent.map_err(|_| Gone),
+                () = self.state.closed.cancelled() => return Err(Gone),
                 () = sleep(pause) => {
                     if self.gate.probe() {
                         probed += limits::PROBE_BYTES;
@@ -295,5 +333,7 @@ impl Side {
     }
 }
 
+/// RFC 4254 section 5.1.
+const RESOURCE_SHORTAGE: u32 = 4;
 /// RFC 4254 section 5.2.
 const SSH_EXTENDED_DATA_STDERR: u32 = 1;

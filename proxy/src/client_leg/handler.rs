@@ -117,6 +117,7 @@ impl Handler {
         self.push(channel, message)?;
         let granted = tokio::select! {
             answered = timeout(limits::REQUEST_TIMEOUT, answered) => matches!(answered, Ok(Ok(true))),
+            () = state.closed.cancelled() => false,
             () = self.end.over() => false,
         };
         if granted { session.channel_success(channel) } else { session.channel_failure(channel) }
@@ -177,9 +178,8 @@ impl server::Handler for Handler {
         }
         let id = channel.id();
         let (to_target, reader) = queue(&self.gate);
-        let state = ClientChannel::default();
+        let state = ClientChannel::new(self.routes.insert(id, to_target));
         self.channels.insert(id, state.clone());
-        self.routes.insert(id, to_target);
         self.push(id, Message::Open)?;
 
         let mut stage = self.stage.subscribe();
@@ -221,10 +221,8 @@ impl server::Handler for Handler {
         channel: ChannelId,
         _: &mut server::Session,
     ) -> Result<(), russh::Error> {
-        let pushed = self.push(channel, Message::Close);
-        self.routes.remove(&channel);
         self.channels.remove(&channel);
-        pushed
+        self.checked(self.routes.close(&channel))
     }
 
     async fn data(
@@ -238,7 +236,11 @@ impl server::Handler for Handler {
 
     /// While much is held, the client gets small windows: see `gate`.
     fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
-        if self.gate.held() >= limits::HELD_BYTES { limits::PROBE_WINDOW_BYTES } else { limits::WINDOW_BYTES }
+        if self.gate.held() >= limits::HELD_BYTES_SOFT {
+            limits::PROBE_WINDOW_BYTES
+        } else {
+            limits::WINDOW_BYTES
+        }
     }
 
     async fn pty_request(

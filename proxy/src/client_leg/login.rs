@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use ssh_key::HashAlg;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Instant, sleep, sleep_until},
+};
 use weir_common::session::{SessionId, SessionMeta};
 
 use super::Shared;
@@ -33,6 +36,7 @@ pub(super) enum Stage {
 }
 
 /// The login, as the connection's owner watches it.
+#[derive(Clone)]
 pub(super) struct Login(watch::Receiver<Stage>);
 
 impl Login {
@@ -41,11 +45,18 @@ impl Login {
     }
 
     /// Resolves when the deadline passes without a login.
-    pub(super) async fn missed(&self, deadline: Duration) {
-        sleep(deadline).await;
+    pub(super) async fn missed(&self, deadline: Instant) {
+        sleep_until(deadline).await;
         if !matches!(*self.0.borrow(), Stage::Stranger) {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Gives up the place among strangers once the user has logged in, or the connection has ended.
+    pub(super) async fn vacate(mut self, stranger: OwnedSemaphorePermit) {
+        // An error says that the connection's handler is gone.
+        let _ = self.0.wait_for(|stage| !matches!(stage, Stage::Stranger)).await;
+        drop(stranger);
     }
 
     /// Ends whatever came of the login: the session, and the connection to the target.

@@ -11,23 +11,24 @@ mod login;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use russh::{
-    Disconnect, MethodKind, MethodSet, Preferred, SshId, cipher, compression,
+    Disconnect, MethodKind, MethodSet, SshId,
     keys::PrivateKey,
     server::{self, Handle},
 };
 use tokio::{
     net::TcpStream,
-    time::{sleep, timeout},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::handler::Handler;
 use crate::{
+    algorithms,
     config::Config,
-    gate::{Gate, GatedStream},
+    gate::{self, Gate, GatedStream},
     grant::Grants,
     limits,
     session::End,
-    target_leg::connect::KEY_ALGORITHMS,
 };
 
 /// What every connection needs.
@@ -50,39 +51,45 @@ impl Shared {
 }
 
 /// Serves one connection from a user to its end, session included.
-pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "connection lost at once");
-        return;
-    }
+///
+/// `stranger` is the connection's place among those that are not logged in, `peer` its address.
+pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, stranger: OwnedSemaphorePermit) {
     let (gate, end) = (Gate::new(), End::default());
+    gate::tend(&gate, &end);
+    if let Err(error) = serve_until_over(&shared, stream, peer, stranger, gate, &end).await {
+        tracing::info!(%peer, %error, "client connection ended");
+    }
+    end.done();
+}
+
+async fn serve_until_over(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stranger: OwnedSemaphorePermit,
+    gate: Arc<Gate>,
+    end: &End,
+) -> Result<(), russh::Error> {
+    stream.set_nodelay(true)?;
+    let deadline = Instant::now() + shared.config.login_timeout;
     let handler = Handler::new(shared.clone(), gate.clone(), end.clone(), peer);
     let login = handler.login();
-    let deadline = shared.config.login_timeout;
+    tokio::spawn(login.clone().vacate(stranger));
     let stream = GatedStream::new(stream, gate.clone());
-
-    let running = match timeout(deadline, server::run_stream(shared.ssh.clone(), stream, handler)).await {
-        Ok(Ok(running)) => running,
-        Ok(Err(error)) => {
-            tracing::info!(%peer, %error, "no SSH handshake");
-            return;
-        }
-        Err(_) => {
-            tracing::info!(%peer, "no SSH handshake in time");
-            return;
-        }
-    };
+    let running = server::run_stream(shared.ssh.clone(), stream, handler);
+    let running = timeout_at(deadline, running).await.map_err(|_| russh::Error::ConnectionTimeout)??;
     let handle = running.handle();
     tokio::pin!(running);
     let result = tokio::select! {
         result = &mut running => result,
         () = login.missed(deadline) => {
-            tracing::info!(%peer, "not logged in within the time allowed");
             gate.sever();
-            running.await
+            // What it fails with now is our doing.
+            let _ = running.await;
+            Err(russh::Error::ConnectionTimeout)
         }
         () = end.over() => {
-            say_goodbye(&handle, &end).await;
+            say_goodbye(&handle, end).await;
             let patience = sleep(limits::WIND_DOWN);
             tokio::select! {
                 result = &mut running => result,
@@ -90,12 +97,11 @@ pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
             }
         }
     };
-    if let Err(error) = result
-        && !is_hangup(&error)
-    {
-        tracing::info!(%peer, %error, "client connection ended");
+    login.finish(end).await;
+    match result {
+        Err(error) if is_hangup(&error) => Ok(()),
+        result => result,
     }
-    login.finish(&end).await;
 }
 
 async fn say_goodbye(handle: &Handle, end: &End) {
@@ -128,21 +134,9 @@ fn ssh_config(host_key: PrivateKey) -> server::Config {
         channel_buffer_size: 1,
         max_auth_attempts: limits::LOGIN_ATTEMPTS,
         inactivity_timeout: None,
-        preferred: Preferred {
-            cipher: [
-                cipher::AES_128_GCM,
-                cipher::AES_256_GCM,
-                cipher::CHACHA20_POLY1305,
-                cipher::AES_256_CTR,
-                cipher::AES_192_CTR,
-                cipher::AES_128_CTR,
-            ]
-            .as_slice()
-            .into(),
-            key: KEY_ALGORITHMS.into(),
-            compression: [compression::NONE].as_slice().into(),
-            ..Preferred::DEFAULT
-        },
+        keepalive_interval: Some(limits::CLIENT_KEEPALIVE.0),
+        keepalive_max: limits::CLIENT_KEEPALIVE.1,
+        preferred: algorithms::preferred(),
         ..Default::default()
     }
 }

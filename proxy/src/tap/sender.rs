@@ -185,13 +185,12 @@ impl Window {
 
     async fn send(&mut self, message: Message, cost: usize) -> Result<(), TapError> {
         let kind = message.kind();
-        let body = message.into_body()?;
+        let body = message.into_body().inspect_err(|_| self.gate.release(cost))?;
         let len = u32::try_from(body.len()).expect("into_body bounds the length");
         let header = Header { kind, len, seq: self.next_seq }.to_bytes();
         self.next_seq += 1;
-        transmit(&self.socket, &header, &body).await?;
-        self.in_flight.push_back(InFlight { header, body, cost, sent_at: Instant::now() });
-        Ok(())
+        self.in_flight.push_back(InFlight { header, body: body.clone(), cost, sent_at: Instant::now() });
+        transmit(&self.socket, &header, &body).await
     }
 
     async fn resend_tossed(&mut self, stall_timeout: Duration) -> Result<(), TapError> {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use russh::{ChannelWriteHalf, Pty as PtyMode, Sig, client::Msg};
+use russh::{Channel, ChannelWriteHalf, Pty as PtyMode, Sig, client::Msg};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use weir_common::frame::{Message, OpenFailure, Pty};
 
-use super::Connection;
-use crate::tap::{self, Receiver, TapError, queue};
+use super::{Connection, handler::Opening};
+use crate::tap::{self, Queue, Receiver, TapError, queue};
 
 /// Why a channel ended other than by being closed.
 #[derive(Debug, thiserror::Error)]
@@ -47,30 +49,22 @@ pub(super) async fn serve(
         Some(_) => return Err(ChannelError::NotOpened),
         None => return Ok(()),
     }
-    let opened = connection.handle.channel_open_session().await;
-    let channel = match opened {
-        Ok(channel) => channel,
-        Err(error) => {
-            let (code, description) = match &error {
-                russh::Error::ChannelOpenFailure(failure) => {
-                    (failure.code(), "the server refused the channel")
-                }
-                _ => (CONNECT_FAILED, "the connection to the server was lost"),
-            };
-            let failure = OpenFailure { code, description: description.to_owned() };
+    let (channel, closed) = match open(connection, &replies).await {
+        Ok(opened) => opened,
+        Err(failure) => {
             let _ = replies.push(Message::OpenFailure(failure), 0);
             drop(replies);
             return Ok(sender.run(reader, stall_timeout).await?);
         }
     };
+    // From here on only the route keeps the queue open.
+    drop(replies);
     let id = channel.id();
     // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
     let (_, write) = channel.split();
-    let _ = replies.push(Message::OpenConfirm, 0);
-    connection.routes.insert(id, replies);
 
     let to_target = async {
-        let result = obey(&mut receiver, &write).await;
+        let result = obey(&mut receiver, &write, &closed).await;
         connection.routes.remove(&id);
         result
     };
@@ -90,14 +84,49 @@ pub(super) async fn serve(
     Ok(())
 }
 
+/// Opens a channel on the target. Its messages go to `replies`; the token is cancelled when the target closes it.
+async fn open(
+    connection: &Connection,
+    replies: &Queue,
+) -> Result<(Channel<Msg>, CancellationToken), OpenFailure> {
+    let lost = || OpenFailure {
+        code: CONNECT_FAILED,
+        description: "the connection to the server was lost".to_owned(),
+    };
+    let _turn = connection.open_turn.lock().await;
+    let (closed, opened) = oneshot::channel();
+    connection.opening.put(Opening { queue: replies.clone(), closed });
+    match connection.handle.channel_open_session().await {
+        Ok(channel) => Ok((channel, opened.await.map_err(|_| lost())?)),
+        Err(error) => {
+            connection.opening.take();
+            Err(match error {
+                russh::Error::ChannelOpenFailure(failure) => OpenFailure {
+                    code: failure.code(),
+                    description: "the server refused the channel".to_owned(),
+                },
+                _ => lost(),
+            })
+        }
+    }
+}
+
 /// RFC 4254 section 5.1.
 const CONNECT_FAILED: u32 = 2;
 
-/// Does what the frames say until they say `Close` or the client leg is gone.
-async fn obey(receiver: &mut Receiver, channel: &ChannelWriteHalf<Msg>) -> Result<(), ChannelError> {
+/// Does what the frames say until they say `Close`, or the client leg or the target's channel is gone.
+async fn obey(
+    receiver: &mut Receiver,
+    channel: &ChannelWriteHalf<Msg>,
+    closed: &CancellationToken,
+) -> Result<(), ChannelError> {
     while let Some(message) = receiver.next().await? {
         match message {
-            Message::Stdin(data) => channel.data_bytes(data).await?,
+            Message::Stdin(data) => tokio::select! {
+                biased;
+                () = closed.cancelled() => break,
+                sent = channel.data_bytes(data) => sent?,
+            },
             Message::Eof => channel.eof().await?,
             Message::Close => break,
             Message::Pty(fields) => request_pty(channel, fields).await?,

@@ -3,17 +3,18 @@
 use std::{io, sync::Arc, time::Duration};
 
 use russh::{
-    Disconnect, Preferred, cipher, client, compression,
-    keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, ssh_key::EcdsaCurve},
+    Disconnect, client,
+    keys::{Algorithm, PrivateKeyWithHashAlg},
 };
 use socket2::SockRef;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Handler};
+use super::{Connection, Handler, Slot};
 use crate::{
+    algorithms,
     config::Target,
-    gate::{Gate, GatedStream},
+    gate::{self, Gate, GatedStream},
     limits,
     session::End,
     tap::Routes,
@@ -98,14 +99,15 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         .map_err(|source| ConnectError::Tcp { resource: resource(), source })?;
 
     let gate = Gate::new();
-    let routes = Arc::new(Routes::default());
+    let (routes, opening) = (Arc::new(Routes::default()), Arc::new(Slot::default()));
     let (lost, host_key_refused) = (CancellationToken::new(), CancellationToken::new());
     let handler = Handler {
         expected_host_key: target.host_key.clone(),
         host_key_refused: host_key_refused.clone(),
         routes: routes.clone(),
+        opening: opening.clone(),
         lost: lost.clone(),
-        end,
+        end: end.clone(),
     };
     let failed = |source: russh::Error| {
         if host_key_refused.is_cancelled() {
@@ -126,7 +128,8 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
         return Err(ConnectError::Login { resource: resource() });
     }
-    Ok(Connection { handle, routes, gate, lost })
+    gate::tend(&gate, &end);
+    Ok(Connection { handle, routes, open_turn: Mutex::new(()), opening, gate, lost })
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -139,36 +142,9 @@ fn config() -> client::Config {
     client::Config {
         window_size: limits::WINDOW_BYTES,
         channel_buffer_size: 1,
-        preferred: preferred(),
+        keepalive_interval: Some(limits::TARGET_KEEPALIVE.0),
+        keepalive_max: limits::TARGET_KEEPALIVE.1,
+        preferred: algorithms::preferred(),
         ..Default::default()
     }
 }
-
-/// The connector chooses the cipher on this leg: AES-GCM costs half of ChaCha20 where the processor has AES.
-fn preferred() -> Preferred {
-    Preferred {
-        cipher: [
-            cipher::AES_128_GCM,
-            cipher::AES_256_GCM,
-            cipher::CHACHA20_POLY1305,
-            cipher::AES_256_CTR,
-            cipher::AES_192_CTR,
-            cipher::AES_128_CTR,
-        ]
-        .as_slice()
-        .into(),
-        key: KEY_ALGORITHMS.into(),
-        compression: [compression::NONE].as_slice().into(),
-        ..Preferred::DEFAULT
-    }
-}
-
-/// russh's list without `ssh-rsa`, whose signatures use SHA-1.
-pub(crate) const KEY_ALGORITHMS: &[Algorithm] = &[
-    Algorithm::Ed25519,
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
-    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
-];

@@ -1,22 +1,45 @@
 //! What russh tells us of the target, turned into frames. No callback ever waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use russh::{ChannelId, Sig, client, keys::PublicKeyOrCertificate};
 use ssh_key::PublicKey;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ExitSignal, Message};
 
 use crate::{
     session::End,
-    tap::{QueueFull, Routes},
+    tap::{Queue, QueueFull, Routes},
 };
+
+/// The channel that is being opened; there is one at a time.
+#[derive(Default)]
+pub(super) struct Slot(Mutex<Option<Opening>>);
+
+pub(super) struct Opening {
+    /// Where the channel's messages will go.
+    pub(super) queue: Queue,
+    /// Hears of the channel once it is there.
+    pub(super) closed: oneshot::Sender<CancellationToken>,
+}
+
+impl Slot {
+    pub(super) fn put(&self, opening: Opening) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
+    }
+
+    pub(super) fn take(&self) -> Option<Opening> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 pub(super) struct Handler {
     pub(super) expected_host_key: PublicKey,
     pub(super) host_key_refused: CancellationToken,
     pub(super) routes: Arc<Routes<ChannelId>>,
+    pub(super) opening: Arc<Slot>,
     pub(super) lost: CancellationToken,
     pub(super) end: End,
 }
@@ -68,6 +91,22 @@ impl client::Handler for Handler {
             self.host_key_refused.cancel();
         }
         Ok(expected)
+    }
+
+    /// The route is made here, before russh reads on: a target may speak right behind its confirmation.
+    async fn channel_open_confirmation(
+        &mut self,
+        channel: ChannelId,
+        _max_packet_bytes: u32,
+        _window_bytes: u32,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        let Some(opening) = self.opening.take() else { return Ok(()) };
+        let confirmed = opening.queue.push(Message::OpenConfirm, 0);
+        let closed = self.routes.insert(channel, opening.queue);
+        // Whoever opened it may have given up.
+        let _ = opening.closed.send(closed);
+        self.checked(confirmed)
     }
 
     async fn data(
@@ -143,9 +182,7 @@ impl client::Handler for Handler {
         channel: ChannelId,
         _: &mut client::Session,
     ) -> Result<(), russh::Error> {
-        let pushed = self.push(channel, Message::Close);
-        self.routes.remove(&channel);
-        pushed
+        self.checked(self.routes.close(&channel))
     }
 }
 

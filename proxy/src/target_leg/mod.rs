@@ -4,17 +4,18 @@
 //! a tap, and what the target says goes into a tap before anything else sees it.
 
 mod channel;
-pub(crate) mod connect;
+mod connect;
 mod handler;
 
 use std::sync::Arc;
 
 use russh::{ChannelId, Disconnect, client};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connect::{ConnectError, connect};
-use self::handler::Handler;
 pub(crate) use self::handler::signal_name;
+use self::handler::{Handler, Slot};
 use crate::{
     gate::{Bypass, Gate},
     session::Session,
@@ -25,6 +26,9 @@ use crate::{
 pub struct Connection {
     handle: client::Handle<Handler>,
     routes: Arc<Routes<ChannelId>>,
+    // Confirmations do not say which request they answer before russh has chosen a number: one at a time.
+    open_turn: Mutex<()>,
+    opening: Arc<Slot>,
     gate: Arc<Gate>,
     lost: CancellationToken,
 }
