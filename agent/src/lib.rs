@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod adopting;
 pub mod agent;
 pub mod clock;
 pub mod config;

@@ -2,23 +2,25 @@
 //!
 //! Owns *never give up*: a job is tried again, after a growing pause, until it is done or the agent stops;
 //! the next agent finds it in the spool again. Bounded: so many jobs at a time hold encoded bytes, and one
-//! that waits for its next try holds none. Not here: which jobs there are (`core`).
+//! that waits for its next try holds none. A segment that is in the store already, with the same content in
+//! other bytes, is taken as it is there. Not here: which jobs there are (`core`).
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use weir_common::{
     digest::Sha256,
-    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, sums_text},
+    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, StoredObject, sums_text},
     session::SessionId,
 };
 
 use crate::{
+    adopting,
     ledger::StateEntry,
     segment::{self, SegmentError, SegmentSource},
     session::Session,
@@ -100,6 +102,14 @@ pub enum StoringError {
     /// The digests cannot be signed.
     #[error(transparent)]
     Signing(#[from] SigningError),
+    /// What the store has of it cannot be compared.
+    #[error("cannot compare {name} with what is in the store: {source}")]
+    Compare {
+        /// The object.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The manifest cannot be written.
     #[error("cannot write the manifest: {0}")]
     Manifest(#[from] serde_json::Error),
@@ -188,12 +198,13 @@ impl Worker {
             Work::Segment(source) => {
                 let source = source.clone();
                 let encoded = tokio::task::spawn_blocking(move || segment::encode(&source)).await??;
-                if let (Some(bulk), Some(object)) = (encoded.bulk, &encoded.entry.bulk) {
-                    self.put(&job.dir, &object.name, bulk, object.sha256).await?;
-                }
-                let object = &encoded.entry.segment;
-                self.put(&job.dir, &object.name, encoded.segment, object.sha256).await?;
-                Ok(Stored::Segment(Box::new(encoded.entry)))
+                let SegmentEntry { index, events, segment, bulk } = encoded.entry;
+                let bulk = match bulk.zip(encoded.bulk) {
+                    Some((object, body)) => Some(self.put_or_adopt(&job.dir, object, body).await?),
+                    None => None,
+                };
+                let segment = self.put_or_adopt(&job.dir, segment, encoded.segment).await?;
+                Ok(Stored::Segment(Box::new(SegmentEntry { index, events, segment, bulk })))
             }
             Work::Manifest(manifest) => {
                 for (name, body) in closing_objects(manifest, &self.key)? {
@@ -203,6 +214,35 @@ impl Worker {
                 Ok(Stored::Manifest)
             }
         }
+    }
+
+    /// Stores the object, and says what is there then: it, or another one of the same content.
+    async fn put_or_adopt(
+        &self,
+        dir: &str,
+        object: StoredObject,
+        body: Bytes,
+    ) -> Result<StoredObject, StoringError> {
+        let conflict = match self.put(dir, &object.name, body.clone(), object.sha256).await {
+            Ok(()) => return Ok(object),
+            Err(error @ StoreError::Conflict { .. }) if adopting::is_adoptable(&object.name) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let compare = |source| StoringError::Compare { name: object.name.clone(), source };
+        let ours = body.clone();
+        let most = tokio::task::spawn_blocking(move || adopting::most_bytes(&ours)).await?;
+        let theirs = match self.store.get(&format!("{dir}/{}", object.name), most.map_err(compare)?).await {
+            Ok(theirs) => theirs,
+            Err(StoreError::TooLarge { .. }) => return Err(conflict.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let found = theirs.clone();
+        let same = tokio::task::spawn_blocking(move || adopting::same_content(&body, &found)).await?;
+        if !same.map_err(compare)? {
+            return Err(conflict.into());
+        }
+        info!(dir, name = object.name, "the store has it already, compressed by another version");
+        Ok(StoredObject { sha256: Sha256::of(&theirs), bytes: theirs.len() as u64, ..object })
     }
 
     async fn put(&self, dir: &str, name: &str, body: Bytes, sha256: Sha256) -> Result<(), StoreError> {

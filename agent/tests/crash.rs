@@ -11,12 +11,7 @@ use support::{
     stored::verify,
     wait_until,
 };
-use weir_agent::{
-    journal::Journal,
-    ledger::StateEntry,
-    session::ChannelKernel,
-    spool::SpoolOptions,
-};
+use weir_agent::{journal::Journal, ledger::StateEntry, session::ChannelKernel, spool::SpoolOptions};
 use weir_common::{
     control::{self, Reply, Request},
     frame::{Direction, Message},
@@ -222,7 +217,8 @@ fn sockets_of_a_disarmed_channel_that_an_agent_was_killed_before_it_forgot_pass_
     first.pass(C2T, &Message::Open);
     agent.stop();
     let dir = node.path("state/spool");
-    let options = SpoolOptions { file_bytes: 1 << 20, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) };
+    let options =
+        SpoolOptions { file_bytes: 1 << 20, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) };
     let mut journal = Journal::open(&dir, options).expect("the agent has stopped");
     let kernel = ChannelKernel { channel: ChannelNo(0), c2t: None, t2c: None };
     journal.append(StateEntry::Disarmed { session: meta.session_id, kernel }).expect("in order");

@@ -201,7 +201,9 @@ fn a_disarmed_channel_passes_nothing_and_makes_room_for_the_next_ones_and_its_co
         others.push((ChannelNo(channel), tap));
         first.pass(T2C, &stdout("the first one goes on"));
     }
-    assert!(matches!(control.disarm(20), Some(Reply::Refused { reason }) if reason.contains("no channel 20")));
+    assert!(
+        matches!(control.disarm(20), Some(Reply::Refused { reason }) if reason.contains("no channel 20"))
+    );
     let tap = Tap::pair();
     let again = control.ask(&Request::Arm { channel: ChannelNo(3) }, &tap.descriptors());
     assert!(matches!(again, Some(Reply::Refused { reason }) if reason.contains("used already")));

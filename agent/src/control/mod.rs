@@ -133,7 +133,6 @@ impl Listener {
             }
         }
     }
-
 }
 
 async fn accept(listening: &mut Option<UnixSeqpacketListener>) -> io::Result<UnixSeqpacket> {

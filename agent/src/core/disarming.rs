@@ -33,11 +33,7 @@ pub(super) struct Disarming {
 
 impl Core {
     /// The tap that is to be disarmed; `None` if that was done before.
-    pub(super) fn to_disarm(
-        &self,
-        id: SessionId,
-        channel: ChannelNo,
-    ) -> Result<Option<TapCookies>, Refusal> {
+    pub(super) fn to_disarm(&self, id: SessionId, channel: ChannelNo) -> Result<Option<TapCookies>, Refusal> {
         let session = self.journal.ledger().session(id).filter(|session| session.end().is_none());
         let session = session.filter(|_| !self.closing.contains_key(&id));
         let Some(session) = session else {

@@ -19,7 +19,7 @@ use crate::{
     session::{SealLimits, Session},
     signing::SigningKey,
     spool,
-    store::{Put, PutFuture, Store, StoreError},
+    store::{GetFuture, Put, PutFuture, Store, StoreError},
     storing::{Done, Job, Worker},
     testing::{armed, closed, disarmed, opened, session_id, stdout_record},
 };
@@ -59,6 +59,13 @@ impl Store for Dying {
             }
         };
         Box::pin(async { put })
+    }
+
+    fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
+        let found = self.objects.lock().expect("no panic in between").get(path).cloned();
+        let found = found.expect("asked for after a conflict");
+        assert!(found.len() as u64 <= max_bytes);
+        Box::pin(async { Ok(found) })
     }
 }
 
@@ -207,6 +214,36 @@ fn killed_at_any_step_and_begun_again_the_same_bytes_are_stored() {
     assert!(steps > 100, "there are many steps to be killed at, not {steps}");
     let (found, _) = run(&key, &[40, 3, 0, 7, 30, 1, 1, 1, 50]);
     assert!(found == expected, "killed again and again");
+}
+
+#[test]
+fn a_segment_that_another_version_compressed_is_taken_as_it_is_in_the_store() {
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    let key = keys.path().join("key");
+    SigningKey::load_or_make(&key).expect("a key");
+    let (stored, _) = run(&key, &[]);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::copy(&key, dir.path().join("key")).expect("a key");
+    let of_before: BTreeMap<_, _> = stored
+        .iter()
+        .filter(|(path, _)| path.ends_with("/000001.ndjson.zst") || path.ends_with("/000001.bin.zst"))
+        .map(|(path, bytes)| {
+            let plain = zstd::decode_all(&bytes[..]).expect("zstd");
+            (path.clone(), Bytes::from(zstd::encode_all(&plain[..], 19).expect("compresses")))
+        })
+        .collect();
+    assert_eq!(of_before.len(), 3, "two segments and a bulk");
+    assert!(of_before.iter().all(|(path, bytes)| stored[path] != bytes));
+    let objects: Objects = Arc::new(Mutex::new(of_before.clone()));
+    assert!(Life::begin(dir.path(), &objects, u32::MAX).live().is_ok());
+    let objects = objects.lock().expect("no panic in between");
+    assert!(objects.keys().eq(stored.keys()));
+    for (path, bytes) in &of_before {
+        assert!(objects[path] == bytes, "never overwritten");
+        let (session, name) = path.rsplit_once('/').expect("a path");
+        let sums = std::str::from_utf8(&objects[&format!("{session}/SHA256SUMS")]).expect("text");
+        assert!(sums.contains(&format!("{}  {name}\n", Sha256::of(bytes))), "{sums}");
+    }
 }
 
 /// Two sessions with these many records each, in as many files as it takes.

@@ -19,8 +19,8 @@ use weir_common::{
     session::{ChannelNo, Outcome, SessionMeta, SocketCookie},
 };
 
-use self::{channels::Channel, pending::Pending};
 pub use self::channels::{ARMED_MAX, CHANNELS_MAX};
+use self::{channels::Channel, pending::Pending};
 use crate::spool::Place;
 
 /// When pending records become a segment.

@@ -195,7 +195,11 @@ fn a_session_has_as_many_channels_in_its_life_as_a_spool_entry_has_room_for() {
             duplicate: large,
             out_of_sequence: large,
             malformed: Count::default(),
-            kernel: Some(KernelCount { captured: large, tossed_full: large.records, ..KernelCount::default() }),
+            kernel: Some(KernelCount {
+                captured: large,
+                tossed_full: large.records,
+                ..KernelCount::default()
+            }),
         };
         let cookie = 1 << 32 | u64::from(channel) << 1;
         let totals = ChannelTotals { channel: ChannelNo(channel), c2t: way(cookie), t2c: way(cookie + 1) };
