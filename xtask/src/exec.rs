@@ -29,7 +29,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The command as one would type it, with the environment it sets and removes.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let mut words = Vec::new();
     if let Some(dir) = command.get_current_dir() {
         words.push(format!("cd {} &&", quote(&dir.to_string_lossy())));

@@ -9,6 +9,7 @@ mod lint;
 mod prerequisites;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ enum Task {
     /// Check formatting and lints.
     Lint,
     Test(test::Options),
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,5 +47,6 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(options) => demo::run(&options),
         Task::Lint => lint::run(),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
     }
 }

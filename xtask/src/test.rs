@@ -4,13 +4,16 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, exec, lint, prerequisites, workspace};
+use crate::{build_ebpf, exec, lint, prerequisites, vm, workspace};
 
 /// Run every test. Takes root.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only the tests whose name contains this.
     filter: Option<String>,
+    /// Also run those that face the kernel on other kernels, as `cargo xtask vm matrix` does.
+    #[arg(long, conflicts_with = "filter")]
+    long: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -26,7 +29,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .args(&options.filter),
     )?;
     // Each of these runs a whole Weir and keeps two cores busy by itself.
-    exec::run(test().args(["--package", "weir-tests"]).args(&options.filter).args(["--", "--test-threads=2"]))
+    exec::run(
+        test().args(["--package", "weir-tests"]).args(&options.filter).args(["--", "--test-threads=2"]),
+    )?;
+    if options.long { vm::run_all() } else { Ok(()) }
 }
 
 /// Builds what the end-to-end tests and the demo start.
