@@ -323,6 +323,20 @@ impl Bed {
         self.ssh_as(GRANT, "user/key")
     }
 
+    /// [`Self::ssh`] that shares one connection with the others (OpenSSH's `ControlMaster`), see [`Self::control_path`].
+    #[must_use]
+    pub fn shared_ssh(&self) -> Command {
+        let mut command = self.ssh();
+        command.arg("-o").arg(format!("ControlPath={}", self.control_path().display()));
+        command
+    }
+
+    /// The socket of the shared connection; it is there once its master listens.
+    #[must_use]
+    pub fn control_path(&self) -> PathBuf {
+        self.path("run/master")
+    }
+
     /// `ssh` through the connector as somebody.
     #[must_use]
     pub fn ssh_as(&self, grant: &str, key: &str) -> Command {

@@ -260,16 +260,10 @@ fn a_stall_past_its_timeout_closes_the_session_and_the_user_reads_why() {
 #[test]
 fn a_channel_that_is_opened_while_the_agent_dies_comes_up_with_the_next_one() {
     let mut bed = Bed::start(BedOptions::default());
-    let control = bed.path("run/master");
-    let mux = |bed: &Bed| {
-        let mut command = bed.ssh();
-        command.arg("-o").arg(format!("ControlPath={}", control.display()));
-        command
-    };
-    let mut first = started(mux(&bed).args(["-M", "echo started; cat"]));
+    let mut first = started(bed.shared_ssh().args(["-M", "echo started; cat"]));
 
     bed.agent().signal(Signal::SIGSTOP);
-    let second = mux(&bed).arg("echo second").stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let second = bed.shared_ssh().arg("echo second").stdout(Stdio::piped()).spawn().expect("ssh starts");
     bed.take_agent().kill();
     bed.start_agent().expect("the next agent starts");
     assert_eq!(second.wait_with_output().expect("ssh ends").stdout, b"second\n");

@@ -42,17 +42,10 @@ fn run_with_input(command: &mut Command, input: Vec<u8>) -> std::process::Output
     output
 }
 
-/// `ssh` that shares one connection with the others (OpenSSH's ControlMaster).
-fn mux(bed: &Bed) -> Command {
-    let mut command = bed.ssh();
-    command.arg("-o").arg(format!("ControlPath={}", bed.path("run/master").display()));
-    command
-}
-
 /// The process that holds the shared connection, connected.
 fn master(bed: &Bed) -> std::process::Child {
-    let master = mux(bed).args(["-M", "-N"]).spawn().expect("ssh starts");
-    eventually("the master listens", || bed.path("run/master").exists().then_some(()));
+    let master = bed.shared_ssh().args(["-M", "-N"]).spawn().expect("ssh starts");
+    eventually("the master listens", || bed.control_path().exists().then_some(()));
     master
 }
 
@@ -251,7 +244,7 @@ fn several_channels_of_one_connection_are_recorded_each_by_itself() {
     let mut master = master(&bed);
     let sessions: Vec<_> = (0..4)
         .map(|number| {
-            let mut command = mux(&bed);
+            let mut command = bed.shared_ssh();
             command.arg(format!("echo channel {number}; exit {number}"));
             command.stdout(Stdio::piped()).spawn().expect("ssh starts")
         })
@@ -261,7 +254,9 @@ fn several_channels_of_one_connection_are_recorded_each_by_itself() {
         assert_eq!(output.stdout, format!("channel {number}\n").into_bytes());
         assert_eq!(output.status.code(), i32::try_from(number).ok());
     }
-    assert!(mux(&bed).args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success());
+    assert!(
+        bed.shared_ssh().args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success()
+    );
     master.wait().expect("the master ends");
 
     let recording = bed.recording(1);
@@ -315,14 +310,17 @@ fn a_program_that_ends_without_reading_its_input_ends_the_session() {
 fn a_reader_that_quits_in_the_middle_leaves_the_shared_connection_usable() {
     let bed = Bed::start(BedOptions::default());
     let mut master = master(&bed);
-    let mut quitter = mux(&bed).arg("cat /dev/zero").stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut quitter =
+        bed.shared_ssh().arg("cat /dev/zero").stdout(Stdio::piped()).spawn().expect("ssh starts");
     let mut some = [0; 4096];
     quitter.stdout.take().expect("piped").read_exact(&mut some).expect("zeros");
     // Its standard output is closed now, in the middle of the stream.
     quitter.wait().expect("ssh ends");
-    let output = mux(&bed).arg("echo fine").output().expect("ssh runs");
+    let output = bed.shared_ssh().arg("echo fine").output().expect("ssh runs");
     assert_eq!(output.stdout, b"fine\n");
-    assert!(mux(&bed).args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success());
+    assert!(
+        bed.shared_ssh().args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs").success()
+    );
     master.wait().expect("the master ends");
     bed.assert_verifies(&bed.recording(1));
 }

@@ -21,7 +21,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
-use weir_common::frame::{Env, MAX_BODY, Message, Pty, WindowSize};
+use weir_common::frame::{Env, Message, Pty, WindowSize};
 
 use super::{
     Shared,
@@ -107,7 +107,7 @@ impl Handler {
         session: &mut server::Session,
     ) -> Result<(), russh::Error> {
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if policy::decide(&message) == Decision::Refuse || !fits(&message) {
+        if !admits(&message) {
             tracing::info!(peer = %self.peer, kind = ?message.kind(), "channel request refused");
             return session.channel_failure(channel);
         }
@@ -124,9 +124,9 @@ impl Handler {
     }
 }
 
-/// Whether a request can become a frame; only requests with absurdly long fields do not.
-fn fits(message: &Message) -> bool {
-    message.clone().into_body().is_ok_and(|body| body.len() <= MAX_BODY)
+/// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
+fn admits(message: &Message) -> bool {
+    policy::decide(message) == Decision::Allow && message.clone().into_body().is_ok()
 }
 
 impl Drop for Handler {
@@ -298,7 +298,7 @@ impl server::Handler for Handler {
     ) -> Result<(), russh::Error> {
         let message = Message::Env(Env { name: name.to_owned(), value: value.to_owned() });
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if policy::decide(&message) == Decision::Refuse || !fits(&message) {
+        if !admits(&message) {
             return session.channel_failure(channel);
         }
         state.replies.expect(Reply::Relay);
@@ -324,6 +324,6 @@ impl server::Handler for Handler {
         _: &mut server::Session,
     ) -> Result<(), russh::Error> {
         let message = Message::Signal(target_leg::signal_name(&signal).to_owned());
-        if fits(&message) { self.push(channel, message) } else { Ok(()) }
+        if admits(&message) { self.push(channel, message) } else { Ok(()) }
     }
 }
