@@ -13,7 +13,7 @@ use weir_common::{
     abi::RecordHeader,
     frame::{Direction, FrameError},
     recording::{Clock, Count, Recorder, SegmentEntry},
-    session::{ChannelNo, SessionId, SessionMeta, SocketCookie},
+    session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
 use crate::{
@@ -41,6 +41,13 @@ pub enum StateEntry {
         recorder: Recorder,
         /// When the agent registered it.
         opened_at: Timestamp,
+    },
+    /// The session's target is connected.
+    Connected {
+        /// The session.
+        session: SessionId,
+        /// The target.
+        target: TargetPeer,
     },
     /// A channel's tap is about to be armed.
     Armed {
@@ -236,6 +243,7 @@ impl Ledger {
                 Err(LedgerError::SessionExists { session: meta.session_id })
             }
             StateEntry::Opened { .. } => Ok(()),
+            StateEntry::Connected { session, .. } => step(*session, &Session::may_connect),
             &StateEntry::Armed { session, channel, c2t, t2c } => {
                 self.may_arm(session, channel, TapCookies { c2t, t2c })
             }
@@ -267,6 +275,9 @@ impl Ledger {
             StateEntry::Opened { meta, clock, recorder, opened_at } => {
                 let session = Session::new(meta, clock, recorder, opened_at);
                 self.sessions.insert(session.id(), session);
+            }
+            StateEntry::Connected { session, target } => {
+                self.step(session, |session| session.connect(target))?;
             }
             StateEntry::Armed { session, channel, c2t, t2c } => {
                 self.step(session, |session| session.arm(channel, TapCookies { c2t, t2c }))?;

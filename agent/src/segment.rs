@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_record_of_another_session_is_an_error() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let foreign = record(cookies(9)[0], &frame(Message::Open, 0));
+        let foreign = record(cookies(9)[0], &frame(Message::Shell, 0));
         let encoded = encode(&source(dir.path(), &[foreign]));
         assert!(matches!(encoded, Err(SegmentError::NotARecord { .. })));
     }

@@ -6,7 +6,9 @@ use weir_common::{
     abi::{ABI_VERSION, RecordHeader},
     frame::{Header, Message},
     recording::{Clock, Count, KernelCount, Recorder},
-    session::{ChannelNo, Integration, Outcome, Resource, SessionId, SessionMeta, SocketCookie},
+    session::{
+        ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta, SocketCookie,
+    },
 };
 
 use crate::{
@@ -34,8 +36,8 @@ pub(crate) fn meta(number: u8) -> SessionMeta {
             port: 22,
         },
         target_login: "deploy".into(),
-        target_host_key: "SHA256:h".into(),
-        user_key: "SHA256:u".into(),
+        permissions: vec![Permission::Shell],
+        proof: Proof::PublicKey { fingerprint: "SHA256:u".into() },
         client_address: ([192, 0, 2, 1], 4000).into(),
         client_version: "SSH-2.0-x".into(),
         expires_at: Timestamp::UNIX_EPOCH,

@@ -13,7 +13,7 @@ use support::{
 use weir_common::{
     abi::ABI_VERSION,
     control::{self, MAX_MESSAGE, Reply, Request},
-    frame::{Direction, Message},
+    frame::{ChannelType, Direction, Message},
     session::{ChannelNo, Outcome},
 };
 
@@ -98,7 +98,7 @@ fn what_is_no_tap_is_refused_and_the_session_goes_on() {
     assert!(!used.try_pass(Direction::TargetToClient, Message::OpenConfirm), "never opened");
     assert_eq!(agent.open_descriptors(), before);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     let again = Tap::pair();
     assert!(reason(control.ask(&request, &again.descriptors())).contains("used already"));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
@@ -145,9 +145,9 @@ fn a_connection_that_takes_a_session_over_keeps_it_when_the_old_one_ends() {
     assert_eq!(new.open(&meta, true), Some(Reply::Opened));
     assert!(reason(old.close(Outcome::Completed)).contains("taken it over"));
     old.drop_connection();
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     let mut second = new.arm(1);
-    second.pass(C2T, &Message::Open);
+    second.pass(C2T, &Message::Open(ChannelType::Session));
     assert_eq!(new.close(Outcome::Completed), Some(Reply::Closed));
     assert_eq!(verify(&node, meta.session_id).manifest.outcome, Outcome::Completed);
 }
@@ -201,7 +201,7 @@ fn a_flood_of_garbage_connections_leaves_a_session_alone() {
     let control = Control::connect(&node.socket());
     control.open(&meta, false);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     let mut silent = Vec::new();
     for round in 0..300_u32 {
         let garbage = Control::connect(&node.socket());

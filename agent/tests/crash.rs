@@ -14,7 +14,7 @@ use support::{
 use weir_agent::{journal::Journal, ledger::StateEntry, session::ChannelKernel, spool::SpoolOptions};
 use weir_common::{
     control::{self, Reply, Request},
-    frame::{Direction, Message},
+    frame::{ChannelType, Direction, Message},
     session::{ChannelNo, Outcome, SessionMeta},
 };
 
@@ -89,7 +89,7 @@ fn a_session_whose_proxy_does_not_come_back_after_a_restart_is_ended() {
     let node = Node::new("reattach_timeout_ms = 100");
     let agent = node.start();
     let (meta, _control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     agent.kill();
     let _agent = node.start();
     let recording = verify(&node, meta.session_id);
@@ -102,13 +102,13 @@ fn a_stopped_agent_ends_no_session() {
     let node = Node::new("");
     let agent = node.start();
     let (meta, _control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
     let _agent = node.start();
     let control = resume(&node, &meta);
     tap.pass(T2C, &Message::OpenConfirm);
     let mut second = control.arm(1);
-    second.pass(C2T, &Message::Open);
+    second.pass(C2T, &Message::Open(ChannelType::Session));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     let recording = verify(&node, meta.session_id);
     assert_eq!(recording.manifest.outcome, Outcome::Completed);
@@ -214,7 +214,7 @@ fn sockets_of_a_disarmed_channel_that_an_agent_was_killed_before_it_forgot_pass_
     let node = Node::new("");
     let agent = node.start();
     let (meta, _control, mut first) = begin(&node);
-    first.pass(C2T, &Message::Open);
+    first.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
     let dir = node.path("state/spool");
     let options =
@@ -230,7 +230,7 @@ fn sockets_of_a_disarmed_channel_that_an_agent_was_killed_before_it_forgot_pass_
     agent.wait_for_log("the ring had records of sockets that belong to no session");
     assert_eq!(control.disarm(0), Some(Reply::Disarmed { channel: ChannelNo(0) }));
     let mut second = control.arm(1);
-    second.pass(C2T, &Message::Open);
+    second.pass(C2T, &Message::Open(ChannelType::Session));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     let recording = verify(&node, meta.session_id);
     assert_eq!(recording.frames[&(ChannelNo(0), C2T)], first.sent(C2T)[..1]);

@@ -11,7 +11,7 @@ use support::{
 };
 use weir_common::{
     control::{Reply, Request},
-    frame::{Direction, Env, Message, Pty, WindowSize},
+    frame::{ChannelType, Direction, Env, Message, Pty, WindowSize},
     session::{ChannelNo, Outcome},
 };
 
@@ -20,7 +20,7 @@ const T2C: Direction = Direction::TargetToClient;
 
 /// An interactive session in a few frames.
 fn shell(tap: &mut Tap) {
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     tap.pass(T2C, &Message::OpenConfirm);
     let size = WindowSize { cols: 80, rows: 24, width_px: 0, height_px: 0 };
     tap.pass(C2T, &Message::Pty(Pty { term: "xterm".into(), size, modes: vec![(53, 1)] }));
@@ -84,7 +84,7 @@ fn a_proxy_that_dies_ends_its_session_and_the_kernel_lets_nothing_pass_any_more(
     let control = Control::connect(&node.socket());
     control.open(&meta, false);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     control.drop_connection();
     let recording = verify(&node, meta.session_id);
     assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
@@ -99,7 +99,7 @@ fn a_closed_session_passes_nothing_from_the_moment_of_the_reply() {
     let control = Control::connect(&node.socket());
     control.open(&meta(), false);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     assert!(!tap.try_pass(C2T, stdin("after the end")));
 }
@@ -112,12 +112,12 @@ fn duplicates_frames_out_of_sequence_and_what_is_no_frame_are_counted_and_not_re
     let control = Control::connect(&node.socket());
     control.open(&meta, false);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     let send = |bytes: &[u8]| {
         tap.send_raw(C2T, bytes);
         wait_until("the kernel passes it", || tap.receive_raw(C2T).is_some());
     };
-    send(&frame(Message::Open, 0));
+    send(&frame(Message::Open(ChannelType::Session), 0));
     send(&frame(stdin("too early"), 7));
     send(b"no frame");
     send(&frame(stdin("behind what is no frame"), 1));
@@ -137,7 +137,7 @@ fn segments_are_sealed_by_age_while_the_session_goes_on_and_form_a_chain() {
     let control = Control::connect(&node.socket());
     control.open(&meta, false);
     let mut tap = control.arm(0);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     for number in 1..=3 {
         tap.pass(T2C, &stdout(&format!("line {number}\n")));
         let sealed = format!("{number:06}.ndjson.zst");
@@ -188,11 +188,11 @@ fn a_disarmed_channel_passes_nothing_and_makes_room_for_the_next_ones_and_its_co
     let (meta, control) = (meta(), Control::connect(&node.socket()));
     control.open(&meta, false);
     let mut first = control.arm(0);
-    first.pass(C2T, &Message::Open);
+    first.pass(C2T, &Message::Open(ChannelType::Session));
     let mut others = Vec::new();
     for channel in 1..20 {
         let mut tap = control.arm(channel);
-        tap.pass(C2T, &Message::Open);
+        tap.pass(C2T, &Message::Open(ChannelType::Session));
         tap.pass(T2C, &stdout(&format!("channel {channel}")));
         let disarmed = Some(Reply::Disarmed { channel: ChannelNo(channel) });
         assert_eq!(control.disarm(channel), disarmed);

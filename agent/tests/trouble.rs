@@ -13,7 +13,7 @@ use support::{
 };
 use weir_common::{
     control::{Reply, Request},
-    frame::{Direction, Message},
+    frame::{ChannelType, Direction, Message},
     session::{ChannelNo, Outcome, SessionMeta},
 };
 
@@ -34,7 +34,7 @@ fn a_full_disk_stalls_sessions_and_puts_every_request_off_until_there_is_room() 
     let agent = node.start();
     let (meta, control, mut tap) = begin(&node);
     let mut second = control.arm(1);
-    second.pass(C2T, &Message::Open);
+    second.pass(C2T, &Message::Open(ChannelType::Session));
     let chunk = stdout(&"z".repeat(30_000));
     fs::write(node.path("state/ballast"), vec![1; 2 * 1024 * 1024]).expect("there is room");
     for _ in 0..40 {
@@ -86,7 +86,7 @@ fn a_session_that_has_ended_or_whose_taps_the_kernel_lost_is_not_resumed() {
     let node = Node::new("");
     let agent = node.start();
     let (ended, control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     // A store that takes nothing keeps it from being finished.
     let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
     let session = node.path("store/v1").join(day).join(ended.session_id.to_string());
@@ -96,7 +96,7 @@ fn a_session_that_has_ended_or_whose_taps_the_kernel_lost_is_not_resumed() {
     let resume = |meta| refused(Control::connect(&node.socket()).open(meta, true));
     assert_eq!(resume(&ended), format!("session {} has ended", ended.session_id));
     let (lost, _control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
     for map in ["TAPS", "COUNTS"] {
         fs::remove_file(node.path("bpf/weir/1").join(map)).expect("pinned");
@@ -137,7 +137,7 @@ fn evidence_that_is_there_already_is_never_overwritten_and_other_sessions_go_on(
     let node = Node::new("seal_parallelism = 1");
     let agent = node.start();
     let (meta, control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
     let object = node.path("store/v1").join(day).join(meta.session_id.to_string()).join("000001.ndjson.zst");
     fs::create_dir_all(object.parent().expect("a directory")).expect("writable");
@@ -146,7 +146,7 @@ fn evidence_that_is_there_already_is_never_overwritten_and_other_sessions_go_on(
     let line = agent.wait_for_log("evidence conflicts");
     assert!(line.contains(&meta.session_id.to_string()), "{line}");
     let (other, control, mut other_tap) = begin(&node);
-    other_tap.pass(C2T, &Message::Open);
+    other_tap.pass(C2T, &Message::Open(ChannelType::Session));
     control.close(Outcome::Completed);
     verify(&node, other.session_id);
     assert_eq!(fs::read(&object).expect("is there"), b"somebody else's");
@@ -161,7 +161,7 @@ fn sessions_of_a_node_that_restarted_are_ended_without_the_kernels_counters() {
     let node = Node::new("");
     let agent = node.start();
     let (meta, _control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     tap.pass(T2C, &Message::OpenConfirm);
     agent.stop();
     node.forget_kernel_objects();
@@ -171,7 +171,7 @@ fn sessions_of_a_node_that_restarted_are_ended_without_the_kernels_counters() {
     assert_eq!(recording.manifest.channels[0].c2t.kernel, None);
     assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
     let (meta, control, mut tap) = begin(&node);
-    tap.pass(C2T, &Message::Open);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
     control.close(Outcome::Completed);
     assert!(verify(&node, meta.session_id).manifest.channels[0].c2t.kernel.is_some());
 }

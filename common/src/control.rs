@@ -1,7 +1,7 @@
 //! The control protocol between proxy and agent.
 //!
 //! A `SOCK_SEQPACKET` socket; one message is one JSON object of at most [`MAX_MESSAGE`] bytes. Each session has
-//! a connection of its own: [`Request::Open`] first, then an [`Request::Arm`] and a [`Request::Disarm`] per
+//! a connection of its own: [`Request::Open`] first, [`Request::Connected`] when the target is, then an [`Request::Arm`] and a [`Request::Disarm`] per
 //! channel, [`Request::Close`] at the end. Every request gets one [`Reply`], in order. A connection that ends without `Close` is a
 //! connector that went away.
 //!
@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::session::{ChannelNo, Outcome, SessionMeta};
+use crate::session::{ChannelNo, Outcome, SessionMeta, TargetPeer};
 
 /// The most bytes of a control message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -28,6 +28,11 @@ pub enum Request {
         resume: bool,
         /// The access context.
         meta: Box<SessionMeta>,
+    },
+    /// The target is connected, and this is what was found. Once a session, before the first [`Self::Arm`].
+    Connected {
+        /// The target.
+        target: TargetPeer,
     },
     /// Attach the filter to a tap's two sockets, lock it and let messages pass.
     Arm {
@@ -52,6 +57,8 @@ pub enum Request {
 pub enum Reply {
     /// The session is registered.
     Opened,
+    /// The target is noted.
+    Connected,
     /// The tap is armed; the proxy has the only descriptors of it.
     Armed {
         /// The channel the tap is for.
@@ -119,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::{Integration, Resource, SessionId};
+    use crate::session::{Integration, Permission, Proof, Resource, SessionId};
 
     fn meta(user: String, approvers: Vec<String>) -> SessionMeta {
         SessionMeta {
@@ -136,8 +143,8 @@ mod tests {
                 port: 22,
             },
             target_login: "admin".into(),
-            target_host_key: "SHA256:x".into(),
-            user_key: "SHA256:y".into(),
+            permissions: vec![Permission::Shell],
+            proof: Proof::PublicKey { fingerprint: "SHA256:y".into() },
             client_address: ([127, 0, 0, 1], 4711).into(),
             client_version: "SSH-2.0-OpenSSH_9.2".into(),
             expires_at: jiff::Timestamp::UNIX_EPOCH,

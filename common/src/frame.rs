@@ -86,15 +86,15 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The client asks for the channel.
-    Open = 0x01, ClientToTarget;
-    /// The target confirmed the channel.
-    OpenConfirm = 0x02, TargetToClient;
-    /// The target, or the connection to it, refused the channel.
-    OpenFailure = 0x03, TargetToClient;
-    /// Bytes for the program's standard input.
+    /// This side asks for the channel.
+    Open = 0x01, ClientToTarget | TargetToClient;
+    /// The other side confirmed the channel.
+    OpenConfirm = 0x02, ClientToTarget | TargetToClient;
+    /// The other side, or the connection to it, refused the channel.
+    OpenFailure = 0x03, ClientToTarget | TargetToClient;
+    /// Bytes for the program's standard input, or what the client's end of a forwarding sent.
     Stdin = 0x10, ClientToTarget;
-    /// Bytes of the program's standard output.
+    /// Bytes of the program's standard output, or what the target's end of a forwarding sent.
     Stdout = 0x11, TargetToClient;
     /// Bytes of the program's standard error.
     Stderr = 0x12, TargetToClient;
@@ -116,10 +116,24 @@ kinds! {
     WindowChange = 0x35, ClientToTarget;
     /// `signal`.
     Signal = 0x36, ClientToTarget;
+    /// `auth-agent-req@openssh.com`.
+    AgentForward = 0x37, ClientToTarget;
+    /// `x11-req`.
+    X11 = 0x38, ClientToTarget;
+    /// `tcpip-forward`.
+    TcpipForward = 0x39, ClientToTarget;
+    /// `cancel-tcpip-forward`.
+    CancelTcpipForward = 0x3a, ClientToTarget;
+    /// `streamlocal-forward@openssh.com`.
+    StreamlocalForward = 0x3b, ClientToTarget;
+    /// `cancel-streamlocal-forward@openssh.com`.
+    CancelStreamlocalForward = 0x3c, ClientToTarget;
     /// The target said yes to the oldest unanswered request.
     Success = 0x40, TargetToClient;
     /// The target said no to the oldest unanswered request.
     Failure = 0x41, TargetToClient;
+    /// The target said yes to a `tcpip-forward` that left the port open, and this is the port.
+    PortBound = 0x42, TargetToClient;
     /// `exit-status`.
     ExitStatus = 0x50, TargetToClient;
     /// `exit-signal`.
@@ -131,6 +145,106 @@ impl Kind {
     #[must_use]
     pub fn is_data(self) -> bool {
         matches!(self, Self::Stdin | Self::Stdout | Self::Stderr)
+    }
+}
+
+/// Where a connection that is forwarded came from, as the side that accepted it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Originator {
+    /// Its address.
+    pub address: String,
+    /// Its port.
+    pub port: u32,
+}
+
+/// A TCP address that is listened on or connected to (RFC 4254 section 7), as the side that named it wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAddress {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u32,
+}
+
+/// What a channel is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelType {
+    /// `session` (RFC 4254 section 6.1).
+    Session,
+    /// `direct-tcpip` (RFC 4254 section 7.2): the target is to connect there.
+    DirectTcpip {
+        /// Where to.
+        to: TcpAddress,
+        /// Where from.
+        originator: Originator,
+    },
+    /// `direct-streamlocal@openssh.com`: the target is to connect to a Unix socket.
+    DirectStreamlocal {
+        /// The socket's path.
+        path: String,
+    },
+    /// `forwarded-tcpip` (RFC 4254 section 7.2): somebody connected to a port that the target listens on.
+    ForwardedTcpip {
+        /// The address listened on.
+        listening: TcpAddress,
+        /// Where from.
+        originator: Originator,
+    },
+    /// `forwarded-streamlocal@openssh.com`: somebody connected to a Unix socket that the target listens on.
+    ForwardedStreamlocal {
+        /// The socket's path.
+        path: String,
+    },
+    /// `auth-agent@openssh.com`: somebody on the target wants to use the client's agent.
+    Agent,
+    /// `x11` (RFC 4254 section 6.3.2): a program on the target wants to show something.
+    X11 {
+        /// Where from.
+        originator: Originator,
+    },
+    /// No channel of SSH's: the connection's global requests (RFC 4254 section 4), which need a tap as well.
+    Connection,
+}
+
+impl ChannelType {
+    /// Which side may ask for it: what it asks goes this way.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Session | Self::DirectTcpip { .. } | Self::DirectStreamlocal { .. } | Self::Connection => {
+                Direction::ClientToTarget
+            }
+            Self::ForwardedTcpip { .. }
+            | Self::ForwardedStreamlocal { .. }
+            | Self::Agent
+            | Self::X11 { .. } => Direction::TargetToClient,
+        }
+    }
+}
+
+/// `x11-req` (RFC 4254 section 6.3.1).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct X11Request {
+    /// Whether only one connection is to be forwarded.
+    pub single_connection: bool,
+    /// The X11 authentication protocol.
+    pub auth_protocol: String,
+    /// The cookie that stands for the client's own one, in hexadecimal.
+    pub auth_cookie: String,
+    /// The X11 screen.
+    pub screen: u32,
+}
+
+/// Without the cookie.
+impl std::fmt::Debug for X11Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { single_connection, auth_protocol, auth_cookie: _, screen } = self;
+        f.debug_struct("X11Request")
+            .field("single_connection", single_connection)
+            .field("auth_protocol", auth_protocol)
+            .field("screen", screen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,7 +305,7 @@ pub struct OpenFailure {
 #[derive(Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "one variant per Kind, which says what each is")]
 pub enum Message {
-    Open,
+    Open(ChannelType),
     OpenConfirm,
     OpenFailure(OpenFailure),
     Stdin(Bytes),
@@ -208,8 +322,16 @@ pub enum Message {
     WindowChange(WindowSize),
     /// The signal's name without `SIG`.
     Signal(String),
+    AgentForward,
+    X11(X11Request),
+    TcpipForward(TcpAddress),
+    CancelTcpipForward(TcpAddress),
+    /// The path of the Unix socket to listen on.
+    StreamlocalForward(String),
+    CancelStreamlocalForward(String),
     Success,
     Failure,
+    PortBound(u32),
     ExitStatus(u32),
     ExitSignal(ExitSignal),
 }
@@ -226,7 +348,7 @@ impl Message {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Open => Kind::Open,
+            Self::Open(_) => Kind::Open,
             Self::OpenConfirm => Kind::OpenConfirm,
             Self::OpenFailure(_) => Kind::OpenFailure,
             Self::Stdin(_) => Kind::Stdin,
@@ -241,6 +363,13 @@ impl Message {
             Self::Env(_) => Kind::Env,
             Self::WindowChange(_) => Kind::WindowChange,
             Self::Signal(_) => Kind::Signal,
+            Self::AgentForward => Kind::AgentForward,
+            Self::X11(_) => Kind::X11,
+            Self::TcpipForward(_) => Kind::TcpipForward,
+            Self::CancelTcpipForward(_) => Kind::CancelTcpipForward,
+            Self::StreamlocalForward(_) => Kind::StreamlocalForward,
+            Self::CancelStreamlocalForward(_) => Kind::CancelStreamlocalForward,
+            Self::PortBound(_) => Kind::PortBound,
             Self::Success => Kind::Success,
             Self::Failure => Kind::Failure,
             Self::ExitStatus(_) => Kind::ExitStatus,
@@ -255,20 +384,26 @@ impl Message {
     pub fn into_body(self) -> Result<Bytes, FrameError> {
         let body = match self {
             Self::Stdin(data) | Self::Stdout(data) | Self::Stderr(data) => data,
-            Self::Open
-            | Self::OpenConfirm
+            Self::OpenConfirm
             | Self::Eof
             | Self::Close
             | Self::Shell
+            | Self::AgentForward
             | Self::Success
             | Self::Failure => Bytes::new(),
             Self::Exec(command) => command.into(),
+            Self::Open(channel) => pack(&channel),
             Self::OpenFailure(fields) => pack(&fields),
             Self::Pty(fields) => pack(&fields),
-            Self::Subsystem(name) | Self::Signal(name) => pack(&name),
+            Self::X11(fields) => pack(&fields),
+            Self::TcpipForward(address) | Self::CancelTcpipForward(address) => pack(&address),
+            Self::Subsystem(text)
+            | Self::Signal(text)
+            | Self::StreamlocalForward(text)
+            | Self::CancelStreamlocalForward(text) => pack(&text),
             Self::Env(fields) => pack(&fields),
             Self::WindowChange(fields) => pack(&fields),
-            Self::ExitStatus(status) => pack(&status),
+            Self::ExitStatus(number) | Self::PortBound(number) => pack(&number),
             Self::ExitSignal(fields) => pack(&fields),
         };
         if body.len() > MAX_BODY {
@@ -299,7 +434,7 @@ impl Message {
             Kind::Stdin => Ok(Self::Stdin(Bytes::copy_from_slice(body))),
             Kind::Stdout => Ok(Self::Stdout(Bytes::copy_from_slice(body))),
             Kind::Stderr => Ok(Self::Stderr(Bytes::copy_from_slice(body))),
-            Kind::Open => nothing(Self::Open),
+            Kind::AgentForward => nothing(Self::AgentForward),
             Kind::OpenConfirm => nothing(Self::OpenConfirm),
             Kind::Eof => nothing(Self::Eof),
             Kind::Close => nothing(Self::Close),
@@ -307,7 +442,14 @@ impl Message {
             Kind::Success => nothing(Self::Success),
             Kind::Failure => nothing(Self::Failure),
             Kind::Exec => Ok(Self::Exec(body.to_vec())),
+            Kind::Open => unpack(kind, body).map(Self::Open),
             Kind::OpenFailure => unpack(kind, body).map(Self::OpenFailure),
+            Kind::X11 => unpack(kind, body).map(Self::X11),
+            Kind::TcpipForward => unpack(kind, body).map(Self::TcpipForward),
+            Kind::CancelTcpipForward => unpack(kind, body).map(Self::CancelTcpipForward),
+            Kind::StreamlocalForward => unpack(kind, body).map(Self::StreamlocalForward),
+            Kind::CancelStreamlocalForward => unpack(kind, body).map(Self::CancelStreamlocalForward),
+            Kind::PortBound => unpack(kind, body).map(Self::PortBound),
             Kind::Pty => unpack(kind, body).map(Self::Pty),
             Kind::Subsystem => unpack(kind, body).map(Self::Subsystem),
             Kind::Env => unpack(kind, body).map(Self::Env),
@@ -509,13 +651,31 @@ mod tests {
 
     use super::*;
 
+    fn address() -> impl Strategy<Value = TcpAddress> {
+        (".*", any::<u32>()).prop_map(|(host, port)| TcpAddress { host, port })
+    }
+
+    fn channel_type() -> impl Strategy<Value = ChannelType> {
+        let originator = || (".*", any::<u32>()).prop_map(|(address, port)| Originator { address, port });
+        prop_oneof![
+            prop::sample::select(vec![ChannelType::Session, ChannelType::Agent, ChannelType::Connection]),
+            (address(), originator())
+                .prop_map(|(to, originator)| ChannelType::DirectTcpip { to, originator }),
+            (address(), originator())
+                .prop_map(|(listening, originator)| ChannelType::ForwardedTcpip { listening, originator }),
+            ".*".prop_map(|path| ChannelType::DirectStreamlocal { path }),
+            ".*".prop_map(|path| ChannelType::ForwardedStreamlocal { path }),
+            originator().prop_map(|originator| ChannelType::X11 { originator }),
+        ]
+    }
+
     fn message() -> impl Strategy<Value = Message> {
         let data = || proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
         let size = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>())
             .prop_map(|(cols, rows, width_px, height_px)| WindowSize { cols, rows, width_px, height_px });
         prop_oneof![
             prop::sample::select(vec![
-                Message::Open,
+                Message::AgentForward,
                 Message::OpenConfirm,
                 Message::Eof,
                 Message::Close,
@@ -534,6 +694,17 @@ mod tests {
             size.prop_map(Message::WindowChange),
             ".*".prop_map(Message::Signal),
             any::<u32>().prop_map(Message::ExitStatus),
+            any::<u32>().prop_map(Message::PortBound),
+            channel_type().prop_map(Message::Open),
+            address().prop_map(Message::TcpipForward),
+            address().prop_map(Message::CancelTcpipForward),
+            ".*".prop_map(Message::StreamlocalForward),
+            ".*".prop_map(Message::CancelStreamlocalForward),
+            (any::<bool>(), ".*", ".*", any::<u32>()).prop_map(
+                |(single_connection, auth_protocol, auth_cookie, screen)| {
+                    Message::X11(X11Request { single_connection, auth_protocol, auth_cookie, screen })
+                }
+            ),
             (".*", any::<bool>(), ".*").prop_map(|(signal, core_dumped, message)| {
                 Message::ExitSignal(ExitSignal { signal, core_dumped, message })
             }),
@@ -573,7 +744,7 @@ mod tests {
         ) {
             let mut inbound = Inbound::new(Direction::ClientToTarget);
             if let Verdict::Malformed(_) = inbound.accept(&bytes) {
-                let good = frame(Message::Open, 0);
+                let good = frame(Message::Open(ChannelType::Session), 0);
                 prop_assert_eq!(inbound.accept(&good), Verdict::Ended);
             }
         }

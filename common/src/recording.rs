@@ -13,13 +13,17 @@
 //! Compression and JSON are the store's form only. The evidence is the sequence of frames: every event says
 //! which frame it was and carries its exact bytes, so a reader can rebuild and count each byte the kernel captured.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Sha256,
-    frame::{self, Direction, Env, ExitSignal, HEADER_LEN, Message, OpenFailure, Pty, WindowSize},
-    session::{ChannelNo, Outcome, SessionId, SessionMeta, SocketCookie},
+    frame::{
+        self, ChannelType, Direction, Env, ExitSignal, HEADER_LEN, Message, OpenFailure, Pty, TcpAddress,
+        WindowSize, X11Request,
+    },
+    session::{ChannelNo, Outcome, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
 /// Version of the format in this module.
@@ -110,7 +114,9 @@ impl Event {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "one variant per frame kind, documented there")]
 pub enum What {
-    Open,
+    Open {
+        channel: ChannelType,
+    },
     OpenConfirm,
     OpenFailure(OpenFailure),
     Stdin(Content),
@@ -129,6 +135,19 @@ pub enum What {
     WindowChange(WindowSize),
     Signal {
         signal: String,
+    },
+    AgentForward,
+    X11(X11Request),
+    TcpipForward(TcpAddress),
+    CancelTcpipForward(TcpAddress),
+    StreamlocalForward {
+        path: String,
+    },
+    CancelStreamlocalForward {
+        path: String,
+    },
+    PortBound {
+        port: u32,
     },
     Success,
     Failure,
@@ -212,7 +231,7 @@ impl What {
     /// The event form of a message; bytes that are neither text nor few are appended to `bulk`.
     pub fn of(message: Message, bulk: &mut Vec<u8>) -> Self {
         match message {
-            Message::Open => Self::Open,
+            Message::Open(channel) => Self::Open { channel },
             Message::OpenConfirm => Self::OpenConfirm,
             Message::OpenFailure(fields) => Self::OpenFailure(fields),
             Message::Stdin(data) => Self::Stdin(Content::of(&data, bulk)),
@@ -227,10 +246,49 @@ impl What {
             Message::Env(fields) => Self::Env(fields),
             Message::WindowChange(size) => Self::WindowChange(size),
             Message::Signal(signal) => Self::Signal { signal },
+            Message::AgentForward => Self::AgentForward,
+            Message::X11(fields) => Self::X11(fields),
+            Message::TcpipForward(address) => Self::TcpipForward(address),
+            Message::CancelTcpipForward(address) => Self::CancelTcpipForward(address),
+            Message::StreamlocalForward(path) => Self::StreamlocalForward { path },
+            Message::CancelStreamlocalForward(path) => Self::CancelStreamlocalForward { path },
+            Message::PortBound(port) => Self::PortBound { port },
             Message::Success => Self::Success,
             Message::Failure => Self::Failure,
             Message::ExitStatus(status) => Self::ExitStatus { status },
             Message::ExitSignal(fields) => Self::ExitSignal(fields),
+        }
+    }
+
+    /// The message that the frame carried, its bytes as `bytes` finds them.
+    pub fn into_message(self, bytes: impl FnOnce(Content) -> Bytes) -> Message {
+        match self {
+            Self::Open { channel } => Message::Open(channel),
+            Self::OpenConfirm => Message::OpenConfirm,
+            Self::OpenFailure(fields) => Message::OpenFailure(fields),
+            Self::Stdin(content) => Message::Stdin(bytes(content)),
+            Self::Stdout(content) => Message::Stdout(bytes(content)),
+            Self::Stderr(content) => Message::Stderr(bytes(content)),
+            Self::Eof => Message::Eof,
+            Self::Close => Message::Close,
+            Self::Pty(fields) => Message::Pty(fields),
+            Self::Shell => Message::Shell,
+            Self::Exec(content) => Message::Exec(bytes(content).into()),
+            Self::Subsystem { name } => Message::Subsystem(name),
+            Self::Env(fields) => Message::Env(fields),
+            Self::WindowChange(size) => Message::WindowChange(size),
+            Self::Signal { signal } => Message::Signal(signal),
+            Self::AgentForward => Message::AgentForward,
+            Self::X11(fields) => Message::X11(fields),
+            Self::TcpipForward(address) => Message::TcpipForward(address),
+            Self::CancelTcpipForward(address) => Message::CancelTcpipForward(address),
+            Self::StreamlocalForward { path } => Message::StreamlocalForward(path),
+            Self::CancelStreamlocalForward { path } => Message::CancelStreamlocalForward(path),
+            Self::PortBound { port } => Message::PortBound(port),
+            Self::Success => Message::Success,
+            Self::Failure => Message::Failure,
+            Self::ExitStatus { status } => Message::ExitStatus(status),
+            Self::ExitSignal(fields) => Message::ExitSignal(fields),
         }
     }
 
@@ -250,7 +308,7 @@ impl What {
     pub fn kind(&self) -> frame::Kind {
         use frame::Kind;
         match self {
-            Self::Open => Kind::Open,
+            Self::Open { .. } => Kind::Open,
             Self::OpenConfirm => Kind::OpenConfirm,
             Self::OpenFailure(_) => Kind::OpenFailure,
             Self::Stdin(_) => Kind::Stdin,
@@ -265,6 +323,13 @@ impl What {
             Self::Env(_) => Kind::Env,
             Self::WindowChange(_) => Kind::WindowChange,
             Self::Signal { .. } => Kind::Signal,
+            Self::AgentForward => Kind::AgentForward,
+            Self::X11(_) => Kind::X11,
+            Self::TcpipForward(_) => Kind::TcpipForward,
+            Self::CancelTcpipForward(_) => Kind::CancelTcpipForward,
+            Self::StreamlocalForward { .. } => Kind::StreamlocalForward,
+            Self::CancelStreamlocalForward { .. } => Kind::CancelStreamlocalForward,
+            Self::PortBound { .. } => Kind::PortBound,
             Self::Success => Kind::Success,
             Self::Failure => Kind::Failure,
             Self::ExitStatus { .. } => Kind::ExitStatus,
@@ -421,6 +486,8 @@ pub struct Manifest {
     pub weir: u32,
     /// The access context.
     pub session: SessionMeta,
+    /// The target as the connector found it; none if the session ended before it was connected.
+    pub target: Option<TargetPeer>,
     /// Who recorded it.
     pub recorder: Recorder,
     /// When the agent registered the session.

@@ -61,6 +61,18 @@ pub enum Integration {
     /// A host and port that speak SSH.
     #[serde(rename = "ssh")]
     Ssh,
+    /// An EC2 instance: its address is looked up, and a key of this one session pushed with EC2 Instance Connect.
+    #[serde(rename = "aws-ec2-ssh")]
+    AwsEc2Ssh,
+}
+
+impl fmt::Display for Integration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ssh => "ssh",
+            Self::AwsEc2Ssh => "aws-ec2-ssh",
+        })
+    }
 }
 
 /// The server a session goes to.
@@ -71,10 +83,99 @@ pub struct Resource {
     pub name: String,
     /// How it is reached.
     pub integration: Integration,
-    /// Host name or address.
+    /// Host name or address; for `aws-ec2-ssh` the instance id.
     pub host: String,
     /// TCP port.
     pub port: u16,
+}
+
+/// What a grant allows in a session. A shell, a command and a subsystem are allowed unless the grant lists less;
+/// forwarding is refused unless the grant lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// A login shell.
+    Shell,
+    /// A command, which is also what `scp -O`, `rsync` and `git` need.
+    Exec,
+    /// A subsystem, such as `sftp`.
+    Subsystem,
+    /// Connections from the client's side into the target's network (`ssh -L`, `-D`, `-W`, `-J`).
+    LocalForward,
+    /// Connections from the target's side into the client's network (`ssh -R`).
+    RemoteForward,
+    /// The use of the client's authentication agent on the target (`ssh -A`).
+    AgentForward,
+    /// X11 (`ssh -X`).
+    X11Forward,
+}
+
+/// How a user proved who they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Proof {
+    /// By a key that the grant lists.
+    PublicKey {
+        /// Its fingerprint (`SHA256:…`).
+        fingerprint: String,
+    },
+    /// By a certificate of a trusted authority.
+    Certificate {
+        /// Fingerprint of the key that is certified.
+        fingerprint: String,
+        /// The certificate's key id.
+        key_id: String,
+        /// Its serial number.
+        serial: u64,
+        /// Fingerprint of the authority's key.
+        ca_fingerprint: String,
+    },
+    /// By a secret that was good for one login.
+    OneTimeSecret,
+}
+
+/// Why the connector trusts the target's host key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostKeyTrust {
+    /// It is the one in the configuration.
+    Pinned,
+    /// It is in a `known_hosts` file.
+    KnownHosts,
+    /// A trusted authority has certified it.
+    CertAuthority,
+    /// Nobody has vouched for it: it was the first one seen, and has been the same since.
+    Learned,
+}
+
+/// How the connector logged in on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetCredential {
+    /// With a private key.
+    PrivateKey,
+    /// With a password.
+    Password,
+    /// With a key that an authentication agent holds.
+    Agent,
+    /// With a certificate made for this session; its key id is the session id.
+    Certificate,
+    /// With a key made for this session, pushed with EC2 Instance Connect.
+    Ec2InstanceConnect,
+}
+
+/// The target as the connector found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetPeer {
+    /// The address that answered.
+    pub address: SocketAddr,
+    /// Fingerprint of the host key it proved to have (`SHA256:…`).
+    pub host_key: String,
+    /// Why that key is trusted.
+    pub host_key_trust: HostKeyTrust,
+    /// How the connector logged in.
+    pub credential: TargetCredential,
 }
 
 /// The access context of a session: everything a reviewer needs to know besides what happened in it.
@@ -97,10 +198,10 @@ pub struct SessionMeta {
     pub resource: Resource,
     /// The login on the server.
     pub target_login: String,
-    /// Fingerprint of the host key that the connector insists on (`SHA256:…`).
-    pub target_host_key: String,
-    /// Fingerprint of the key by which the user proved who they are (`SHA256:…`).
-    pub user_key: String,
+    /// What the grant allows.
+    pub permissions: Vec<Permission>,
+    /// How the user proved who they are.
+    pub proof: Proof,
     /// Where the user's client connected from.
     pub client_address: SocketAddr,
     /// What the client says it is (RFC 4253 section 4.2).

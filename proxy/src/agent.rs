@@ -15,7 +15,7 @@ use tokio_seqpacket::{UnixSeqpacket, ancillary::AncillaryMessageWriter};
 use weir_common::{
     abi::ABI_VERSION,
     control::{self, ControlError, MAX_MESSAGE, Reply, Request},
-    session::{ChannelNo, Outcome, SessionId, SessionMeta},
+    session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
 use crate::limits;
@@ -68,6 +68,10 @@ enum Command {
     Disarm {
         channel: ChannelNo,
     },
+    Connected {
+        target: TargetPeer,
+        done: oneshot::Sender<Result<(), AgentError>>,
+    },
     Close {
         outcome: Outcome,
         done: oneshot::Sender<()>,
@@ -105,6 +109,16 @@ pub async fn register(options: AgentOptions, meta: SessionMeta) -> Result<(Regis
 const COMMANDS: usize = 64;
 
 impl Registration {
+    /// Has the session's target noted.
+    ///
+    /// # Errors
+    /// [`AgentError`]; it may not be noted then.
+    pub async fn connected(&self, target: TargetPeer) -> Result<(), AgentError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Connected { target, done }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
     /// Has a tap's two sockets armed.
     ///
     /// # Errors
@@ -116,7 +130,6 @@ impl Registration {
         target: Arc<UnixSeqpacket>,
     ) -> Result<(), AgentError> {
         let (done, answer) = oneshot::channel();
-        let gone = || AgentError::Lost(io::ErrorKind::NotConnected.into());
         let command = Command::Arm { channel, sockets: [client, target], done };
         self.commands.send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -136,6 +149,10 @@ impl Registration {
             let _ = answer.await;
         }
     }
+}
+
+fn gone() -> AgentError {
+    AgentError::Lost(io::ErrorKind::NotConnected.into())
 }
 
 async fn serve(
@@ -158,6 +175,9 @@ async fn serve(
             None => return Ok(()),
             Some(Command::Arm { channel, sockets, done }) => {
                 let _ = done.send(connection.arm(channel, &sockets).await);
+            }
+            Some(Command::Connected { target, done }) => {
+                let _ = done.send(connection.ask(&Request::Connected { target }, Reply::Connected).await);
             }
             Some(Command::Disarm { channel }) => {
                 let asked = connection.ask(&Request::Disarm { channel }, Reply::Disarmed { channel }).await;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use ssh_key::PublicKey;
 use tokio::io::AsyncReadExt;
+use weir_common::session::Permission;
 
 use crate::limits;
 
@@ -62,6 +63,8 @@ pub struct Grant {
     pub access_flow: String,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// What it allows.
+    pub permissions: Vec<Permission>,
     /// The keys by which the user may prove who they are.
     pub public_keys: Vec<PublicKey>,
 }
@@ -77,7 +80,13 @@ struct RawGrant {
     approvers: Vec<String>,
     access_flow: String,
     expires_at: String,
+    #[serde(default = "default_permissions")]
+    permissions: Vec<Permission>,
     public_keys: Vec<String>,
+}
+
+fn default_permissions() -> Vec<Permission> {
+    vec![Permission::Shell, Permission::Exec, Permission::Subsystem]
 }
 
 /// Why there is no grant to go by.
@@ -130,6 +139,7 @@ impl Grant {
             approvers,
             access_flow,
             expires_at,
+            permissions,
             public_keys,
         } = raw;
         for (field, value) in [
@@ -165,6 +175,7 @@ impl Grant {
             approvers,
             access_flow,
             expires_at,
+            permissions,
             public_keys,
         })
     }

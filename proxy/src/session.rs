@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta};
+use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer};
 
 use crate::{
     agent::{self, AgentError, AgentOptions, Registration},
@@ -74,8 +74,33 @@ impl Drop for Lease {
     }
 }
 
-/// First and longest pause before a tap is armed again.
-const ARM_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// First and longest pause before the agent is asked again.
+const ASK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// How long an agent that is away or busy is asked again.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(stall_timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + stall_timeout, pause: ASK_PAUSE.0 }
+    }
+
+    /// Waits a while, or returns the error if it is final or time is up.
+    async fn pause_after(&mut self, error: AgentError) -> Result<(), AgentError> {
+        if !matches!(error, AgentError::Lost(_) | AgentError::Busy(_))
+            || Instant::now() + self.pause >= self.deadline
+        {
+            return Err(error);
+        }
+        tracing::debug!(%error, "the agent is asked again");
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(ASK_PAUSE.1);
+        Ok(())
+    }
+}
 
 /// A session that the agent records.
 #[derive(Debug)]
@@ -126,6 +151,18 @@ impl Session {
         self.stall_timeout
     }
 
+    /// Has the agent note the target; before the first tap.
+    ///
+    /// # Errors
+    /// [`AgentError`] if it did not within the time that a session may stall.
+    pub async fn connected(&self, target: TargetPeer) -> Result<(), AgentError> {
+        let mut patience = Patience::new(self.stall_timeout);
+        while let Err(error) = self.registration.connected(target.clone()).await {
+            patience.pause_after(error).await?;
+        }
+        Ok(())
+    }
+
     /// A new tap, armed: the client leg's end and the target leg's end, and the lease that both sides keep.
     ///
     /// An agent that is away or busy is waited for as long as a session may stall.
@@ -134,8 +171,7 @@ impl Session {
     /// [`AgentError`] if it could not be armed; nothing would pass it.
     pub async fn open_tap(&self) -> Result<(tap::End, tap::End, Arc<Lease>), AgentError> {
         let channel = ChannelNo(self.channels.fetch_add(1, Ordering::Relaxed));
-        let deadline = Instant::now() + self.stall_timeout;
-        let mut pause = ARM_PAUSE.0;
+        let mut patience = Patience::new(self.stall_timeout);
         loop {
             // A fresh pair each time: an agent that was lost in the middle may have locked the one before.
             let (client, target) = tap::pair()?;
@@ -144,14 +180,7 @@ impl Session {
                     let lease = Lease { channel, registration: self.registration.clone() };
                     return Ok((client, target, Arc::new(lease)));
                 }
-                Err(error @ (AgentError::Lost(_) | AgentError::Busy(_)))
-                    if Instant::now() + pause < deadline =>
-                {
-                    tracing::debug!(session = %self.id, %channel, %error, "not armed yet");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(ARM_PAUSE.1);
-                }
-                Err(error) => return Err(error),
+                Err(error) => patience.pause_after(error).await?,
             }
         }
     }

@@ -71,6 +71,7 @@ fn ask(received: Received) -> Result<Ask, ConnectionError> {
     match request {
         Request::Open { abi, .. } if abi != ABI_VERSION => Err(ConnectionError::Abi { proxy: abi }),
         Request::Open { abi: _, resume, meta } => Ok(Ask::Open { resume, meta }),
+        Request::Connected { target } => Ok(Ask::Connected { target }),
         Request::Arm { channel } => {
             let found = descriptors.len();
             let [client, target] = <[OwnedFd; control::ARM_DESCRIPTORS]>::try_from(descriptors)

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 use weir_common::{
     control::Reply,
-    session::{ChannelNo, Outcome, SessionMeta},
+    session::{ChannelNo, Outcome, SessionMeta, TargetPeer},
 };
 
 use super::CoreError;
@@ -38,6 +38,11 @@ pub enum Ask {
         resume: bool,
         /// The access context.
         meta: Box<SessionMeta>,
+    },
+    /// Note the session's target.
+    Connected {
+        /// The target.
+        target: TargetPeer,
     },
     /// Arm a channel's tap.
     Arm {

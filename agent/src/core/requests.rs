@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 use weir_common::{
     control::Reply,
-    session::{ChannelNo, Outcome, SessionId, SessionMeta},
+    session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
 use super::{Ask, ConnectionId, Core, FULL, UNWRITABLE, command};
@@ -58,6 +58,7 @@ impl Core {
         let answer = match ask {
             Ask::Open { resume: false, meta } => self.open(connection, meta).map(|()| Reply::Opened),
             Ask::Open { resume: true, meta } => self.resume(connection, &meta).map(|()| Reply::Opened),
+            Ask::Connected { target } => self.connected(connection, target).map(|()| Reply::Connected),
             Ask::Arm { channel, client, target } => {
                 self.arm(connection, channel, client, target).map(|()| Reply::Armed { channel })
             }
@@ -167,6 +168,16 @@ impl Core {
             }
         }
         Ok(None)
+    }
+
+    /// Notes the session's target. A proxy that lost the agent before it heard the answer says it again.
+    fn connected(&mut self, connection: ConnectionId, target: TargetPeer) -> Result<(), Refusal> {
+        let session = self.session_of(connection)?;
+        if self.journal.ledger().session(session).and_then(Session::target) == Some(&target) {
+            return Ok(());
+        }
+        info!(%session, address = %target.address, host_key = target.host_key, trust = ?target.host_key_trust, "target connected");
+        self.append(StateEntry::Connected { session, target })
     }
 
     fn arm(

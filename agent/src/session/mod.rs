@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use weir_common::{
     frame::{Direction, FrameError, Verdict},
     recording::{ChannelTotals, Clock, KernelCount, Recorder, SegmentEntry},
-    session::{ChannelNo, Outcome, SessionMeta, SocketCookie},
+    session::{ChannelNo, Outcome, SessionMeta, SocketCookie, TargetPeer},
 };
 
 pub use self::channels::{ARMED_MAX, CHANNELS_MAX};
@@ -42,6 +42,7 @@ pub struct Session {
     clock: Clock,
     recorder: Recorder,
     opened_at: Timestamp,
+    target: Option<TargetPeer>,
     /// The ones that are armed, or were at the end.
     channels: Vec<Channel>,
     /// The ones that were disarmed before the end.
@@ -100,6 +101,9 @@ pub enum StepError {
     /// Everything but sealing comes before the end.
     #[error("the session has ended")]
     Ended,
+    /// There is one target a session.
+    #[error("the session's target is connected already")]
+    Connected,
     /// A channel that is in use.
     #[error("channel {channel} has been used already")]
     ChannelUsed {
@@ -161,6 +165,7 @@ impl Session {
             clock,
             recorder,
             opened_at,
+            target: None,
             channels: Vec::new(),
             disarmed: BTreeMap::new(),
             pending: Pending::default(),
@@ -168,6 +173,25 @@ impl Session {
             segments: Vec::new(),
             end: None,
         }
+    }
+
+    /// The target is connected.
+    ///
+    /// # Errors
+    /// [`StepError::Ended`], [`StepError::Connected`].
+    pub fn connect(&mut self, target: TargetPeer) -> Result<(), StepError> {
+        self.may_connect()?;
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// Whether [`Self::connect`] would succeed.
+    ///
+    /// # Errors
+    /// The [`StepError`] that it would return.
+    pub fn may_connect(&self) -> Result<(), StepError> {
+        self.may_close()?;
+        if self.target.is_some() { Err(StepError::Connected) } else { Ok(()) }
     }
 
     /// Accounts for a record of this session that lies in the spool at `place`, in an entry of `entry_len`

@@ -5,7 +5,7 @@ use weir_common::{
     digest::Sha256,
     frame::Direction,
     recording::{ChannelTotals, FORMAT_VERSION, Manifest, SegmentHeader, session_path},
-    session::{ChannelNo, SessionId, SessionMeta, SocketCookie},
+    session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
 use super::{Channel, End, Sealing, Session, TapCookies};
@@ -22,6 +22,12 @@ impl Session {
     #[must_use]
     pub fn meta(&self) -> &SessionMeta {
         &self.meta
+    }
+
+    /// Its target, once it is connected.
+    #[must_use]
+    pub fn target(&self) -> Option<&TargetPeer> {
+        self.target.as_ref()
     }
 
     /// Its directory in the store.
@@ -147,6 +153,7 @@ impl Session {
         Some(Manifest {
             weir: FORMAT_VERSION,
             session: (*self.meta).clone(),
+            target: self.target.clone(),
             recorder: self.recorder.clone(),
             opened_at: self.opened_at,
             closed_at: end.closed_at,

@@ -22,7 +22,7 @@ use weir_common::{
     abi::ABI_VERSION,
     control::{self, MAX_MESSAGE, Reply, Request},
     frame::{Direction, Header, Message},
-    session::{ChannelNo, Integration, Outcome, Resource, SessionId, SessionMeta},
+    session::{ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta},
 };
 
 use super::PATIENCE;
@@ -43,8 +43,8 @@ pub(crate) fn meta() -> SessionMeta {
             port: 22,
         },
         target_login: "deploy".into(),
-        target_host_key: "SHA256:host".into(),
-        user_key: "SHA256:user".into(),
+        permissions: vec![Permission::Shell],
+        proof: Proof::PublicKey { fingerprint: "SHA256:user".into() },
         client_address: ([192, 0, 2, 1], 40_000).into(),
         client_version: "SSH-2.0-OpenSSH_9.2".into(),
         expires_at: "2030-01-01T00:00:00Z".parse().expect("a time"),

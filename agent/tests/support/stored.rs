@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use weir_common::{
     digest::Sha256,
-    frame::{Direction, Header, Message},
-    recording::{Event, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, What, parse_sums},
+    frame::{Direction, Header},
+    recording::{Content, Event, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, parse_sums},
     session::{ChannelNo, SessionId},
 };
 
@@ -117,29 +117,8 @@ fn read_frames(dir: &Path, manifest: &Manifest) -> HashMap<(ChannelNo, Direction
 
 /// The message that the kernel captured for an event.
 fn message(event: &Event, bulk: &[u8]) -> Vec<u8> {
-    let bytes =
-        |content: &weir_common::recording::Content| content.bytes(bulk).expect("within the bulk").to_vec();
-    let said = match &event.what {
-        What::Open => Message::Open,
-        What::OpenConfirm => Message::OpenConfirm,
-        What::OpenFailure(fields) => Message::OpenFailure(fields.clone()),
-        What::Stdin(content) => Message::Stdin(Bytes::from(bytes(content))),
-        What::Stdout(content) => Message::Stdout(Bytes::from(bytes(content))),
-        What::Stderr(content) => Message::Stderr(Bytes::from(bytes(content))),
-        What::Eof => Message::Eof,
-        What::Close => Message::Close,
-        What::Pty(fields) => Message::Pty(fields.clone()),
-        What::Shell => Message::Shell,
-        What::Exec(content) => Message::Exec(bytes(content)),
-        What::Subsystem { name } => Message::Subsystem(name.clone()),
-        What::Env(fields) => Message::Env(fields.clone()),
-        What::WindowChange(size) => Message::WindowChange(*size),
-        What::Signal { signal } => Message::Signal(signal.clone()),
-        What::Success => Message::Success,
-        What::Failure => Message::Failure,
-        What::ExitStatus { status } => Message::ExitStatus(*status),
-        What::ExitSignal(fields) => Message::ExitSignal(fields.clone()),
-    };
+    let bytes = |content: Content| Bytes::copy_from_slice(content.bytes(bulk).expect("within the bulk"));
+    let said = event.what.clone().into_message(bytes);
     let kind = said.kind();
     let body = said.into_body().expect("as long as it was");
     assert_eq!(body.len(), event.len as usize);

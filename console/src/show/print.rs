@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use weir_common::{
     frame::Direction,
     recording::{DirectionTotals, Manifest},
+    session::{HostKeyTrust, Proof},
 };
 
 use super::{Channel, Entry, Shown};
@@ -66,10 +67,10 @@ fn context(shown: &Shown, manifest: &Manifest, look: Look, out: &mut dyn Write) 
     let session = &manifest.session;
     let resource = &session.resource;
     line("Session", session.session_id.to_string())?;
-    line("User", format!("{}, who proved it with the key {}", session.user, session.user_key))?;
+    line("User", format!("{}, who proved it with {}", session.user, proof(&session.proof)))?;
     line("Client", format!("{} from {}", session.client_version, session.client_address))?;
     line("Resource", format!("{} at {}:{}", resource.name, resource.host, resource.port))?;
-    line("Login", format!("{}, host key {}", session.target_login, session.target_host_key))?;
+    line("Login", login(manifest))?;
     let approvers = match session.approvers.join(", ") {
         nobody if nobody.is_empty() => "nobody".to_owned(),
         approvers => approvers,
@@ -99,6 +100,28 @@ fn context(shown: &Shown, manifest: &Manifest, look: Look, out: &mut dyn Write) 
         "Segments",
         format!("{}, {events} events of {captured} captured bytes, stored in {stored}", shown.segments),
     )
+}
+
+fn proof(proof: &Proof) -> String {
+    match proof {
+        Proof::PublicKey { fingerprint } => format!("the key {fingerprint}"),
+        Proof::Certificate { fingerprint, key_id, serial, ca_fingerprint } => format!(
+            "the certificate {key_id:?}, serial {serial}, of the key {fingerprint} by the authority {ca_fingerprint}"
+        ),
+        Proof::OneTimeSecret => "a one-time secret".to_owned(),
+    }
+}
+
+fn login(manifest: &Manifest) -> String {
+    let login = &manifest.session.target_login;
+    let Some(target) = &manifest.target else { return format!("{login}, but the server was not reached") };
+    let trust = match target.host_key_trust {
+        HostKeyTrust::Pinned => "pinned",
+        HostKeyTrust::KnownHosts => "known",
+        HostKeyTrust::CertAuthority => "certified",
+        HostKeyTrust::Learned => "learned at first sight, vouched for by nobody",
+    };
+    format!("{login} at {}, host key {} ({trust})", target.address, target.host_key)
 }
 
 fn unfinished(shown: &Shown, look: Look, out: &mut dyn Write) -> io::Result<()> {

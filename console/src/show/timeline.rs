@@ -1,7 +1,7 @@
 //! Puts events into words.
 
 use weir_common::{
-    frame::{Direction, Env, ExitSignal, OpenFailure, Pty, WindowSize},
+    frame::{ChannelType, Direction, Env, ExitSignal, OpenFailure, Originator, Pty, TcpAddress, WindowSize},
     recording::What,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn sender(direction: Direction) -> &'static str {
 pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
     let words = match what {
         What::Stdin(_) | What::Stdout(_) | What::Stderr(_) => return None,
-        What::Open => "open the channel".to_owned(),
+        What::Open { channel } => format!("open {}", purpose(channel)),
         What::OpenConfirm => "channel is open".to_owned(),
         What::OpenFailure(OpenFailure { code, description }) => {
             format!("channel refused: {description} (reason {code})")
@@ -39,6 +39,13 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
         What::Env(Env { name, value }) => format!("env {name}={value}"),
         What::WindowChange(size) => format!("window is now {}", window(*size)),
         What::Signal { signal } => format!("signal {signal}"),
+        What::AgentForward => "forward the agent".to_owned(),
+        What::X11(_) => "forward X11".to_owned(),
+        What::TcpipForward(to) => format!("listen on {}", address(to)),
+        What::CancelTcpipForward(to) => format!("listen no more on {}", address(to)),
+        What::StreamlocalForward { path } => format!("listen on {path}"),
+        What::CancelStreamlocalForward { path } => format!("listen no more on {path}"),
+        What::PortBound { port } => format!("success, port {port}"),
         What::Success => "success".to_owned(),
         What::Failure => "failure".to_owned(),
         What::ExitStatus { status } => format!("exit status {status}"),
@@ -52,6 +59,31 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
         Some((end, _)) => format!("{}…", &words[..end]),
         None => words,
     })
+}
+
+/// What a channel is for.
+fn purpose(channel: &ChannelType) -> String {
+    match channel {
+        ChannelType::Session => "a session channel".to_owned(),
+        ChannelType::DirectTcpip { to, originator } => {
+            format!("a forwarding to {} from {}:{}", address(to), originator.address, originator.port)
+        }
+        ChannelType::DirectStreamlocal { path } => format!("a forwarding to {path}"),
+        ChannelType::ForwardedTcpip { listening, originator } => {
+            let Originator { address: host, port } = originator;
+            format!("a connection to {} from {host}:{port}", address(listening))
+        }
+        ChannelType::ForwardedStreamlocal { path } => format!("a connection to {path}"),
+        ChannelType::Agent => "a connection to the client's agent".to_owned(),
+        ChannelType::X11 { originator } => {
+            format!("an X11 connection from {}:{}", originator.address, originator.port)
+        }
+        ChannelType::Connection => "the connection's own requests".to_owned(),
+    }
+}
+
+fn address(address: &TcpAddress) -> String {
+    format!("{}:{}", address.host, address.port)
 }
 
 /// A terminal in short.

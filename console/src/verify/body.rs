@@ -4,48 +4,20 @@
 //! captured has, as a rule, another length.
 
 use bytes::Bytes;
-use weir_common::{
-    frame::{MAX_BODY, Message},
-    recording::What,
-};
+use weir_common::{frame::MAX_BODY, recording::What};
 
 /// Bytes of the frame's body; `None` if no frame can carry it.
 pub(super) fn body_len(what: What) -> Option<u64> {
     if let Some(content) = what.content() {
         return Some(content.len()).filter(|&len| len <= MAX_BODY as u64);
     }
-    Some(message(what).into_body().ok()?.len() as u64)
-}
-
-/// The message, with empty content.
-fn message(what: What) -> Message {
-    match what {
-        What::Open => Message::Open,
-        What::OpenConfirm => Message::OpenConfirm,
-        What::OpenFailure(fields) => Message::OpenFailure(fields),
-        What::Stdin(_) => Message::Stdin(Bytes::new()),
-        What::Stdout(_) => Message::Stdout(Bytes::new()),
-        What::Stderr(_) => Message::Stderr(Bytes::new()),
-        What::Eof => Message::Eof,
-        What::Close => Message::Close,
-        What::Pty(fields) => Message::Pty(fields),
-        What::Shell => Message::Shell,
-        What::Exec(_) => Message::Exec(Vec::new()),
-        What::Subsystem { name } => Message::Subsystem(name),
-        What::Env(fields) => Message::Env(fields),
-        What::WindowChange(size) => Message::WindowChange(size),
-        What::Signal { signal } => Message::Signal(signal),
-        What::Success => Message::Success,
-        What::Failure => Message::Failure,
-        What::ExitStatus { status } => Message::ExitStatus(status),
-        What::ExitSignal(fields) => Message::ExitSignal(fields),
-    }
+    Some(what.into_message(|_| Bytes::new()).into_body().ok()?.len() as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use weir_common::{
-        frame::{Env, Pty},
+        frame::{ChannelType, Env, Message, Pty},
         recording::Content,
     };
 
@@ -54,7 +26,7 @@ mod tests {
     #[test]
     fn the_length_is_that_of_the_frame_the_event_was_made_from() {
         let messages = [
-            Message::Open,
+            Message::Open(ChannelType::Session),
             Message::Stdin(Bytes::from_static(b"abc")),
             Message::Exec(vec![0xff; 600]),
             Message::Pty(Pty {

@@ -21,7 +21,10 @@ use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
-use weir_common::frame::{Env, Message, Pty, WindowSize};
+use weir_common::{
+    frame::{ChannelType, Env, Message, Pty, WindowSize},
+    session::Proof,
+};
 
 use super::{
     Shared,
@@ -43,7 +46,7 @@ pub(super) struct Handler {
     gate: Arc<Gate>,
     end: End,
     peer: SocketAddr,
-    grant: Option<(Grant, String)>,
+    grant: Option<(Grant, Proof)>,
     stage: watch::Sender<Stage>,
     routes: Arc<Routes<ChannelId>>,
     channels: HashMap<ChannelId, ClientChannel>,
@@ -152,15 +155,16 @@ impl server::Handler for Handler {
 
     async fn auth_publickey(&mut self, name: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
         let Some(grant) = self.check(name, key.public_key).await else { return Ok(Auth::reject()) };
-        self.grant = Some((grant, key.public_key.fingerprint(HashAlg::Sha256).to_string()));
+        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
+        self.grant = Some((grant, Proof::PublicKey { fingerprint }));
         Ok(Auth::Accept)
     }
 
     async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), russh::Error> {
-        let Some((grant, user_key)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
+        let Some((grant, proof)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
         let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.stage.send_replace(Stage::LoggedIn);
-        let new = NewSession { grant, user_key, client_version, peer: self.peer };
+        let new = NewSession { grant, proof, client_version, peer: self.peer };
         tokio::spawn(new.begin(self.shared.clone(), self.end.clone(), self.stage.clone()));
         Ok(())
     }
@@ -180,7 +184,7 @@ impl server::Handler for Handler {
         let (to_target, reader) = queue(&self.gate);
         let state = ClientChannel::new(self.routes.insert(id, to_target));
         self.channels.insert(id, state.clone());
-        self.push(id, Message::Open)?;
+        self.push(id, Message::Open(ChannelType::Session))?;
 
         let mut stage = self.stage.subscribe();
         let (routes, gate, handle) = (self.routes.clone(), self.gate.clone(), session.handle());

@@ -3,12 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use ssh_key::HashAlg;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep, sleep_until},
 };
-use weir_common::session::{SessionId, SessionMeta};
+use weir_common::session::{Proof, SessionId, SessionMeta};
 
 use super::Shared;
 use crate::{
@@ -83,7 +82,7 @@ impl Stage {
 /// A user who has proved who they are, about to get a session.
 pub(super) struct NewSession {
     pub(super) grant: Grant,
-    pub(super) user_key: String,
+    pub(super) proof: Proof,
     pub(super) client_version: String,
     pub(super) peer: SocketAddr,
 }
@@ -116,12 +115,11 @@ impl NewSession {
         tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
             peer = %meta.client_address, "session begins");
 
-        let session = Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
-            tracing::error!(session = %id, %error, "session refused: it would not be recorded");
-            "session refused: the recording agent on this connector does not answer. Nothing was sent to the \
-             server. Try again in a moment, or tell your administrator"
-                .to_owned()
-        })?;
+        let session =
+            Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
+                tracing::error!(session = %id, %error, "session refused: it would not be recorded");
+                NOT_RECORDED.to_owned()
+            })?;
         let connected =
             target_leg::connect(target, &login, shared.config.target_connect_timeout, end.clone()).await;
         let connection = match connected {
@@ -133,6 +131,14 @@ impl NewSession {
                 return Err(error.to_string());
             }
         };
+        let target = connection.peer().clone();
+        if let Err(error) = session.connected(target).await {
+            tracing::error!(session = %id, %error, "session ended: the agent does not note its target");
+            end.because(NOT_RECORDED);
+            session.finish().await;
+            connection.close().await;
+            return Err(NOT_RECORDED.to_owned());
+        }
         let end = end.clone();
         session.watch(async move {
             expiry(expires_at).await;
@@ -142,7 +148,7 @@ impl NewSession {
     }
 
     fn meta(self, target: &Target) -> SessionMeta {
-        let Self { grant, user_key, client_version, peer } = self;
+        let Self { grant, proof, client_version, peer } = self;
         SessionMeta {
             session_id: SessionId::generate(),
             user: grant.user,
@@ -152,8 +158,8 @@ impl NewSession {
             access_flow: grant.access_flow,
             resource: target.resource.clone(),
             target_login: grant.target_login,
-            target_host_key: target.host_key.fingerprint(HashAlg::Sha256).to_string(),
-            user_key,
+            permissions: grant.permissions,
+            proof,
             client_address: peer,
             client_version,
             expires_at: grant.expires_at,
@@ -171,5 +177,8 @@ async fn expiry(at: Timestamp) {
         }
     }
 }
+
+const NOT_RECORDED: &str = "session refused: the recording agent on this connector does not answer. Nothing \
+     was run on the server. Try again in a moment, or tell your administrator";
 
 const EXPIRY_POLL: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use russh::{Channel, ChannelWriteHalf, Pty as PtyMode, Sig, client::Msg};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use weir_common::frame::{Message, OpenFailure, Pty};
+use weir_common::frame::{ChannelType, Message, OpenFailure, Pty};
 
 use super::{Connection, handler::Opening};
 use crate::tap::{self, Queue, Receiver, TapError, queue};
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let tap::End { socket: _, sender, mut receiver } = end;
     let (replies, reader) = queue(&connection.gate);
     match receiver.next().await? {
-        Some(Message::Open) => {}
+        Some(Message::Open(ChannelType::Session)) => {}
         Some(_) => return Err(ChannelError::NotOpened),
         None => return Ok(()),
     }
@@ -139,7 +139,7 @@ async fn obey(
             }
             Message::Signal(name) => channel.signal(Sig::Custom(name)).await?,
             // Inbound refuses frames that may not go this way, and a second Open means nothing to a target.
-            Message::Open
+            Message::Open(_)
             | Message::OpenConfirm
             | Message::OpenFailure(_)
             | Message::Stdout(_)
@@ -147,6 +147,13 @@ async fn obey(
             | Message::Success
             | Message::Failure
             | Message::ExitStatus(_)
+            | Message::PortBound(_)
+            | Message::AgentForward
+            | Message::X11(_)
+            | Message::TcpipForward(_)
+            | Message::CancelTcpipForward(_)
+            | Message::StreamlocalForward(_)
+            | Message::CancelStreamlocalForward(_)
             | Message::ExitSignal(_) => return Err(ChannelError::NotOpened),
         }
     }

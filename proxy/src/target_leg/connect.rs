@@ -7,8 +7,10 @@ use russh::{
     keys::{Algorithm, PrivateKeyWithHashAlg},
 };
 use socket2::SockRef;
+use ssh_key::HashAlg;
 use tokio::{net::TcpStream, sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
+use weir_common::session::{HostKeyTrust, TargetCredential, TargetPeer};
 
 use super::{Connection, Handler, Slot};
 use crate::{
@@ -98,6 +100,12 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         .and_then(|stream| prepare(&stream).map(|()| stream))
         .map_err(|source| ConnectError::Tcp { resource: resource(), source })?;
 
+    let peer = TargetPeer {
+        address: tcp.peer_addr().map_err(|source| ConnectError::Tcp { resource: resource(), source })?,
+        host_key: target.host_key.fingerprint(HashAlg::Sha256).to_string(),
+        host_key_trust: HostKeyTrust::Pinned,
+        credential: TargetCredential::PrivateKey,
+    };
     let gate = Gate::new();
     let (routes, opening) = (Arc::new(Routes::default()), Arc::new(Slot::default()));
     let (lost, host_key_refused) = (CancellationToken::new(), CancellationToken::new());
@@ -129,7 +137,7 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         return Err(ConnectError::Login { resource: resource() });
     }
     gate::tend(&gate, &end);
-    Ok(Connection { handle, routes, open_turn: Mutex::new(()), opening, gate, lost })
+    Ok(Connection { handle, routes, open_turn: Mutex::new(()), opening, gate, lost, peer })
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

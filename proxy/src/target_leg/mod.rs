@@ -12,6 +12,7 @@ use std::sync::Arc;
 use russh::{ChannelId, Disconnect, client};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+use weir_common::session::TargetPeer;
 
 pub use self::connect::{ConnectError, connect};
 pub(crate) use self::handler::signal_name;
@@ -31,9 +32,16 @@ pub struct Connection {
     opening: Arc<Slot>,
     gate: Arc<Gate>,
     lost: CancellationToken,
+    peer: TargetPeer,
 }
 
 impl Connection {
+    /// The target as it was found.
+    #[must_use]
+    pub fn peer(&self) -> &TargetPeer {
+        &self.peer
+    }
+
     /// Serves the target's end of a tap until the channel is closed.
     pub async fn serve(self: Arc<Self>, end: tap::End, session: Arc<Session>) {
         if let Err(error) = channel::serve(&self, end, session.stall_timeout()).await

@@ -16,13 +16,16 @@ use jiff::Timestamp;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 use weir_common::{
     digest::Sha256,
-    frame::{Direction, Env, Message, Pty, WindowSize},
+    frame::{ChannelType, Direction, Env, Message, Pty, WindowSize},
     recording::{
         ChannelTotals, Clock, Count, DirectionTotals, Event, FORMAT_VERSION, KernelCount, MANIFEST, Manifest,
         Recorder, SIGNATURE, SIGNATURE_NAMESPACE, SUMS, SegmentEntry, SegmentHeader, StoredObject, What,
         bulk_name, segment_name, session_path, sums_text,
     },
-    session::{ChannelNo, Integration, Outcome, Resource, SessionId, SessionMeta, SocketCookie},
+    session::{
+        ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta,
+        SocketCookie, TargetCredential, TargetPeer,
+    },
 };
 
 pub(crate) const C2T: Direction = Direction::ClientToTarget;
@@ -135,6 +138,12 @@ impl Draft {
                 node: "node-1".into(),
                 kernel: "6.1.0-18-amd64".into(),
             },
+            target: Some(TargetPeer {
+                address: ([10, 0, 3, 7], 22).into(),
+                host_key: "SHA256:2V2lxnGpwcrAo0hI2vE6fNFe6Lq0Yq6aM0Fz6wB3C5o".into(),
+                host_key_trust: HostKeyTrust::Pinned,
+                credential: TargetCredential::PrivateKey,
+            }),
             opened_at,
             closed_at: after(self.now_ns - 5_000_000_000 + 40_000_000),
             clock: Clock { boot_ns: 5_000_000_000, at: opened_at },
@@ -286,7 +295,7 @@ pub(crate) fn sample() -> Draft {
     draft.segment(false);
     let size = WindowSize { cols: 80, rows: 24, width_px: 0, height_px: 0 };
     let pty = Pty { term: "xterm-256color".into(), size, modes: vec![(53, 1), (128, 38400)] };
-    draft.frame(0, SHELL, C2T, Message::Open);
+    draft.frame(0, SHELL, C2T, Message::Open(ChannelType::Session));
     draft.frame(20, SHELL, T2C, Message::OpenConfirm);
     draft.frame(5, SHELL, C2T, Message::Pty(pty));
     draft.frame(1, SHELL, C2T, Message::Env(Env { name: "LANG".into(), value: "C.UTF-8".into() }));
@@ -300,7 +309,7 @@ pub(crate) fn sample() -> Draft {
     }
     draft.frame(3, SHELL, T2C, Message::Stdout(text("\nbackup.tar  notes.txt\r\n")));
     draft.segment(false);
-    draft.frame(4000, COPY, C2T, Message::Open);
+    draft.frame(4000, COPY, C2T, Message::Open(ChannelType::Session));
     draft.frame(10, COPY, T2C, Message::OpenConfirm);
     draft.frame(1, COPY, C2T, Message::Exec(b"cat backup.tar".to_vec()));
     draft.frame(8, COPY, T2C, Message::Success);
@@ -340,8 +349,8 @@ fn meta() -> SessionMeta {
             port: 22,
         },
         target_login: "root".into(),
-        target_host_key: "SHA256:2V2lxnGpwcrAo0hI2vE6fNFe6Lq0Yq6aM0Fz6wB3C5o".into(),
-        user_key: "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".into(),
+        permissions: vec![Permission::Shell, Permission::Exec],
+        proof: Proof::PublicKey { fingerprint: "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".into() },
         client_address: "203.0.113.7:51234".parse().expect("an address"),
         client_version: "SSH-2.0-OpenSSH_9.9".into(),
         expires_at: "2026-01-02T05:00:00Z".parse().expect("a time"),

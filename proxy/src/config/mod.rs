@@ -1,5 +1,7 @@
 //! The proxy's configuration: a TOML file, checked as a whole before anything starts.
 
+mod target;
+
 use std::{
     collections::HashMap,
     io,
@@ -10,9 +12,9 @@ use std::{
 };
 
 use serde::Deserialize;
-use ssh_key::{PrivateKey, PublicKey};
-use weir_common::session::{Integration, Resource};
 
+use self::target::RawResource;
+pub use self::target::Target;
 use crate::agent::AgentOptions;
 
 /// A configuration that can be run.
@@ -36,24 +38,6 @@ pub struct Config {
     pub max_unauthenticated: usize,
     /// The resources, by name.
     pub targets: HashMap<String, Arc<Target>>,
-}
-
-/// A resource and how the connector gets into it.
-#[derive(Clone)]
-pub struct Target {
-    /// The resource.
-    pub resource: Resource,
-    /// The host key it must have.
-    pub host_key: PublicKey,
-    /// The key the connector logs in with.
-    pub private_key: Arc<PrivateKey>,
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { resource, host_key: _, private_key: _ } = self;
-        f.debug_struct("Target").field("resource", resource).finish_non_exhaustive()
-    }
 }
 
 /// Why a configuration can't be run.
@@ -110,18 +94,6 @@ struct RawConfig {
     resources: Vec<RawResource>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawResource {
-    name: String,
-    integration: Integration,
-    host: String,
-    #[serde(default = "default_port")]
-    port: u16,
-    host_key: String,
-    private_key: PathBuf,
-}
-
 fn default_listen() -> SocketAddr {
     ([0, 0, 0, 0], 10022).into()
 }
@@ -152,10 +124,6 @@ fn default_max_connections() -> usize {
 
 fn default_max_unauthenticated() -> usize {
     100
-}
-
-fn default_port() -> u16 {
-    22
 }
 
 impl Config {
@@ -213,32 +181,6 @@ impl Config {
     }
 }
 
-impl Target {
-    fn validate(raw: RawResource) -> Result<Self, ConfigError> {
-        let RawResource { name, integration, host, port, host_key, private_key } = raw;
-        let field = |field: &str| format!("resource {name:?}, {field}");
-        if name.trim().is_empty() {
-            return Err(value("resource", "name is empty"));
-        }
-        if host.trim().is_empty() {
-            return Err(value(&field("host"), "is empty"));
-        }
-        let host_key = PublicKey::from_openssh(&host_key).map_err(|error| {
-            value(
-                &field("host_key"),
-                &format!("{error}; expected the key as `ssh-keyscan` prints it, without the host"),
-            )
-        })?;
-        let key = PrivateKey::from_openssh(read(&private_key)?)
-            .map_err(|error| value(&field("private_key"), &format!("{}: {error}", private_key.display())))?;
-        if key.is_encrypted() {
-            return Err(value(&field("private_key"), "has a passphrase; the connector needs one without"));
-        }
-        let resource = Resource { name, integration, host, port };
-        Ok(Self { resource, host_key, private_key: Arc::new(key) })
-    }
-}
-
 fn value(field: &str, reason: &str) -> ConfigError {
     ConfigError::Value { field: field.to_owned(), reason: reason.to_owned() }
 }
@@ -257,6 +199,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use ssh_key::PrivateKey;
+
     use super::*;
 
     const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVnCHT1mUGFW9MPVYvJ2CLS5gHQ3MzQbXxcKu4m6rVp";
