@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer};
 
@@ -102,6 +105,21 @@ impl Patience {
     }
 }
 
+/// What one leg hands the other: its end of an armed tap.
+#[derive(Debug)]
+pub struct Offer {
+    /// The end.
+    pub end: tap::End,
+    /// To be dropped behind it.
+    pub lease: Arc<Lease>,
+}
+
+/// Channels that the target asks for, on their way to the client leg.
+pub type Offers = mpsc::Receiver<Offer>;
+
+/// Offers that wait for the client leg, which takes them at once.
+const OFFERS: usize = 16;
+
 /// A session that the agent records.
 #[derive(Debug)]
 pub struct Session {
@@ -111,18 +129,25 @@ pub struct Session {
     channels: AtomicU32,
     tasks: TaskTracker,
     stall_timeout: Duration,
+    offers: mpsc::Sender<Offer>,
 }
 
 impl Session {
-    /// Registers a session with the agent.
+    /// Registers a session with the agent. What comes with it are the channels that the target will ask for.
     ///
     /// # Errors
     /// [`AgentError`]: then there is no recording, and so no session.
-    pub async fn begin(options: AgentOptions, meta: SessionMeta, end: End) -> Result<Arc<Self>, AgentError> {
+    pub async fn begin(
+        options: AgentOptions,
+        meta: SessionMeta,
+        end: End,
+    ) -> Result<(Arc<Self>, Offers), AgentError> {
         let (id, stall_timeout) = (meta.session_id, options.stall_timeout);
         let (registration, lost) = agent::register(options, meta).await?;
         let channels = AtomicU32::new(0);
-        let session = Self { id, registration, end, channels, tasks: TaskTracker::new(), stall_timeout };
+        let (offers, offered) = mpsc::channel(OFFERS);
+        let session =
+            Self { id, registration, end, channels, tasks: TaskTracker::new(), stall_timeout, offers };
         let end = session.end.clone();
         session.watch(async move {
             if let Ok(error) = lost.await {
@@ -130,7 +155,7 @@ impl Session {
                 end.because("the recording agent on this connector is lost; the session was closed");
             }
         });
-        Ok(Arc::new(session))
+        Ok((Arc::new(session), offered))
     }
 
     /// The session.
@@ -183,6 +208,14 @@ impl Session {
                 Err(error) => patience.pause_after(error).await?,
             }
         }
+    }
+
+    /// Hands the client leg its end of a tap whose channel the target asks for.
+    ///
+    /// # Errors
+    /// The offer comes back if the client leg is gone.
+    pub async fn offer(&self, offer: Offer) -> Result<(), Offer> {
+        self.offers.send(offer).await.map_err(|refused| refused.0)
     }
 
     /// Runs one side of a channel until it is done or the session is over.

@@ -171,7 +171,7 @@ impl Bed {
             "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
-             LogLevel VERBOSE\nMaxStartups 100\n",
+             LogLevel VERBOSE\nMaxStartups 100\nX11Forwarding yes\n",
             self.target_port
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)

@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/git", "git"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/rsync", "rsync"),
+    ("/usr/bin/xauth", "xauth"),
 ];
 
 /// Makes sure that everything is there.

@@ -1,4 +1,5 @@
-//! One channel of the user's client: opened through its tap, then frames in, SSH out.
+//! One channel of the user's client: opened through its tap, then frames in, SSH out. The client asks for most
+//! channels; those of a forwarding the target asks for.
 
 use std::{
     collections::VecDeque,
@@ -18,14 +19,14 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use weir_common::frame::Message;
+use weir_common::frame::{ChannelType, FrameError, Message, OpenFailure, TcpAddress};
 
 use super::login::Established;
 use crate::{
     gate::Gate,
     limits,
-    session::Session,
-    tap::{QueueReader, Receiver, Routes, TapError},
+    session::{Lease, Offer, Offers, Session},
+    tap::{self, QueueReader, Receiver, Routes, TapError, queue},
 };
 
 /// What happens when the target has answered a request.
@@ -89,99 +90,212 @@ impl ClientChannel {
     }
 }
 
-/// What a channel is made of besides its russh half.
-pub(super) struct Parts {
-    pub(super) reader: QueueReader,
-    pub(super) state: ClientChannel,
+/// What the channels of a connection share.
+#[derive(Clone)]
+pub(super) struct Leg {
     pub(super) routes: Arc<Routes<ChannelId>>,
     pub(super) gate: Arc<Gate>,
     pub(super) handle: Handle,
 }
 
-/// Gives a channel its tap, has the target open it, and starts both of its sides.
-pub(super) async fn open(
-    established: &Arc<Established>,
-    channel: Channel<Msg>,
-    reply: ChannelOpenHandle,
-    parts: Parts,
-) {
-    let session = established.session.clone();
-    let (client_end, target_end, lease) = match session.open_tap().await {
-        Ok(ends) => ends,
-        Err(error) => {
-            tracing::error!(session = %session.id(), %error, "channel refused: it would not be recorded");
-            parts.routes.remove(&channel.id());
-            let reason = "the recording agent on this connector does not arm it".to_owned();
-            reply.reject(ChannelOpenFailure::Other { code: RESOURCE_SHORTAGE, reason }).await;
-            return;
-        }
-    };
-    let serve_target = established.target.clone().serve(target_end, session.clone());
-    let target_lease = lease.clone();
-    session.spawn(async move {
-        // Declared first, dropped last: behind the tap's end.
-        let _lease = target_lease;
-        serve_target.await;
-    });
+/// A channel that the client asks for.
+pub(super) struct Asked {
+    pub(super) channel: Channel<Msg>,
+    pub(super) reply: ChannelOpenHandle,
+    /// What the client says, its request first.
+    pub(super) reader: QueueReader,
+    pub(super) state: ClientChannel,
+    /// Whether it is a session channel, which ends with an exit status.
+    pub(super) is_session: bool,
+}
 
-    let Parts { reader, state, routes, gate, handle } = parts;
-    let id = channel.id();
-    // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
-    let (_, write) = channel.split();
-    let stall_timeout = session.stall_timeout();
-    let side = Side { session: session.clone(), id, handle, write, state, routes, gate };
-    session.spawn(async move {
-        let _lease = lease;
-        let client_end = client_end;
-        let to_target = async {
-            match client_end.sender.run(reader, stall_timeout).await {
-                // The receiving side knows whether that is the target's loss or the channel's proper end.
-                Err(TapError::Closed) => Ok(()),
-                result => result,
+impl Leg {
+    /// Gives a channel that the client asks for its tap, has the target open it, and starts both of its sides.
+    pub(super) async fn open(self, established: &Arc<Established>, asked: Asked) {
+        let Asked { channel, reply, reader, state, is_session } = asked;
+        let session = established.session.clone();
+        let (client_end, target_end, lease) = match session.open_tap().await {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::error!(session = %session.id(), %error, "channel refused: it would not be recorded");
+                self.routes.remove(&channel.id());
+                let reason = "the recording agent on this connector does not arm it".to_owned();
+                reply.reject(ChannelOpenFailure::Other { code: RESOURCE_SHORTAGE, reason }).await;
+                return;
             }
         };
-        if let Err(error) = tokio::try_join!(to_target, side.run(client_end.receiver, reply)) {
-            side.failed(&error);
+        serve_target(established, target_end, lease.clone());
+        let id = channel.id();
+        // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
+        let (_, write) = channel.split();
+        let side = Side { session: session.clone(), id, leg: self, write, state, is_session };
+        session.spawn(async move {
+            // Declared first, dropped last: behind the tap's end.
+            let _lease = lease;
+            let tap::End { socket: _, sender, receiver } = client_end;
+            side.run(sender, reader, receiver, Some(reply)).await;
+        });
+    }
+
+    /// Serves the channels that the target asks for.
+    pub(super) async fn take_offers(self, session: Arc<Session>, mut offers: Offers) {
+        while let Some(offer) = offers.recv().await {
+            session.spawn(self.clone().take(session.clone(), offer));
         }
+    }
+
+    /// Has the client open a channel that the target asks for, and serves it.
+    async fn take(self, session: Arc<Session>, offer: Offer) {
+        let Offer { end, lease: _lease } = offer;
+        let tap::End { socket: _, sender, mut receiver } = end;
+        let (to_target, reader) = queue(&self.gate);
+        let channel_type = match receiver.next().await {
+            Ok(Some(Message::Open(channel_type))) => channel_type,
+            Ok(Some(other)) => return failed(&session, &FrameError::Body { kind: other.kind() }.into()),
+            Ok(None) => return,
+            Err(error) => return failed(&session, &error),
+        };
+        let opening = self.routes.opening(&to_target).await;
+        // The client's answer may lie behind data that waits.
+        let bypass = self.gate.bypass();
+        let (channel, closed) = match self.ask(channel_type).await {
+            Ok(channel) => match opening.confirmed().await {
+                Some(closed) => (channel, closed),
+                None => return,
+            },
+            Err(error) => {
+                drop(opening);
+                let _ = to_target.push(Message::OpenFailure(refusal(error)), 0);
+                drop(to_target);
+                if let Err(error) = sender.run(reader, session.stall_timeout()).await {
+                    tracing::debug!(session = %session.id(), %error, "the target did not hear that a channel was refused");
+                }
+                return;
+            }
+        };
+        drop((bypass, to_target));
+        let id = channel.id();
+        let (_, write) = channel.split();
+        let side =
+            Side { session, id, leg: self, write, state: ClientChannel::new(closed), is_session: false };
+        side.run(sender, reader, receiver, None).await;
+    }
+
+    /// Asks the client for a channel.
+    async fn ask(&self, channel_type: ChannelType) -> Result<Channel<Msg>, russh::Error> {
+        let handle = &self.handle;
+        match channel_type {
+            ChannelType::ForwardedTcpip { listening: TcpAddress { host, port }, originator } => {
+                handle.channel_open_forwarded_tcpip(host, port, originator.address, originator.port).await
+            }
+            ChannelType::ForwardedStreamlocal { path } => {
+                handle.channel_open_forwarded_streamlocal(path).await
+            }
+            ChannelType::Agent => handle.channel_open_agent().await,
+            ChannelType::X11 { originator } => {
+                handle.channel_open_x11(originator.address, originator.port).await
+            }
+            ChannelType::Session
+            | ChannelType::DirectTcpip { .. }
+            | ChannelType::DirectStreamlocal { .. }
+            | ChannelType::Connection => {
+                Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::AdministrativelyProhibited))
+            }
+        }
+    }
+}
+
+fn refusal(error: russh::Error) -> OpenFailure {
+    match error {
+        russh::Error::ChannelOpenFailure(failure) => {
+            OpenFailure { code: failure.code(), description: "the client refused the channel".to_owned() }
+        }
+        _ => OpenFailure { code: CONNECT_FAILED, description: "the client is gone".to_owned() },
+    }
+}
+
+/// Has the target leg serve its end of a tap.
+pub(super) fn serve_target(established: &Arc<Established>, end: tap::End, lease: Arc<Lease>) {
+    let serving = established.target.clone().serve(end, established.session.clone());
+    established.session.spawn(async move {
+        // Declared first, dropped last: behind the tap's end.
+        let _lease = lease;
+        serving.await;
     });
+}
+
+/// Ends the session because one of its taps failed.
+pub(super) fn failed(session: &Session, error: &TapError) {
+    tracing::error!(session = %session.id(), %error, "client leg: channel ended");
+    session.end().because(match error {
+        TapError::Stalled { .. } => format!("{error}; the session was closed"),
+        _ => "the connector failed; the session was closed".to_owned(),
+    });
+}
+
+/// Says what is in the queue; a tap whose other end is gone is the receiving side's to judge.
+pub(super) async fn send(
+    sender: tap::Sender,
+    reader: QueueReader,
+    session: &Session,
+) -> Result<(), TapError> {
+    match sender.run(reader, session.stall_timeout()).await {
+        // The receiving side knows whether that is the target's loss or the channel's proper end.
+        Err(TapError::Closed) => Ok(()),
+        result => result,
+    }
 }
 
 struct Side {
     session: Arc<Session>,
     id: ChannelId,
-    handle: Handle,
+    leg: Leg,
     write: ChannelWriteHalf<Msg>,
     state: ClientChannel,
-    routes: Arc<Routes<ChannelId>>,
-    gate: Arc<Gate>,
+    is_session: bool,
 }
 
 /// The client's connection is gone; its owner notices by itself.
 struct Gone;
 
 impl Side {
-    async fn run(&self, mut frames: Receiver, reply: ChannelOpenHandle) -> Result<(), TapError> {
-        let result = self.serve(&mut frames, reply).await;
-        self.state.replies.abandon();
-        self.state.finished.cancel();
-        // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
-        let client_closed_first = !self.routes.remove(&self.id);
-        if !result? && !client_closed_first {
-            self.session.end().because("the connection to the server was lost");
+    /// Serves both directions. `reply` is the answer that the client waits for, if it asked for the channel.
+    async fn run(
+        self,
+        sender: tap::Sender,
+        reader: QueueReader,
+        mut frames: Receiver,
+        reply: Option<ChannelOpenHandle>,
+    ) {
+        let to_client = async {
+            let result = self.serve(&mut frames, reply).await;
+            self.state.replies.abandon();
+            self.state.finished.cancel();
+            // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
+            let client_closed_first = !self.leg.routes.remove(&self.id);
+            if !result? && !client_closed_first {
+                self.session.end().because("the connection to the server was lost");
+            }
+            Ok(())
+        };
+        if let Err(error) = tokio::try_join!(send(sender, reader, &self.session), to_client) {
+            failed(&self.session, &error);
         }
-        Ok(())
     }
 
     /// True if the target closed the channel, false if it went away without.
-    async fn serve(&self, frames: &mut Receiver, reply: ChannelOpenHandle) -> Result<bool, TapError> {
-        match frames.next().await? {
-            Some(Message::OpenConfirm) => reply.accept().await,
-            Some(Message::OpenFailure(failure)) => {
-                let reason = ChannelOpenFailure::Other { code: failure.code, reason: failure.description };
-                reply.reject(reason).await;
-                return Ok(true);
+    async fn serve(&self, frames: &mut Receiver, reply: Option<ChannelOpenHandle>) -> Result<bool, TapError> {
+        if let Some(reply) = reply {
+            match frames.next().await? {
+                Some(Message::OpenConfirm) => reply.accept().await,
+                Some(Message::OpenFailure(failure)) => {
+                    let reason =
+                        ChannelOpenFailure::Other { code: failure.code, reason: failure.description };
+                    reply.reject(reason).await;
+                    return Ok(true);
+                }
+                Some(_) | None => return Ok(false),
             }
-            Some(_) | None => return Ok(false),
         }
         let mut held_eof = None;
         loop {
@@ -193,12 +307,12 @@ impl Side {
             let ended = matches!(message, Some(Message::ExitStatus(_) | Message::ExitSignal(_)));
             let delivered = match message {
                 None => return Ok(false),
-                Some(Message::Eof) if held_eof.is_none() => {
+                Some(Message::Eof) if self.is_session && held_eof.is_none() => {
                     held_eof = Some(Instant::now() + limits::EOF_GRACE);
                     Ok(())
                 }
                 Some(Message::Close) => {
-                    let _ = self.routes.push(&self.id, Message::Close);
+                    let _ = self.leg.routes.push(&self.id, Message::Close);
                     // The client may be gone.
                     let _ = self.close(held_eof.is_some()).await;
                     return Ok(true);
@@ -236,9 +350,9 @@ impl Side {
 
     async fn close(&self, eof_first: bool) -> Result<(), ()> {
         if eof_first {
-            self.handle.eof(self.id).await?;
+            self.leg.handle.eof(self.id).await?;
         }
-        self.handle.close(self.id).await
+        self.leg.handle.close(self.id).await
     }
 
     async fn deliver(&self, message: Message) -> Result<(), Gone> {
@@ -247,7 +361,7 @@ impl Side {
             Message::Stderr(data) => self.data(data, Some(SSH_EXTENDED_DATA_STDERR)).await,
             Message::Eof => {
                 self.state.target_eof.store(true, Ordering::Release);
-                self.handle.eof(self.id).await.map_err(|()| Gone)
+                self.leg.handle.eof(self.id).await.map_err(|()| Gone)
             }
             Message::Success => {
                 self.answer(true);
@@ -258,11 +372,11 @@ impl Side {
                 Ok(())
             }
             Message::ExitStatus(status) => {
-                self.handle.exit_status_request(self.id, status).await.map_err(|()| Gone)
+                self.leg.handle.exit_status_request(self.id, status).await.map_err(|()| Gone)
             }
             Message::ExitSignal(fields) => {
                 let signal = Sig::Custom(fields.signal);
-                let request = self.handle.exit_signal_request(
+                let request = self.leg.handle.exit_signal_request(
                     self.id,
                     signal,
                     fields.core_dumped,
@@ -284,7 +398,7 @@ impl Side {
                 let _ = asker.send(success);
             }
             Some(Reply::Relay) => {
-                let (handle, id) = (self.handle.clone(), self.id);
+                let (handle, id) = (self.leg.handle.clone(), self.id);
                 // Not waited for: russh's loop may be held by a request whose answer comes right behind this one.
                 tokio::spawn(async move {
                     if success { handle.channel_success(id).await } else { handle.channel_failure(id).await }
@@ -312,7 +426,7 @@ impl Side {
                 sent = &mut send => return sent.map_err(|_| Gone),
                 () = self.state.closed.cancelled() => return Err(Gone),
                 () = sleep(pause) => {
-                    if self.gate.probe() {
+                    if self.leg.gate.probe() {
                         probed += limits::PROBE_BYTES;
                     }
                     // Whatever the client had sent before it took output again was let through by then.
@@ -323,16 +437,10 @@ impl Side {
             }
         }
     }
-
-    fn failed(&self, error: &TapError) {
-        tracing::error!(session = %self.session.id(), %error, "client leg: channel ended");
-        self.session.end().because(match error {
-            TapError::Stalled { .. } => format!("{error}; the session was closed"),
-            _ => "the connector failed; the session was closed".to_owned(),
-        });
-    }
 }
 
+/// RFC 4254 section 5.1.
+const CONNECT_FAILED: u32 = 2;
 /// RFC 4254 section 5.1.
 const RESOURCE_SHORTAGE: u32 = 4;
 /// RFC 4254 section 5.2.

@@ -22,17 +22,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 use weir_common::{
-    frame::{ChannelType, Env, Message, Pty, WindowSize},
+    frame::{ChannelType, Env, Message, Originator, Pty, TcpAddress, WindowSize, X11Request},
     session::Proof,
 };
 
 use super::{
     Shared,
-    channel::{self, ClientChannel, Reply},
+    channel::{Asked, ClientChannel, Leg, Reply},
+    global::Global,
     login::{Login, NewSession, Stage},
 };
 use crate::{
-    gate::Gate,
+    gate::{Bypass, Gate},
     grant::{Grant, GrantError},
     limits,
     policy::{self, Decision},
@@ -50,6 +51,7 @@ pub(super) struct Handler {
     stage: watch::Sender<Stage>,
     routes: Arc<Routes<ChannelId>>,
     channels: HashMap<ChannelId, ClientChannel>,
+    global: Option<Global>,
 }
 
 impl Handler {
@@ -63,6 +65,7 @@ impl Handler {
             stage: watch::Sender::default(),
             routes: Arc::default(),
             channels: HashMap::new(),
+            global: None,
         }
     }
 
@@ -109,22 +112,101 @@ impl Handler {
         message: Message,
         session: &mut server::Session,
     ) -> Result<(), russh::Error> {
-        let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if !admits(&message) {
-            tracing::info!(peer = %self.peer, kind = ?message.kind(), "channel request refused");
-            return session.channel_failure(channel);
+        if self.asked(channel, message).await? {
+            session.channel_success(channel)
+        } else {
+            session.channel_failure(channel)
+        }
+    }
+
+    /// Asks the target something. True if it said yes.
+    async fn asked(&self, channel: ChannelId, message: Message) -> Result<bool, russh::Error> {
+        let Some(state) = self.channels.get(&channel) else { return Ok(false) };
+        if !self.admits(&message) {
+            return Ok(false);
         }
         let (answer, answered) = oneshot::channel();
-        let _bypass = self.stage.borrow().established().map(|established| established.target.bypass());
+        let _bypass = self.bypass();
         state.replies.expect(Reply::Wait(answer));
         self.push(channel, message)?;
-        let granted = tokio::select! {
+        Ok(tokio::select! {
             answered = timeout(limits::REQUEST_TIMEOUT, answered) => matches!(answered, Ok(Ok(true))),
             () = state.closed.cancelled() => false,
             () = self.end.over() => false,
-        };
-        if granted { session.channel_success(channel) } else { session.channel_failure(channel) }
+        })
     }
+
+    /// Asks the target something that concerns the whole connection.
+    async fn ask_global(&mut self, message: Message) -> Option<Message> {
+        if !self.admits(&message) {
+            return None;
+        }
+        let _bypass = self.bypass();
+        let global = self.global.get_or_insert_with(|| Global::open(&self.gate, &self.stage));
+        global.ask(message, &self.end).await
+    }
+
+    fn bypass(&self) -> Option<Bypass> {
+        self.stage.borrow().established().map(|established| established.target.bypass())
+    }
+
+    /// Whether a request is allowed; says so in the log if not.
+    fn admits(&self, message: &Message) -> bool {
+        let admitted = admits(message);
+        if !admitted {
+            tracing::info!(peer = %self.peer, kind = ?message.kind(), "request refused");
+        }
+        admitted
+    }
+
+    /// Begins to open a channel that the client asks for.
+    async fn open(
+        &mut self,
+        channel: Channel<Msg>,
+        channel_type: ChannelType,
+        reply: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.channels.retain(|id, _| self.routes.contains(id));
+        let is_session = channel_type == ChannelType::Session;
+        let message = Message::Open(channel_type);
+        if !self.admits(&message) {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
+        if self.channels.len() >= limits::CHANNELS {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        let (to_target, reader) = queue(&self.gate);
+        let state = ClientChannel::new(self.routes.insert(id, to_target));
+        self.channels.insert(id, state.clone());
+        self.push(id, message)?;
+
+        let mut stage = self.stage.subscribe();
+        let leg = self.leg(session);
+        tokio::spawn(async move {
+            let settled = stage.wait_for(|stage| !matches!(stage, Stage::Stranger | Stage::LoggedIn)).await;
+            let established = settled.ok().and_then(|stage| stage.established().cloned());
+            let Some(established) = established else {
+                leg.routes.remove(&id);
+                // The connection is about to end with the reason; a refused channel would only blur it.
+                sleep(limits::WIND_DOWN).await;
+                return;
+            };
+            leg.open(&established, Asked { channel, reply, reader, state, is_session }).await;
+        });
+        Ok(())
+    }
+
+    fn leg(&self, session: &server::Session) -> Leg {
+        Leg { routes: self.routes.clone(), gate: self.gate.clone(), handle: session.handle() }
+    }
+}
+
+fn is_success(answer: Option<&Message>) -> bool {
+    matches!(answer, Some(Message::Success))
 }
 
 /// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
@@ -165,7 +247,8 @@ impl server::Handler for Handler {
         let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.stage.send_replace(Stage::LoggedIn);
         let new = NewSession { grant, proof, client_version, peer: self.peer };
-        tokio::spawn(new.begin(self.shared.clone(), self.end.clone(), self.stage.clone()));
+        let leg = self.leg(session);
+        tokio::spawn(new.begin(self.shared.clone(), self.end.clone(), self.stage.clone(), leg));
         Ok(())
     }
 
@@ -175,37 +258,115 @@ impl server::Handler for Handler {
         reply: ChannelOpenHandle,
         session: &mut server::Session,
     ) -> Result<(), russh::Error> {
-        self.channels.retain(|id, _| self.routes.contains(id));
-        if self.channels.len() >= limits::CHANNELS {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
-        }
-        let id = channel.id();
-        let (to_target, reader) = queue(&self.gate);
-        let state = ClientChannel::new(self.routes.insert(id, to_target));
-        self.channels.insert(id, state.clone());
-        self.push(id, Message::Open(ChannelType::Session))?;
+        self.open(channel, ChannelType::Session, reply, session).await
+    }
 
-        let mut stage = self.stage.subscribe();
-        let (routes, gate, handle) = (self.routes.clone(), self.gate.clone(), session.handle());
-        tokio::spawn(async move {
-            let settled = stage.wait_for(|stage| !matches!(stage, Stage::Stranger | Stage::LoggedIn)).await;
-            let established = settled.ok().and_then(|stage| stage.established().cloned());
-            let Some(established) = established else {
-                routes.remove(&id);
-                // The connection is about to end with the reason; a refused channel would only blur it.
-                sleep(limits::WIND_DOWN).await;
-                return;
-            };
-            channel::open(
-                &established,
-                channel,
-                reply,
-                channel::Parts { reader, state, routes, gate, handle },
-            )
-            .await;
-        });
-        Ok(())
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let channel_type = ChannelType::DirectTcpip {
+            to: TcpAddress { host: host.to_owned(), port },
+            originator: Originator { address: originator_address.to_owned(), port: originator_port },
+        };
+        self.open(channel, channel_type, reply, session).await
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.open(channel, ChannelType::DirectStreamlocal { path: path.to_owned() }, reply, session).await
+    }
+
+    /// The client has opened a channel that the target had asked for.
+    async fn channel_open_confirmation(
+        &mut self,
+        channel: ChannelId,
+        _max_packet_bytes: u32,
+        _window_bytes: u32,
+        _: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        self.checked(self.routes.confirm(channel))
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        _: &mut server::Session,
+    ) -> Result<bool, russh::Error> {
+        let request = Message::TcpipForward(TcpAddress { host: address.to_owned(), port: *port });
+        Ok(match self.ask_global(request).await {
+            Some(Message::PortBound(bound)) => {
+                *port = bound;
+                true
+            }
+            answer => is_success(answer.as_ref()),
+        })
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut server::Session,
+    ) -> Result<bool, russh::Error> {
+        let request = Message::CancelTcpipForward(TcpAddress { host: address.to_owned(), port });
+        Ok(is_success(self.ask_global(request).await.as_ref()))
+    }
+
+    async fn streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut server::Session,
+    ) -> Result<bool, russh::Error> {
+        let request = Message::StreamlocalForward(path.to_owned());
+        Ok(is_success(self.ask_global(request).await.as_ref()))
+    }
+
+    async fn cancel_streamlocal_forward(
+        &mut self,
+        path: &str,
+        _: &mut server::Session,
+    ) -> Result<bool, russh::Error> {
+        let request = Message::CancelStreamlocalForward(path.to_owned());
+        Ok(is_success(self.ask_global(request).await.as_ref()))
+    }
+
+    async fn agent_request(
+        &mut self,
+        channel: ChannelId,
+        _: &mut server::Session,
+    ) -> Result<bool, russh::Error> {
+        self.asked(channel, Message::AgentForward).await
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        single_connection: bool,
+        auth_protocol: &str,
+        auth_cookie: &str,
+        screen: u32,
+        session: &mut server::Session,
+    ) -> Result<(), russh::Error> {
+        let request = X11Request {
+            single_connection,
+            auth_protocol: auth_protocol.to_owned(),
+            auth_cookie: auth_cookie.to_owned(),
+            screen,
+        };
+        self.ask(channel, Message::X11(request), session).await
     }
 
     async fn channel_eof(&mut self, channel: ChannelId, _: &mut server::Session) -> Result<(), russh::Error> {
@@ -302,7 +463,7 @@ impl server::Handler for Handler {
     ) -> Result<(), russh::Error> {
         let message = Message::Env(Env { name: name.to_owned(), value: value.to_owned() });
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if !admits(&message) {
+        if !self.admits(&message) {
             return session.channel_failure(channel);
         }
         state.replies.expect(Reply::Relay);
@@ -328,6 +489,6 @@ impl server::Handler for Handler {
         _: &mut server::Session,
     ) -> Result<(), russh::Error> {
         let message = Message::Signal(target_leg::signal_name(&signal).to_owned());
-        if admits(&message) { self.push(channel, message) } else { Ok(()) }
+        if self.admits(&message) { self.push(channel, message) } else { Ok(()) }
     }
 }

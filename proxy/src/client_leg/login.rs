@@ -9,11 +9,11 @@ use tokio::{
 };
 use weir_common::session::{Proof, SessionId, SessionMeta};
 
-use super::Shared;
+use super::{Shared, channel::Leg};
 use crate::{
     config::Target,
     grant::Grant,
-    session::{End, Session},
+    session::{End, Offers, Session},
     target_leg,
 };
 
@@ -89,9 +89,13 @@ pub(super) struct NewSession {
 
 impl NewSession {
     /// Sets the session up and says how far that came.
-    pub(super) async fn begin(self, shared: Arc<Shared>, end: End, stage: watch::Sender<Stage>) {
+    pub(super) async fn begin(self, shared: Arc<Shared>, end: End, stage: watch::Sender<Stage>, leg: Leg) {
         stage.send_replace(match self.establish(&shared, &end).await {
-            Ok(established) => Stage::Established(Arc::new(established)),
+            Ok((established, offers)) => {
+                let established = Arc::new(established);
+                established.session.watch(leg.take_offers(established.session.clone(), offers));
+                Stage::Established(established)
+            }
             Err(reason) => {
                 end.because(reason);
                 Stage::Failed
@@ -101,7 +105,7 @@ impl NewSession {
 
     /// Registers the session with the agent, then connects to the target: in this order, so that nothing
     /// reaches a target without a recording. The error is what the user reads.
-    async fn establish(self, shared: &Shared, end: &End) -> Result<Established, String> {
+    async fn establish(self, shared: &Shared, end: &End) -> Result<(Established, Offers), String> {
         let Some(target) = shared.config.targets.get(&self.grant.resource) else {
             tracing::error!(grant = %self.grant.id, resource = self.grant.resource, "no such resource is configured");
             return Err(
@@ -115,13 +119,13 @@ impl NewSession {
         tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
             peer = %meta.client_address, "session begins");
 
-        let session =
+        let (session, offers) =
             Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
                 tracing::error!(session = %id, %error, "session refused: it would not be recorded");
                 NOT_RECORDED.to_owned()
             })?;
         let connected =
-            target_leg::connect(target, &login, shared.config.target_connect_timeout, end.clone()).await;
+            target_leg::connect(target, &login, shared.config.target_connect_timeout, &session).await;
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
@@ -144,7 +148,7 @@ impl NewSession {
             expiry(expires_at).await;
             end.because("the grant has expired; the session was closed");
         });
-        Ok(Established { session, target: Arc::new(connection) })
+        Ok((Established { session, target: Arc::new(connection) }, offers))
     }
 
     fn meta(self, target: &Target) -> SessionMeta {

@@ -5,6 +5,7 @@
 //! confirmed to the client only when the target has confirmed it over that tap.
 
 mod channel;
+mod global;
 mod handler;
 mod login;
 

@@ -29,7 +29,7 @@ use weir_common::frame::{Direction, FrameError};
 
 pub use self::{
     receiver::Receiver,
-    routes::Routes,
+    routes::{Opening, Routes},
     sender::{Queue, QueueFull, QueueReader, Sender, queue},
 };
 

@@ -5,6 +5,11 @@
 //!
 //! Every channel has a token that is cancelled when its peer has closed it. Whoever waits for room in the peer's
 //! window waits for that as well: russh never wakes a wait for window on a channel that is gone.
+//!
+//! A channel that this side opens on its peer has no number before the peer has confirmed it, and a peer may
+//! speak right behind its confirmation. So the route is made by the handler that sees the confirmation: who
+//! opens a channel leaves its queue here first ([`Routes::opening`]), one channel at a time, because a
+//! confirmation does not say which of them it is about.
 
 use std::{
     collections::HashMap,
@@ -13,6 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::Message;
 
@@ -24,20 +30,99 @@ struct Route {
     closed: CancellationToken,
 }
 
+#[derive(Debug)]
+struct Expected {
+    queue: Queue,
+    confirmed: oneshot::Sender<CancellationToken>,
+}
+
 /// The queues of one leg's open channels, by the leg's own channel id.
 #[derive(Debug)]
-pub struct Routes<K>(Mutex<HashMap<K, Route>>);
+pub struct Routes<K> {
+    open: Mutex<HashMap<K, Route>>,
+    opening_turn: tokio::sync::Mutex<()>,
+    expected: Mutex<Option<Expected>>,
+}
 
 impl<K> Default for Routes<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self {
+            open: Mutex::default(),
+            opening_turn: tokio::sync::Mutex::default(),
+            expected: Mutex::default(),
+        }
+    }
+}
+
+/// The turn to open a channel on the peer.
+#[derive(Debug)]
+pub struct Opening<'a, K> {
+    routes: &'a Routes<K>,
+    _turn: tokio::sync::MutexGuard<'a, ()>,
+    confirmed: oneshot::Receiver<CancellationToken>,
+}
+
+impl<K> Opening<'_, K> {
+    /// The channel's token, when the handler has seen the peer's confirmation; `None` if the connection was
+    /// lost first. To be called when the peer is known to have confirmed.
+    pub async fn confirmed(mut self) -> Option<CancellationToken> {
+        (&mut self.confirmed).await.ok()
+    }
+}
+
+impl<K> Drop for Opening<'_, K> {
+    /// What was not confirmed by now is not expected any more.
+    fn drop(&mut self) {
+        self.routes.expect_none();
+    }
+}
+
+impl<K> Routes<K> {
+    fn expect(&self, expected: Expected) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(expected);
+    }
+
+    fn expect_none(&self) -> Option<Expected> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl<K: Hash + Eq> Routes<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Route>> {
         // No code can panic while it holds the lock and leave the map half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn to open a channel, whose messages are to go to this queue.
+    pub async fn opening(&self, queue: &Queue) -> Opening<'_, K> {
+        let turn = self.opening_turn.lock().await;
+        let (sender, confirmed) = oneshot::channel();
+        self.expect(Expected { queue: queue.clone(), confirmed: sender });
+        Opening { routes: self, _turn: turn, confirmed }
+    }
+
+    /// The peer has confirmed the channel that was being opened, under this id: says so and adds it.
+    ///
+    /// # Errors
+    /// [`QueueFull`] when the connection holds too much.
+    pub fn confirm(&self, channel: K) -> Result<(), QueueFull> {
+        let Some(Expected { queue, confirmed }) = self.expect_none() else { return Ok(()) };
+        let pushed = queue.push(Message::OpenConfirm, 0);
+        // Whoever opened it may have given up.
+        let _ = confirmed.send(self.insert(channel, queue));
+        pushed
+    }
+
+    /// How many channels are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds a channel. The token is cancelled when the peer has closed it.
@@ -60,6 +145,7 @@ impl<K: Hash + Eq> Routes<K> {
 
     /// Removes all channels, without a word: the peer is gone.
     pub fn clear(&self) {
+        self.expect_none();
         for (_, route) in self.lock().drain() {
             route.closed.cancel();
         }
@@ -77,6 +163,7 @@ impl<K: Hash + Eq> Routes<K> {
 
     /// Says `Close` on every channel and removes them all: the peer is gone, and what it had said still counts.
     pub fn close_all(&self) {
+        self.expect_none();
         for (_, route) in self.lock().drain() {
             route.closed.cancel();
             // A queue that has no room is dropped, which ends the channel as well.

@@ -1,14 +1,19 @@
 //! One channel on the target: frames in, SSH out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use russh::{Channel, ChannelWriteHalf, Pty as PtyMode, Sig, client::Msg};
-use tokio::sync::oneshot;
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty as PtyMode, Sig,
+    client::{ChannelOpenHandle, Msg},
+};
 use tokio_util::sync::CancellationToken;
-use weir_common::frame::{ChannelType, Message, OpenFailure, Pty};
+use weir_common::frame::{ChannelType, Direction, Message, OpenFailure, Originator, Pty, X11Request};
 
-use super::{Connection, handler::Opening};
-use crate::tap::{self, Queue, Receiver, TapError, queue};
+use super::{Connection, forwarding::Forwardings, global};
+use crate::{
+    session::{Offer, Session},
+    tap::{self, Queue, QueueReader, Receiver, Routes, TapError, queue},
+};
 
 /// Why a channel ended other than by being closed.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +22,7 @@ pub(super) enum ChannelError {
     Tap(#[from] TapError),
     #[error("the target's connection failed: {0}")]
     Ssh(#[from] russh::Error),
-    #[error("the first frame on the tap does not open a channel")]
+    #[error("a frame on the tap means nothing where it came")]
     NotOpened,
 }
 
@@ -37,19 +42,37 @@ impl ChannelError {
     }
 }
 
+/// What a channel on the target is made of besides its russh half and its end of the tap.
+pub(super) struct Parts {
+    /// What the target says.
+    pub(super) reader: QueueReader,
+    /// Cancelled when the target has closed the channel.
+    pub(super) closed: CancellationToken,
+    pub(super) routes: Arc<Routes<ChannelId>>,
+    /// Cancelled when the target is gone.
+    pub(super) lost: CancellationToken,
+    pub(super) session: Arc<Session>,
+}
+
+/// Serves a tap whose channel the client asks for.
 pub(super) async fn serve(
     connection: &Connection,
     end: tap::End,
     stall_timeout: Duration,
 ) -> Result<(), ChannelError> {
     let tap::End { socket: _, sender, mut receiver } = end;
-    let (replies, reader) = queue(&connection.gate);
-    match receiver.next().await? {
-        Some(Message::Open(ChannelType::Session)) => {}
+    let channel_type = match receiver.next().await? {
+        Some(Message::Open(ChannelType::Connection)) => {
+            return global::serve(connection, receiver, sender, stall_timeout).await;
+        }
+        Some(Message::Open(channel_type)) if channel_type.direction() == Direction::ClientToTarget => {
+            channel_type
+        }
         Some(_) => return Err(ChannelError::NotOpened),
         None => return Ok(()),
-    }
-    let (channel, closed) = match open(connection, &replies).await {
+    };
+    let (replies, reader) = queue(&connection.gate);
+    let (channel, closed) = match open(connection, channel_type, &replies).await {
         Ok(opened) => opened,
         Err(failure) => {
             let _ = replies.push(Message::OpenFailure(failure), 0);
@@ -60,12 +83,31 @@ pub(super) async fn serve(
     // From here on only the route keeps the queue open.
     drop(replies);
     let id = channel.id();
+    let (routes, lost) = (connection.routes.clone(), connection.lost.clone());
     // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
     let (_, write) = channel.split();
+    let to_target = obey(receiver, write, closed, Some(connection.forwardings.clone()));
+    run(Side { id, routes, lost, reader, sender, stall_timeout }, to_target).await
+}
 
+/// Both directions of a channel.
+struct Side {
+    id: ChannelId,
+    routes: Arc<Routes<ChannelId>>,
+    lost: CancellationToken,
+    reader: QueueReader,
+    sender: tap::Sender,
+    stall_timeout: Duration,
+}
+
+async fn run(
+    side: Side,
+    to_target: impl Future<Output = Result<(), ChannelError>>,
+) -> Result<(), ChannelError> {
+    let Side { id, routes, lost, reader, sender, stall_timeout } = side;
     let to_target = async {
-        let result = obey(&mut receiver, &write, &closed).await;
-        connection.routes.remove(&id);
+        let result = to_target.await;
+        routes.remove(&id);
         result
     };
     let to_client = sender.run(reader, stall_timeout);
@@ -77,7 +119,7 @@ pub(super) async fn serve(
             // The target closed the channel: the client's Close follows, unless the connection is gone as a whole.
             tokio::select! {
                 result = to_target => result?,
-                () = connection.lost() => {}
+                () = lost.cancelled() => {}
             }
         }
     }
@@ -87,27 +129,94 @@ pub(super) async fn serve(
 /// Opens a channel on the target. Its messages go to `replies`; the token is cancelled when the target closes it.
 async fn open(
     connection: &Connection,
+    channel_type: ChannelType,
     replies: &Queue,
 ) -> Result<(Channel<Msg>, CancellationToken), OpenFailure> {
     let lost = || OpenFailure {
         code: CONNECT_FAILED,
         description: "the connection to the server was lost".to_owned(),
     };
-    let _turn = connection.open_turn.lock().await;
-    let (closed, opened) = oneshot::channel();
-    connection.opening.put(Opening { queue: replies.clone(), closed });
-    match connection.handle.channel_open_session().await {
-        Ok(channel) => Ok((channel, opened.await.map_err(|_| lost())?)),
-        Err(error) => {
-            connection.opening.take();
-            Err(match error {
-                russh::Error::ChannelOpenFailure(failure) => OpenFailure {
-                    code: failure.code(),
-                    description: "the server refused the channel".to_owned(),
-                },
-                _ => lost(),
-            })
+    let handle = &connection.handle;
+    let opening = connection.routes.opening(replies).await;
+    let opened = match channel_type {
+        ChannelType::DirectTcpip { to, originator } => {
+            let Originator { address, port } = originator;
+            handle.channel_open_direct_tcpip(to.host, to.port, address, port).await
         }
+        ChannelType::DirectStreamlocal { path } => handle.channel_open_direct_streamlocal(path).await,
+        _ => handle.channel_open_session().await,
+    };
+    match opened {
+        Ok(channel) => Ok((channel, opening.confirmed().await.ok_or_else(lost)?)),
+        Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenFailure {
+            code: failure.code(),
+            description: "the server refused the channel".to_owned(),
+        }),
+        Err(_) => Err(lost()),
+    }
+}
+
+/// Serves a channel that the target asks for: has the client leg open it, then goes on as with any other.
+pub(super) async fn take_up(parts: Parts, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+    let (session, routes, id) = (parts.session.clone(), parts.routes.clone(), channel.id());
+    let (client_end, target_end, lease) = match session.open_tap().await {
+        Ok(ends) => ends,
+        Err(error) => {
+            tracing::error!(session = %session.id(), %error, "channel refused: it would not be recorded");
+            routes.remove(&id);
+            return reply.reject(ChannelOpenFailure::ResourceShortage).await;
+        }
+    };
+    if session.offer(Offer { end: client_end, lease: lease.clone() }).await.is_err() {
+        routes.remove(&id);
+        return reply.reject(ChannelOpenFailure::ConnectFailed).await;
+    }
+    let Parts { reader, closed, routes, lost, session: _ } = parts;
+    let tap::End { socket: _, sender, receiver } = target_end;
+    let side = Side { id, routes, lost, reader, sender, stall_timeout: session.stall_timeout() };
+    let served = session.clone();
+    session.spawn(async move {
+        let _lease = lease;
+        report(&served, run(side, confirm_and_obey(receiver, channel, reply, closed)).await);
+    });
+}
+
+/// Answers the target as the client did, then does what the frames say.
+async fn confirm_and_obey(
+    mut receiver: Receiver,
+    channel: Channel<Msg>,
+    reply: ChannelOpenHandle,
+    closed: CancellationToken,
+) -> Result<(), ChannelError> {
+    match receiver.next().await {
+        Ok(Some(Message::OpenConfirm)) => {
+            let (_, write) = channel.split();
+            reply.accept().await;
+            obey(receiver, write, closed, None).await
+        }
+        Ok(Some(Message::OpenFailure(failure))) => {
+            let OpenFailure { code, description: reason } = failure;
+            reply.reject(ChannelOpenFailure::Other { code, reason }).await;
+            Ok(())
+        }
+        other => {
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            match other {
+                Ok(Some(_)) => Err(ChannelError::NotOpened),
+                Ok(None) => Err(TapError::Closed.into()),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Ends the session if a channel of it failed.
+pub(super) fn report(session: &Session, result: Result<(), ChannelError>) {
+    if let Err(error) = result
+        && !error.is_hangup()
+    {
+        tracing::warn!(session = %session.id(), %error, "target leg: channel ended");
+        session.end().because(error.reason());
     }
 }
 
@@ -116,9 +225,10 @@ const CONNECT_FAILED: u32 = 2;
 
 /// Does what the frames say until they say `Close`, or the client leg or the target's channel is gone.
 async fn obey(
-    receiver: &mut Receiver,
-    channel: &ChannelWriteHalf<Msg>,
-    closed: &CancellationToken,
+    mut receiver: Receiver,
+    channel: ChannelWriteHalf<Msg>,
+    closed: CancellationToken,
+    forwardings: Option<Arc<Forwardings>>,
 ) -> Result<(), ChannelError> {
     while let Some(message) = receiver.next().await? {
         match message {
@@ -129,36 +239,43 @@ async fn obey(
             },
             Message::Eof => channel.eof().await?,
             Message::Close => break,
-            Message::Pty(fields) => request_pty(channel, fields).await?,
-            Message::Shell => channel.request_shell(true).await?,
-            Message::Exec(command) => channel.exec(true, command).await?,
-            Message::Subsystem(name) => channel.request_subsystem(true, name).await?,
-            Message::Env(fields) => channel.set_env(true, fields.name, fields.value).await?,
-            Message::WindowChange(size) => {
-                channel.window_change(size.cols, size.rows, size.width_px, size.height_px).await?;
-            }
-            Message::Signal(name) => channel.signal(Sig::Custom(name)).await?,
-            // Inbound refuses frames that may not go this way, and a second Open means nothing to a target.
-            Message::Open(_)
-            | Message::OpenConfirm
-            | Message::OpenFailure(_)
-            | Message::Stdout(_)
-            | Message::Stderr(_)
-            | Message::Success
-            | Message::Failure
-            | Message::ExitStatus(_)
-            | Message::PortBound(_)
-            | Message::AgentForward
-            | Message::X11(_)
-            | Message::TcpipForward(_)
-            | Message::CancelTcpipForward(_)
-            | Message::StreamlocalForward(_)
-            | Message::CancelStreamlocalForward(_)
-            | Message::ExitSignal(_) => return Err(ChannelError::NotOpened),
+            request => ask(&channel, request, forwardings.as_deref()).await?,
         }
     }
     // The target may have closed it, or be gone.
     let _ = channel.close().await;
+    Ok(())
+}
+
+/// Asks the target for something. Requests are those of a session channel that the client opened.
+async fn ask(
+    channel: &ChannelWriteHalf<Msg>,
+    request: Message,
+    forwardings: Option<&Forwardings>,
+) -> Result<(), ChannelError> {
+    let Some(forwardings) = forwardings else { return Err(ChannelError::NotOpened) };
+    match request {
+        Message::Pty(fields) => request_pty(channel, fields).await?,
+        Message::Shell => channel.request_shell(true).await?,
+        Message::Exec(command) => channel.exec(true, command).await?,
+        Message::Subsystem(name) => channel.request_subsystem(true, name).await?,
+        Message::Env(fields) => channel.set_env(true, fields.name, fields.value).await?,
+        Message::WindowChange(size) => {
+            channel.window_change(size.cols, size.rows, size.width_px, size.height_px).await?;
+        }
+        Message::Signal(name) => channel.signal(Sig::Custom(name)).await?,
+        Message::AgentForward => {
+            forwardings.expect_agent();
+            channel.agent_forward(true).await?;
+        }
+        Message::X11(fields) => {
+            forwardings.expect_x11();
+            let X11Request { single_connection, auth_protocol, auth_cookie, screen } = fields;
+            channel.request_x11(true, single_connection, auth_protocol, auth_cookie, screen).await?;
+        }
+        // Inbound refuses frames that may not go this way, and the rest means nothing on an open channel.
+        _ => return Err(ChannelError::NotOpened),
+    }
     Ok(())
 }
 

@@ -8,17 +8,17 @@ use russh::{
 };
 use socket2::SockRef;
 use ssh_key::HashAlg;
-use tokio::{net::TcpStream, sync::Mutex, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_util::sync::CancellationToken;
 use weir_common::session::{HostKeyTrust, TargetCredential, TargetPeer};
 
-use super::{Connection, Handler, Slot};
+use super::{Connection, Forwardings, Handler};
 use crate::{
     algorithms,
     config::Target,
     gate::{self, Gate, GatedStream},
     limits,
-    session::End,
+    session::Session,
     tap::Routes,
 };
 
@@ -85,14 +85,18 @@ pub async fn connect(
     target: &Target,
     login: &str,
     within: Duration,
-    end: End,
+    session: &Arc<Session>,
 ) -> Result<Connection, ConnectError> {
-    timeout(within, connect_unbounded(target, login, end))
+    timeout(within, connect_unbounded(target, login, session))
         .await
         .map_err(|_| ConnectError::Timeout { resource: target.resource.name.clone(), after: within })?
 }
 
-async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Connection, ConnectError> {
+async fn connect_unbounded(
+    target: &Target,
+    login: &str,
+    session: &Arc<Session>,
+) -> Result<Connection, ConnectError> {
     let resource = || target.resource.name.clone();
     let address = (target.resource.host.as_str(), target.resource.port);
     let tcp = TcpStream::connect(address)
@@ -107,15 +111,16 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         credential: TargetCredential::PrivateKey,
     };
     let gate = Gate::new();
-    let (routes, opening) = (Arc::new(Routes::default()), Arc::new(Slot::default()));
+    let (routes, forwardings) = (Arc::new(Routes::default()), Arc::new(Forwardings::default()));
     let (lost, host_key_refused) = (CancellationToken::new(), CancellationToken::new());
     let handler = Handler {
         expected_host_key: target.host_key.clone(),
         host_key_refused: host_key_refused.clone(),
         routes: routes.clone(),
-        opening: opening.clone(),
+        forwardings: forwardings.clone(),
+        gate: gate.clone(),
         lost: lost.clone(),
-        end: end.clone(),
+        session: session.clone(),
     };
     let failed = |source: russh::Error| {
         if host_key_refused.is_cancelled() {
@@ -136,8 +141,8 @@ async fn connect_unbounded(target: &Target, login: &str, end: End) -> Result<Con
         let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
         return Err(ConnectError::Login { resource: resource() });
     }
-    gate::tend(&gate, &end);
-    Ok(Connection { handle, routes, open_turn: Mutex::new(()), opening, gate, lost, peer })
+    gate::tend(&gate, session.end());
+    Ok(Connection { handle, routes, forwardings, gate, lost, peer })
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

@@ -1,47 +1,33 @@
 //! What russh tells us of the target, turned into frames. No callback ever waits.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use russh::{ChannelId, Sig, client, keys::PublicKeyOrCertificate};
-use ssh_key::PublicKey;
-use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-use weir_common::frame::{ExitSignal, Message};
-
-use crate::{
-    session::End,
-    tap::{Queue, QueueFull, Routes},
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Sig,
+    client::{self, ChannelOpenHandle, Msg},
+    keys::PublicKeyOrCertificate,
 };
+use ssh_key::PublicKey;
+use tokio_util::sync::CancellationToken;
+use weir_common::frame::{ChannelType, ExitSignal, Message, Originator, TcpAddress};
 
-/// The channel that is being opened; there is one at a time.
-#[derive(Default)]
-pub(super) struct Slot(Mutex<Option<Opening>>);
-
-pub(super) struct Opening {
-    /// Where the channel's messages will go.
-    pub(super) queue: Queue,
-    /// Hears of the channel once it is there.
-    pub(super) closed: oneshot::Sender<CancellationToken>,
-}
-
-impl Slot {
-    pub(super) fn put(&self, opening: Opening) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(opening);
-    }
-
-    pub(super) fn take(&self) -> Option<Opening> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
+use super::{channel, forwarding::Forwardings};
+use crate::{
+    gate::Gate,
+    limits,
+    session::Session,
+    tap::{QueueFull, Routes, queue},
+};
 
 pub(super) struct Handler {
     pub(super) expected_host_key: PublicKey,
     pub(super) host_key_refused: CancellationToken,
     pub(super) routes: Arc<Routes<ChannelId>>,
-    pub(super) opening: Arc<Slot>,
+    pub(super) forwardings: Arc<Forwardings>,
+    pub(super) gate: Arc<Gate>,
     pub(super) lost: CancellationToken,
-    pub(super) end: End,
+    pub(super) session: Arc<Session>,
 }
 
 /// RFC 4254 section 5.2.
@@ -50,9 +36,41 @@ const SSH_EXTENDED_DATA_STDERR: u32 = 1;
 impl Handler {
     fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
         if let Err(full) = pushed {
-            self.end.because(format!("the server sends faster than the client reads: {full}"));
+            self.session.end().because(format!("the server sends faster than the client reads: {full}"));
         }
         Ok(())
+    }
+
+    /// Takes up a channel that the target asks for, if something that the client asked for calls for it.
+    ///
+    /// RFC 4254 sections 6.3.2 and 7.2: others must be refused.
+    async fn take_up(
+        &self,
+        channel: Channel<Msg>,
+        channel_type: ChannelType,
+        reply: ChannelOpenHandle,
+    ) -> Result<(), russh::Error> {
+        if !self.forwardings.expects(&channel_type) {
+            tracing::warn!(session = %self.session.id(), "the target asked for a channel that nobody had asked it for");
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        }
+        if self.routes.len() >= limits::CHANNELS {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let (to_client, reader) = queue(&self.gate);
+        let opened = to_client.push(Message::Open(channel_type), 0);
+        let closed = self.routes.insert(channel.id(), to_client);
+        let parts = channel::Parts {
+            reader,
+            closed,
+            routes: self.routes.clone(),
+            lost: self.lost.clone(),
+            session: self.session.clone(),
+        };
+        tokio::spawn(channel::take_up(parts, channel, reply));
+        self.checked(opened)
     }
 
     fn push(&self, channel: ChannelId, message: Message) -> Result<(), russh::Error> {
@@ -101,12 +119,91 @@ impl client::Handler for Handler {
         _window_bytes: u32,
         _: &mut client::Session,
     ) -> Result<(), russh::Error> {
-        let Some(opening) = self.opening.take() else { return Ok(()) };
-        let confirmed = opening.queue.push(Message::OpenConfirm, 0);
-        let closed = self.routes.insert(channel, opening.queue);
-        // Whoever opened it may have given up.
-        let _ = opening.closed.send(closed);
-        self.checked(confirmed)
+        self.checked(self.routes.confirm(channel))
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        let channel_type = ChannelType::ForwardedTcpip {
+            listening: TcpAddress { host: host.to_owned(), port },
+            originator: Originator { address: originator_address.to_owned(), port: originator_port },
+        };
+        self.take_up(channel, channel_type, reply).await
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.take_up(channel, ChannelType::ForwardedStreamlocal { path: path.to_owned() }, reply).await
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.take_up(channel, ChannelType::Agent, reply).await
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        channel: Channel<Msg>,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        let originator = Originator { address: originator_address.to_owned(), port: originator_port };
+        self.take_up(channel, ChannelType::X11 { originator }, reply).await
+    }
+
+    /// No target opens these towards its client; russh would accept them.
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        reply: ChannelOpenHandle,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        Ok(())
     }
 
     async fn data(

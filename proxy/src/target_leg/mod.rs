@@ -5,18 +5,19 @@
 
 mod channel;
 mod connect;
+mod forwarding;
+mod global;
 mod handler;
 
 use std::sync::Arc;
 
 use russh::{ChannelId, Disconnect, client};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use weir_common::session::TargetPeer;
 
 pub use self::connect::{ConnectError, connect};
 pub(crate) use self::handler::signal_name;
-use self::handler::{Handler, Slot};
+use self::{forwarding::Forwardings, handler::Handler};
 use crate::{
     gate::{Bypass, Gate},
     session::Session,
@@ -27,9 +28,7 @@ use crate::{
 pub struct Connection {
     handle: client::Handle<Handler>,
     routes: Arc<Routes<ChannelId>>,
-    // Confirmations do not say which request they answer before russh has chosen a number: one at a time.
-    open_turn: Mutex<()>,
-    opening: Arc<Slot>,
+    forwardings: Arc<Forwardings>,
     gate: Arc<Gate>,
     lost: CancellationToken,
     peer: TargetPeer,
@@ -44,12 +43,7 @@ impl Connection {
 
     /// Serves the target's end of a tap until the channel is closed.
     pub async fn serve(self: Arc<Self>, end: tap::End, session: Arc<Session>) {
-        if let Err(error) = channel::serve(&self, end, session.stall_timeout()).await
-            && !error.is_hangup()
-        {
-            tracing::warn!(session = %session.id(), %error, "target leg: channel ended");
-            session.end().because(error.reason());
-        }
+        channel::report(&session, channel::serve(&self, end, session.stall_timeout()).await);
     }
 
     /// Keeps reading the target whatever is held, until the guard is dropped: for a wait that only the target
