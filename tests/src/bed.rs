@@ -36,6 +36,8 @@ pub struct BedOptions {
     pub login_timeout_ms: u64,
     /// How long a restarted agent waits for a proxy, in milliseconds.
     pub reattach_timeout_ms: u64,
+    /// The most connections at once; a tenth of them may be logging in, at the proxy and at the target.
+    pub max_connections: usize,
     /// Where the proxy listens.
     pub listen: String,
     /// The store's directory; none for one in the bed.
@@ -50,6 +52,7 @@ impl Default for BedOptions {
             stall_timeout_ms: 60_000,
             login_timeout_ms: 30_000,
             reattach_timeout_ms: 15_000,
+            max_connections: 1_000,
             listen: "127.0.0.1:0".to_owned(),
             store: None,
         }
@@ -171,8 +174,9 @@ impl Bed {
             "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
-             LogLevel VERBOSE\nMaxStartups 100\nX11Forwarding yes\n",
-            self.target_port
+             LogLevel VERBOSE\nMaxStartups {}\nX11Forwarding yes\n",
+            self.target_port,
+            self.max_logging_in()
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)
     }
@@ -198,12 +202,21 @@ impl Bed {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
-             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\n[[resources]]\nname = \"target\"\n\
+             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\
+             max_connections = {}\nmax_unauthenticated = {}\n\n[[resources]]\nname = \"target\"\n\
              integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
              private_key = \"{dir}/proxy/login_key\"\n",
-            self.options.stall_timeout_ms, self.options.login_timeout_ms, self.target_port,
+            self.options.stall_timeout_ms,
+            self.options.login_timeout_ms,
+            self.options.max_connections,
+            self.max_logging_in(),
+            self.target_port,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
+    }
+
+    fn max_logging_in(&self) -> usize {
+        (self.options.max_connections / 10).max(1)
     }
 
     /// Writes a grant for the bed's user that expires then.
@@ -311,6 +324,18 @@ impl Bed {
         self.proxy.as_ref().expect("the proxy runs")
     }
 
+    /// Where the target's `sshd` listens, on loopback.
+    #[must_use]
+    pub fn target_port(&self) -> u16 {
+        self.target_port
+    }
+
+    /// Where the proxy listens, if it was ever started.
+    #[must_use]
+    pub fn proxy_port(&self) -> Option<u16> {
+        self.proxy_port
+    }
+
     /// The target's log.
     #[must_use]
     pub fn target_log(&self) -> String {
@@ -408,7 +433,11 @@ impl Drop for Bed {
     }
 }
 
-fn keygen(path: &Path) -> Result<()> {
+/// Makes an Ed25519 key pair without a passphrase, unless it is there.
+///
+/// # Errors
+/// If `ssh-keygen` fails.
+pub fn keygen(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
@@ -421,6 +450,9 @@ fn keygen(path: &Path) -> Result<()> {
 }
 
 /// A port of the loopback interface that was free a moment ago.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// If the interface is missing.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: measurements, each in the crate that it measures.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::{build_ebpf, exec, workspace};
+use crate::{build_ebpf, exec, prerequisites, workspace};
 
 /// Measure.
 #[derive(clap::Args)]
@@ -22,25 +24,48 @@ enum What {
         #[arg(long)]
         quick: bool,
     },
+    /// The whole path from client to target, against plain `sshd` and `ssh -J`. Takes root.
+    Ssh {
+        /// Print JSON, with every sample, instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Fewer and smaller rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Only these measurements; `--only help` names them.
+        #[arg(long, value_name = "MEASUREMENT,…")]
+        only: Option<String>,
+        /// How many rounds to take medians of.
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    match options.what {
+    build_ebpf::build()?;
+    match &options.what {
         What::Tap { json, quick } => {
-            build_ebpf::build()?;
-            let mut command = workspace::cargo();
-            command.args([
-                "run",
-                "--quiet",
-                "--release",
-                "--package",
-                "weir-agent",
-                "--example",
-                "bench-tap",
-                "--",
-            ]);
+            let mut command = example("weir-agent", "bench-tap");
             command.args(json.then_some("--json")).args(quick.then_some("--quick"));
             exec::run(&mut command)
         }
+        What::Ssh { json, quick, only, rounds } => {
+            prerequisites::ensure_all()?;
+            let mut build = workspace::cargo();
+            build.args(["build", "--release", "--package=weir-agent", "--package=weir-proxy", "--bins"]);
+            exec::run(&mut build)?;
+            let mut command = example("weir-tests", "bench-ssh");
+            command.args(json.then_some("--json")).args(quick.then_some("--quick"));
+            command.args(only.iter().flat_map(|only| ["--only", only]));
+            command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
+            exec::run(&mut command)
+        }
     }
+}
+
+/// An example in release, which measures something of its package; add its arguments.
+fn example(package: &str, name: &str) -> Command {
+    let mut command = workspace::cargo();
+    command.args(["run", "--quiet", "--release", "--package", package, "--example", name, "--"]);
+    command
 }
