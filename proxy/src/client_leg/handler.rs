@@ -35,7 +35,7 @@ use crate::{
     gate::Gate,
     grant::{Grant, GrantError},
     limits,
-    policy::{self, Decision},
+    policy::{self, Decision, Rights},
     session::End,
     tap::{QueueFull, Routes, queue},
     target_leg,
@@ -47,6 +47,7 @@ pub(super) struct Handler {
     end: End,
     peer: SocketAddr,
     grant: Option<(Grant, Proof)>,
+    rights: Rights,
     stage: watch::Sender<Stage>,
     routes: Arc<Routes<ChannelId>>,
     channels: HashMap<ChannelId, ClientChannel>,
@@ -60,6 +61,7 @@ impl Handler {
             end,
             peer,
             grant: None,
+            rights: Rights::none(),
             stage: watch::Sender::default(),
             routes: Arc::default(),
             channels: HashMap::new(),
@@ -102,6 +104,11 @@ impl Handler {
         self.checked(self.routes.push(&channel, message))
     }
 
+    /// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
+    fn admits(&self, message: &Message) -> bool {
+        policy::decide(message, &self.rights) == Decision::Allow && message.clone().into_body().is_ok()
+    }
+
     /// Asks the target something and answers the client as the target did.
     async fn ask(
         &self,
@@ -110,7 +117,7 @@ impl Handler {
         session: &mut server::Session,
     ) -> Result<(), russh::Error> {
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if !admits(&message) {
+        if !self.admits(&message) {
             tracing::info!(peer = %self.peer, kind = ?message.kind(), "channel request refused");
             return session.channel_failure(channel);
         }
@@ -125,11 +132,6 @@ impl Handler {
         };
         if granted { session.channel_success(channel) } else { session.channel_failure(channel) }
     }
-}
-
-/// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
-fn admits(message: &Message) -> bool {
-    policy::decide(message) == Decision::Allow && message.clone().into_body().is_ok()
 }
 
 impl Drop for Handler {
@@ -162,6 +164,7 @@ impl server::Handler for Handler {
 
     async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), russh::Error> {
         let Some((grant, proof)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
+        self.rights = Rights::new(grant.permissions.iter().copied().collect());
         let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.stage.send_replace(Stage::LoggedIn);
         let new = NewSession { grant, proof, client_version, peer: self.peer };
@@ -302,7 +305,7 @@ impl server::Handler for Handler {
     ) -> Result<(), russh::Error> {
         let message = Message::Env(Env { name: name.to_owned(), value: value.to_owned() });
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if !admits(&message) {
+        if !self.admits(&message) {
             return session.channel_failure(channel);
         }
         state.replies.expect(Reply::Relay);
@@ -328,6 +331,6 @@ impl server::Handler for Handler {
         _: &mut server::Session,
     ) -> Result<(), russh::Error> {
         let message = Message::Signal(target_leg::signal_name(&signal).to_owned());
-        if admits(&message) { self.push(channel, message) } else { Ok(()) }
+        if self.admits(&message) { self.push(channel, message) } else { Ok(()) }
     }
 }
