@@ -36,7 +36,7 @@ use crate::{
     gate::{Bypass, Gate},
     grant::{Grant, GrantError},
     limits,
-    policy::{self, Decision},
+    policy::{self, Decision, Rights},
     session::End,
     tap::{QueueFull, Routes, queue},
     target_leg,
@@ -48,6 +48,7 @@ pub(super) struct Handler {
     end: End,
     peer: SocketAddr,
     grant: Option<(Grant, Proof)>,
+    rights: Rights,
     stage: watch::Sender<Stage>,
     routes: Arc<Routes<ChannelId>>,
     channels: HashMap<ChannelId, ClientChannel>,
@@ -62,6 +63,7 @@ impl Handler {
             end,
             peer,
             grant: None,
+            rights: Rights::none(),
             stage: watch::Sender::default(),
             routes: Arc::default(),
             channels: HashMap::new(),
@@ -150,9 +152,10 @@ impl Handler {
         self.stage.borrow().established().map(|established| established.target.bypass())
     }
 
-    /// Whether a request is allowed; says so in the log if not.
+    /// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
     fn admits(&self, message: &Message) -> bool {
-        let admitted = admits(message);
+        let admitted =
+            policy::decide(message, &self.rights) == Decision::Allow && message.clone().into_body().is_ok();
         if !admitted {
             tracing::info!(peer = %self.peer, kind = ?message.kind(), "request refused");
         }
@@ -209,11 +212,6 @@ fn is_success(answer: Option<&Message>) -> bool {
     matches!(answer, Some(Message::Success))
 }
 
-/// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
-fn admits(message: &Message) -> bool {
-    policy::decide(message) == Decision::Allow && message.clone().into_body().is_ok()
-}
-
 impl Drop for Handler {
     /// russh drops the handler with the connection. What the client had sent is still delivered.
     fn drop(&mut self) {
@@ -244,6 +242,7 @@ impl server::Handler for Handler {
 
     async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), russh::Error> {
         let Some((grant, proof)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
+        self.rights = Rights::new(grant.permissions.iter().copied().collect());
         let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.stage.send_replace(Stage::LoggedIn);
         let new = NewSession { grant, proof, client_version, peer: self.peer };
