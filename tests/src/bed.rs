@@ -23,6 +23,11 @@ pub const GRANT: &str = "demo";
 /// The user that the proxy runs as: Debian's `nobody`.
 const PROXY_UID: u32 = 65_534;
 
+/// A login at the target that is not root's.
+pub const TARGET_USER: &str = "weir-target";
+
+const TARGET_UID: u32 = 60_001;
+
 /// What may differ between beds.
 #[derive(Debug, Clone)]
 pub struct BedOptions {
@@ -168,6 +173,12 @@ impl Bed {
     }
 
     fn write_target_config(&self) -> Result<()> {
+        let home = self.path("target/home");
+        fs::create_dir_all(&home)?;
+        chown(&home, Some(TARGET_UID), Some(TARGET_UID))?;
+        let users = fs::read_to_string("/etc/passwd")?;
+        let user = format!("{TARGET_USER}:x:{TARGET_UID}:{TARGET_UID}::{}:/bin/sh\n", home.display());
+        fs::write(self.path("target/passwd"), users + &user)?;
         let dir = self.path("target");
         let dir = dir.display();
         let config = format!(
@@ -244,8 +255,11 @@ impl Bed {
     /// # Errors
     /// If it does not come up.
     pub fn start_target(&mut self) -> Result<()> {
-        let mut command = Command::new("/usr/sbin/sshd");
-        command.args(["-D", "-e", "-f"]).arg(self.path("target/sshd_config"));
+        // A login that is not root's, in a mount namespace of the target's own: the machine's users stay as they are.
+        let script = "mount --bind \"$0\" /etc/passwd && exec /usr/sbin/sshd -D -e -f \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]);
+        command.arg(self.path("target/passwd")).arg(self.path("target/sshd_config"));
         let mut target = Process::start("target sshd", &mut command, &self.path("target.log"))?;
         target.wait_for_line("Server listening", 0)?;
         self.target = Some(target);

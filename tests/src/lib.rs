@@ -10,6 +10,6 @@ mod process;
 pub mod recording;
 mod wait;
 
-pub use bed::{Bed, BedOptions, GRANT, free_port, keygen};
+pub use bed::{Bed, BedOptions, GRANT, TARGET_USER, free_port, keygen};
 pub use process::Process;
 pub use wait::{eventually, eventually_within};

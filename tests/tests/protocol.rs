@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use russh::{
-    Channel, ChannelMsg, Pty, Sig,
+    Channel, ChannelMsg, Disconnect, Pty, Sig,
     client::{self, Handle, Msg},
     keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key},
 };
-use weir_tests::{Bed, BedOptions, GRANT};
+use weir_tests::{Bed, BedOptions, GRANT, TARGET_USER};
 
 struct TrustingClient;
 
@@ -27,6 +27,10 @@ async fn log_in(bed: &Bed) -> Handle<TrustingClient> {
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
     assert!(handle.authenticate_publickey(GRANT, key).await.expect("asked").success());
     handle
+}
+
+async fn log_out(handle: Handle<TrustingClient>) {
+    handle.disconnect(Disconnect::ByApplication, "", "").await.expect("sent");
 }
 
 /// The answer to the oldest request that wanted one.
@@ -53,7 +57,7 @@ async fn ending(mut channel: Channel<Msg>) -> (String, Option<ChannelMsg>) {
     (String::from_utf8_lossy(&output).into_owned(), end)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_answered_as_the_target_answers_them() {
     let bed = Bed::start(BedOptions::default());
     let handle = log_in(&bed).await;
@@ -69,7 +73,7 @@ async fn requests_are_answered_as_the_target_answers_them() {
     let (output, end) = ending(channel).await;
     assert_eq!(output, "yes\n");
     assert!(matches!(end, Some(ChannelMsg::ExitStatus { exit_status: 0 })), "{end:?}");
-    drop(handle);
+    log_out(handle).await;
 
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
@@ -77,9 +81,13 @@ async fn requests_are_answered_as_the_target_answers_them() {
     assert!(recording.kind("env").iter().all(|env| env.json["name"] != "LD_PRELOAD"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_reaches_the_program_and_the_signal_that_ended_it_reaches_the_client() {
     let bed = Bed::start(BedOptions::default());
+    // sshd refuses to signal the programs of a login that it has not given its privileges up for.
+    let grant = std::fs::read_to_string(bed.grant_file(GRANT)).expect("a grant");
+    let grant = grant.replace("target_login = \"root\"", &format!("target_login = \"{TARGET_USER}\""));
+    std::fs::write(bed.grant_file(GRANT), grant).expect("written");
     let handle = log_in(&bed).await;
     let mut channel = handle.channel_open_session().await.expect("a channel");
     channel.exec(true, "exec sleep 1000").await.expect("sent");
@@ -87,7 +95,7 @@ async fn a_signal_reaches_the_program_and_the_signal_that_ended_it_reaches_the_c
     channel.signal(Sig::TERM).await.expect("sent");
     let (_, end) = ending(channel).await;
     assert!(matches!(end, Some(ChannelMsg::ExitSignal { signal_name: Sig::TERM, .. })), "{end:?}");
-    drop(handle);
+    log_out(handle).await;
 
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
@@ -95,7 +103,7 @@ async fn a_signal_reaches_the_program_and_the_signal_that_ended_it_reaches_the_c
     assert_eq!(recording.kind("exit_signal")[0].json["signal"], "TERM");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terminal_modes_are_set_as_the_client_asks() {
     let bed = Bed::start(BedOptions::default());
     let handle = log_in(&bed).await;
@@ -108,11 +116,11 @@ async fn terminal_modes_are_set_as_the_client_asks() {
     for setting in ["vt100", "rows 50; columns 132", "erase = ^H", " -echo ", "speed 9600"] {
         assert!(output.contains(setting), "no {setting:?} in {output}");
     }
-    drop(handle);
+    log_out(handle).await;
     bed.assert_verifies(&bed.recording(1));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn global_requests_that_nobody_knows_are_refused_and_the_connection_goes_on() {
     let bed = Bed::start(BedOptions::default());
     let handle = log_in(&bed).await;
@@ -124,11 +132,11 @@ async fn global_requests_that_nobody_knows_are_refused_and_the_connection_goes_o
     channel.exec(true, "echo on").await.expect("sent");
     assert!(answer(&mut channel).await);
     assert_eq!(ending(channel).await.0, "on\n");
-    drop(handle);
+    log_out(handle).await;
     bed.assert_verifies(&bed.recording(1));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_that_only_a_server_opens_are_refused_to_a_client() {
     let bed = Bed::start(BedOptions::default());
     let handle = log_in(&bed).await;
