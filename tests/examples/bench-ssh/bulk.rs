@@ -18,7 +18,7 @@ use weir_tests::recording::Recording;
 
 use crate::{
     MIB, Scale,
-    lab::{Cipher, Lab, Route},
+    lab::{Lab, Offer, Route},
     report::{Goal, Row},
     samples::Samples,
     usage::Usage,
@@ -31,15 +31,15 @@ pub(crate) fn random(bytes: usize) -> Vec<u8> {
     data
 }
 
-pub(crate) fn download(lab: &mut Lab, scale: &Scale, cipher: Cipher) -> Result<Vec<Row>> {
+pub(crate) fn download(lab: &mut Lab, scale: &Scale, offer: Offer) -> Result<Vec<Row>> {
     let source = random(scale.bulk_bytes);
     let path = lab.file("random", &source)?;
     let mut measured = Measured::default();
     for round in 0..=scale.rounds {
-        eprintln!("download, {}: round {round} of {} (0 warms up)", cipher.name(), scale.rounds);
+        eprintln!("download, {}: round {round} of {} (0 warms up)", offer.name(), scale.rounds);
         for route in Route::in_round(round) {
             let before = lab.usage()?;
-            let seconds = fetch(lab, route, cipher, &path, &source).with_context(|| format!("{route:?}"))?;
+            let seconds = fetch(lab, route, offer, &path, &source).with_context(|| format!("{route:?}"))?;
             check_recorded(lab, route, round, "stdout", &source)?;
             lab.settle()?;
             if round > 0 {
@@ -47,18 +47,18 @@ pub(crate) fn download(lab: &mut Lab, scale: &Scale, cipher: Cipher) -> Result<V
             }
         }
     }
-    Ok(measured.rows("download", cipher, Goal::AtLeastTimes(1.0, Route::Jump)))
+    Ok(measured.rows("download", offer, Goal::AtLeastTimes(1.0, Route::Jump)))
 }
 
-pub(crate) fn upload(lab: &mut Lab, scale: &Scale, cipher: Cipher) -> Result<Vec<Row>> {
+pub(crate) fn upload(lab: &mut Lab, scale: &Scale, offer: Offer) -> Result<Vec<Row>> {
     let source = random(scale.bulk_bytes);
     let mut measured = Measured::default();
     for round in 0..=scale.rounds {
-        eprintln!("upload, {}: round {round} of {} (0 warms up)", cipher.name(), scale.rounds);
+        eprintln!("upload, {}: round {round} of {} (0 warms up)", offer.name(), scale.rounds);
         for route in Route::in_round(round) {
             let before = lab.usage()?;
             let seconds =
-                store(lab, route, cipher, round == 0, &source).with_context(|| format!("{route:?}"))?;
+                store(lab, route, offer, round == 0, &source).with_context(|| format!("{route:?}"))?;
             check_recorded(lab, route, round, "stdin", &source)?;
             lab.settle()?;
             if round > 0 {
@@ -66,11 +66,11 @@ pub(crate) fn upload(lab: &mut Lab, scale: &Scale, cipher: Cipher) -> Result<Vec
             }
         }
     }
-    Ok(measured.rows("upload", cipher, Goal::AtLeastTimes(1.2, Route::Jump)))
+    Ok(measured.rows("upload", offer, Goal::AtLeastTimes(1.2, Route::Jump)))
 }
 
-fn fetch(lab: &mut Lab, route: Route, cipher: Cipher, path: &Path, expected: &[u8]) -> Result<f64> {
-    let mut child = lab.ssh(route, cipher).arg("cat").arg(path).stdout(Stdio::piped()).spawn()?;
+fn fetch(lab: &mut Lab, route: Route, offer: Offer, path: &Path, expected: &[u8]) -> Result<f64> {
+    let mut child = lab.ssh(route, offer).arg("cat").arg(path).stdout(Stdio::piped()).spawn()?;
     let seconds = receive(&mut child, expected)?;
     ensure!(child.wait()?.success(), "ssh failed");
     Ok(seconds)
@@ -95,10 +95,10 @@ pub(crate) fn receive(child: &mut Child, expected: &[u8]) -> Result<f64> {
 }
 
 /// Uploads, and tells the seconds from when the target was ready to when it had counted everything.
-fn store(lab: &mut Lab, route: Route, cipher: Cipher, digest: bool, source: &[u8]) -> Result<f64> {
+fn store(lab: &mut Lab, route: Route, offer: Offer, digest: bool, source: &[u8]) -> Result<f64> {
     let command = if digest { "echo go; exec sha256sum" } else { "echo go; exec wc -c" };
     let expected = if digest { format!("{}  -\n", hex(source)) } else { format!("{}\n", source.len()) };
-    let mut ssh = lab.ssh(route, cipher);
+    let mut ssh = lab.ssh(route, offer);
     let mut child = ssh.arg(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let mut stdout = child.stdout.take().context("its output is piped")?;
@@ -156,14 +156,14 @@ impl Measured {
         }
     }
 
-    pub(crate) fn rows(self, what: &str, cipher: Cipher, goal: Goal) -> Vec<Row> {
-        let name = |of: &str| format!("{what}, {}{of}", cipher.name());
+    pub(crate) fn rows(self, what: &str, offer: Offer, goal: Goal) -> Vec<Row> {
+        let name = |of: &str| format!("{what}, {}{of}", offer.name());
         let mut rows = vec![
             Row::new(name(""), "MiB/s", self.mib_s).with_goal(goal),
             Row::new(name(": proxy CPU"), "s/GiB", self.relay),
             Row::new(name(": agent CPU"), "s/GiB", self.agent),
         ];
-        if cipher == Cipher::AesGcm {
+        if offer == Offer::AesGcm {
             let goals = [None, Some(Goal::AtMost(2.5)), Some(Goal::AtMost(2.0))];
             let with_goals = rows.into_iter().zip(goals);
             rows =

@@ -15,7 +15,7 @@ use weir_tests::eventually;
 
 use crate::{
     MIB, Scale, bulk,
-    lab::{Cipher, Lab, Route},
+    lab::{Lab, Offer, Route},
     report::Row,
     samples::Samples,
 };
@@ -38,7 +38,7 @@ pub(crate) fn both_ways(lab: &mut Lab, scale: &Scale) -> Result<Vec<Row>> {
 }
 
 fn there_and_back(lab: &mut Lab, route: Route, source: &[u8]) -> Result<f64> {
-    let mut ssh = lab.ssh(route, Cipher::Default);
+    let mut ssh = lab.ssh(route, Offer::Default);
     let mut child = ssh.arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let fed = &AtomicUsize::new(0);

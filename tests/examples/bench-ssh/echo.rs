@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Scale,
-    lab::{Cipher, Lab, Route},
+    lab::{Lab, Offer, Route},
     report::{Goal, Row},
     samples::{Samples, quantile},
 };
@@ -68,7 +68,7 @@ struct Session {
 
 impl Session {
     fn open(lab: &mut Lab, route: Route) -> Result<Self> {
-        let mut ssh = lab.ssh(route, Cipher::Default);
+        let mut ssh = lab.ssh(route, Offer::Default);
         ssh.args(["-tt", "stty raw -echo; echo go; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = ssh.spawn()?;
         let stdin = child.stdin.take().context("its input is piped")?;

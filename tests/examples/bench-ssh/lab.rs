@@ -41,20 +41,23 @@ impl Route {
     }
 }
 
-/// Which ciphers the client offers, on every connection that it makes.
+/// What the client offers, on every connection that it makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cipher {
-    /// OpenSSH's own list.
+pub(crate) enum Offer {
+    /// OpenSSH's own lists.
     Default,
-    /// Only `aes128-gcm@openssh.com`.
+    /// Only the cipher `aes128-gcm@openssh.com`.
     AesGcm,
+    /// Only the key exchange `curve25519-sha256`.
+    Curve25519,
 }
 
-impl Cipher {
+impl Offer {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Default => "default cipher",
+            Self::Default => "default",
             Self::AesGcm => "AES-GCM",
+            Self::Curve25519 => "curve25519",
         }
     }
 
@@ -62,6 +65,15 @@ impl Cipher {
         match self {
             Self::Default => "bench/ssh_config",
             Self::AesGcm => "bench/ssh_config_gcm",
+            Self::Curve25519 => "bench/ssh_config_25519",
+        }
+    }
+
+    fn lines(self) -> &'static str {
+        match self {
+            Self::Default => "",
+            Self::AesGcm => "Ciphers aes128-gcm@openssh.com\n",
+            Self::Curve25519 => "KexAlgorithms curve25519-sha256\n",
         }
     }
 }
@@ -97,10 +109,10 @@ impl Lab {
     }
 
     /// `ssh` by a route; add options and a command. A session through Weir is waited for by [`Self::stored`].
-    pub(crate) fn ssh(&mut self, route: Route, cipher: Cipher) -> Command {
+    pub(crate) fn ssh(&mut self, route: Route, offer: Offer) -> Command {
         self.count(route, 1);
         let mut command = Command::new("ssh");
-        command.arg("-F").arg(self.bed.path(cipher.config())).arg(route.host()).stdin(Stdio::null());
+        command.arg("-F").arg(self.bed.path(offer.config())).arg(route.host()).stdin(Stdio::null());
         command
     }
 
@@ -212,7 +224,8 @@ fn write_client(bed: &Bed, jump_port: u16) -> Result<()> {
         bed.path("bench/known_hosts").display(),
         bed.path("user/key").display(),
     );
-    fs::write(bed.path(Cipher::AesGcm.config()), format!("{common}Ciphers aes128-gcm@openssh.com\n"))?;
-    // The hop is given this file as well, so what it says holds for both connections.
-    Ok(fs::write(bed.path(Cipher::Default.config()), common)?)
+    // The hop is given the same file, so what it says holds for both connections.
+    [Offer::Default, Offer::AesGcm, Offer::Curve25519]
+        .iter()
+        .try_for_each(|offer| Ok(fs::write(bed.path(offer.config()), format!("{common}{}", offer.lines()))?))
 }

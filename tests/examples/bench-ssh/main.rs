@@ -25,7 +25,7 @@ use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    lab::{Cipher, Lab},
+    lab::{Lab, Offer},
     report::{Machine, Report, Row},
 };
 
@@ -141,19 +141,21 @@ fn main() -> Result<()> {
 /// One measurement on a Weir of its own, so that none inherits the memory and the files of another.
 fn measure(measurement: Measurement, scale: &Scale) -> Result<Vec<Row>> {
     let mut lab = Lab::start(&binaries()?)?;
-    let both = |measure: &mut dyn FnMut(Cipher) -> Result<Vec<Row>>| -> Result<Vec<Row>> {
-        Ok([measure(Cipher::Default)?, measure(Cipher::AesGcm)?].concat())
-    };
+    use Offer::{AesGcm, Curve25519, Default};
     match measurement {
-        Measurement::Download => both(&mut |cipher| bulk::download(&mut lab, scale, cipher)),
-        Measurement::Upload => both(&mut |cipher| bulk::upload(&mut lab, scale, cipher)),
+        Measurement::Download => both([Default, AesGcm], |offer| bulk::download(&mut lab, scale, offer)),
+        Measurement::Upload => both([Default, AesGcm], |offer| bulk::upload(&mut lab, scale, offer)),
+        Measurement::Connect => both([Default, Curve25519], |offer| connect::set_up(&mut lab, scale, offer)),
         Measurement::Pty => pty::output(&mut lab, scale),
         Measurement::Echo => echo::latency(&mut lab, scale),
-        Measurement::Connect => connect::set_up(&mut lab, scale),
         Measurement::Duplex => duplex::both_ways(&mut lab, scale),
         Measurement::Mixed => mixed::typing(&mut lab, scale),
         Measurement::Idle => idle::crowded(&mut lab, scale),
     }
+}
+
+fn both(offers: [Offer; 2], measure: impl FnMut(Offer) -> Result<Vec<Row>>) -> Result<Vec<Row>> {
+    Ok(offers.into_iter().map(measure).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Where agent and proxy of the same build are.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     MIB, Scale,
-    lab::{Cipher, Lab, Route},
+    lab::{Lab, Offer, Route},
     report::Row,
     samples::Samples,
 };
@@ -45,7 +45,7 @@ fn type_and_print(lab: &mut Lab, route: Route, typed: &[u8]) -> Result<f64> {
         "stty raw -echo; exec 3<&0; echo go; (head -c {TYPED} <&3 | sha256sum) & \
          yes 0123456789abcdef | head -c {PRINTED}; wait"
     );
-    let mut ssh = lab.ssh(route, Cipher::Default);
+    let mut ssh = lab.ssh(route, Offer::Default);
     let mut child = ssh.arg("-tt").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let mut stdout = child.stdout.take().context("its output is piped")?;

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     Scale, bulk,
-    lab::{Cipher, Lab, Route},
+    lab::{Lab, Offer, Route},
     report::{Goal, Row},
 };
 
 pub(crate) fn output(lab: &mut Lab, scale: &Scale) -> Result<Vec<Row>> {
-    let cipher = Cipher::Default;
+    let offer = Offer::Default;
     let text = text(scale.pty_bytes);
     let path = lab.file("text", text.as_bytes())?;
     // The terminal turns every line feed into a carriage return and a line feed.
@@ -21,7 +21,7 @@ pub(crate) fn output(lab: &mut Lab, scale: &Scale) -> Result<Vec<Row>> {
         eprintln!("pty output: round {round} of {} (0 warms up)", scale.rounds);
         for route in Route::in_round(round) {
             let before = lab.usage()?;
-            let mut ssh = lab.ssh(route, cipher);
+            let mut ssh = lab.ssh(route, offer);
             ssh.arg("-tt").arg("cat").arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = ssh.spawn()?;
             // A terminal's input stays open.
@@ -35,7 +35,7 @@ pub(crate) fn output(lab: &mut Lab, scale: &Scale) -> Result<Vec<Row>> {
             }
         }
     }
-    Ok(measured.rows("pty output", cipher, Goal::AtLeastTimes(1.0, Route::Direct)))
+    Ok(measured.rows("pty output", offer, Goal::AtLeastTimes(1.0, Route::Direct)))
 }
 
 /// Lines as a log has them.
