@@ -14,9 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use weir_common::{
-    abi::{RECORD_HEADER_LEN, RecordHeader},
+    abi::RecordHeader,
     digest::Sha256,
-    frame::{Direction, FrameError, HEADER_LEN, Header, Message},
+    frame::{Direction, FrameError, Header},
     recording::{Count, Event, SegmentEntry, SegmentHeader, StoredObject, What, bulk_name, segment_name},
     session::{ChannelNo, SocketCookie},
 };
@@ -107,10 +107,10 @@ pub enum SegmentError {
 /// [`SegmentError`].
 pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
     let mut events = Events::default();
-    let mut file = None;
+    let mut pieces = Pieces::new(&source.spool);
     for extent in &source.extents {
-        let bytes = read(&source.spool, extent, &mut file)?;
-        events.extent(extent, &bytes, &source.sockets)?;
+        pieces.open(extent)?;
+        events.extent(extent, &mut pieces, &source.sockets)?;
     }
     let Events { lines, bulk, count } = events;
     let index = source.header.index;
@@ -139,35 +139,28 @@ impl Events {
     fn extent(
         &mut self,
         extent: &Extent,
-        bytes: &Bytes,
+        pieces: &mut Pieces<'_>,
         sockets: &HashMap<SocketCookie, (ChannelNo, Direction)>,
     ) -> Result<(), SegmentError> {
         let file = extent.place.file;
-        let mut at = 0;
         for number in 0..extent.skip + extent.records {
-            let offset = extent.place.offset + at as u64;
-            let entry = Entry::decode(&bytes[at..]).map_err(|source| SegmentError::Damaged {
-                file,
-                offset,
-                source,
-            })?;
-            let payload = bytes.slice_ref(entry.payload);
-            at += ENTRY_HEADER_LEN + payload.len();
+            let (offset, entry) = pieces.next(file)?;
             if number < extent.skip {
                 continue;
             }
-            let not_a_record = SegmentError::NotARecord { file, offset };
-            let (header, message) = record(entry.kind, &payload).ok_or(not_a_record)?;
-            let not_a_record = SegmentError::NotARecord { file, offset };
-            let &(ch, dir) = sockets.get(&SocketCookie(header.cookie)).ok_or(not_a_record)?;
-            self.event(header.boot_ns, ch, dir, &message)?;
+            let record = RecordHeader::split(entry.payload).filter(|_| entry.kind == Kind::Record);
+            let known = record.and_then(|(header, message)| {
+                Some((sockets.get(&SocketCookie(header.cookie))?, header.boot_ns, message))
+            });
+            let (&(ch, dir), t, message) = known.ok_or(SegmentError::NotARecord { file, offset })?;
+            self.event(t, ch, dir, message)?;
         }
         Ok(())
     }
 
-    fn event(&mut self, t: u64, ch: ChannelNo, dir: Direction, message: &Bytes) -> Result<(), SegmentError> {
-        let (Header { kind, len, seq }, _) = Header::split(message)?;
-        let what = What::of(Message::decode(kind, message.slice(HEADER_LEN..))?, &mut self.bulk);
+    fn event(&mut self, t: u64, ch: ChannelNo, dir: Direction, message: &[u8]) -> Result<(), SegmentError> {
+        let (Header { kind, len, seq }, body) = Header::split(message)?;
+        let what = What::read(kind, body, &mut self.bulk)?;
         serde_json::to_writer(&mut self.lines, &Event { t, dir, ch, seq, len, what })?;
         self.lines.push(b'\n');
         self.count.add(message.len() as u64);
@@ -175,23 +168,66 @@ impl Events {
     }
 }
 
-fn record(kind: Kind, payload: &Bytes) -> Option<(RecordHeader, Bytes)> {
-    let (header, message) = RecordHeader::split(payload).filter(|_| kind == Kind::Record)?;
-    Some((header, payload.slice(RECORD_HEADER_LEN..RECORD_HEADER_LEN + message.len())))
+/// How much of the spool is read at a time: little enough to stay in the processor's cache until it is encoded.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Reads extents piece by piece, into one buffer.
+struct Pieces<'a> {
+    dir: &'a Path,
+    file: Option<(FileNo, File)>,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not taken yet.
+    unread: std::ops::Range<usize>,
+    /// Where in the file the buffer's unread part ends.
+    offset: u64,
+    /// Bytes of the extent behind that.
+    left: u64,
 }
 
-fn read(dir: &Path, extent: &Extent, open: &mut Option<(FileNo, File)>) -> Result<Bytes, SegmentError> {
-    let no = extent.place.file;
-    let path = spool::path(dir, no);
-    let io = |source| SegmentError::Read { path: path.clone(), source };
-    let (_, file) = match open.take_if(|(number, _)| *number == no) {
-        Some(same) => open.insert(same),
-        None => open.insert((no, File::open(&path).map_err(io)?)),
-    };
-    let len = usize::try_from(extent.len).map_err(|error| io(io::Error::other(error)))?;
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, extent.place.offset).map_err(io)?;
-    Ok(bytes.into())
+impl<'a> Pieces<'a> {
+    fn new(dir: &'a Path) -> Self {
+        Self { dir, file: None, buffer: vec![0; PIECE_BYTES], unread: 0..0, offset: 0, left: 0 }
+    }
+
+    fn open(&mut self, extent: &Extent) -> Result<(), SegmentError> {
+        let no = extent.place.file;
+        if self.file.as_ref().is_none_or(|&(open, _)| open != no) {
+            let path = spool::path(self.dir, no);
+            let file = File::open(&path).map_err(|source| SegmentError::Read { path, source })?;
+            self.file = Some((no, file));
+        }
+        (self.unread, self.offset, self.left) = (0..0, extent.place.offset, extent.len);
+        Ok(())
+    }
+
+    /// The next entry, and where it lies.
+    fn next(&mut self, file: FileNo) -> Result<(u64, Entry<'_>), SegmentError> {
+        while self.unread.len() < Entry::extent(&self.buffer[self.unread.clone()]) && self.left > 0 {
+            if self.unread.len() == self.buffer.len() {
+                break;
+            }
+            self.fill()?;
+        }
+        let offset = self.offset - self.unread.len() as u64;
+        let entry = Entry::decode(&self.buffer[self.unread.clone()])
+            .map_err(|source| SegmentError::Damaged { file, offset, source })?;
+        self.unread.start += ENTRY_HEADER_LEN + entry.payload.len();
+        Ok((offset, entry))
+    }
+
+    fn fill(&mut self) -> Result<(), SegmentError> {
+        self.buffer.copy_within(self.unread.clone(), 0);
+        let kept = self.unread.len();
+        let room = (self.buffer.len() - kept) as u64;
+        let len = usize::try_from(room.min(self.left)).expect("at most the buffer's length");
+        let Some((no, file)) = &self.file else { return Ok(()) };
+        file.read_exact_at(&mut self.buffer[kept..kept + len], self.offset)
+            .map_err(|source| SegmentError::Read { path: spool::path(self.dir, *no), source })?;
+        self.unread = 0..kept + len;
+        self.offset += len as u64;
+        self.left -= len as u64;
+        Ok(())
+    }
 }
 
 /// The bulk's name and bytes, if there is any.
@@ -240,6 +276,7 @@ mod tests {
         spool::{Place, entry::Entry},
         testing::{cookies, frame, record, session_id, stdout_record},
     };
+    use weir_common::frame::Message;
 
     /// A spool file with these records, all of one segment.
     fn source(dir: &Path, records: &[Vec<u8>]) -> SegmentSource {
@@ -285,6 +322,20 @@ mod tests {
             state.to_le_bytes()
         };
         std::iter::repeat_with(next).flatten().take(len).collect()
+    }
+
+    #[test]
+    fn records_across_the_pieces_in_which_the_spool_is_read_are_encoded_whole() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let bodies: Vec<_> = (0..100).map(|number| noise(300 + number * 320)).collect();
+        let records: Vec<_> = (0..).zip(&bodies).map(|(seq, body)| stdout_record(1, seq, body)).collect();
+        let bytes: usize = bodies.iter().map(Vec::len).sum();
+        assert!(bytes > 4 * PIECE_BYTES, "not many pieces: {bytes} bytes");
+        let encoded = encode(&source(dir.path(), &records)).expect("encodes");
+        // The bodies begin alike, so together they can be compressed.
+        let bulk = zstd::decode_all(&encoded.bulk.expect("noise is bulk")[..]).expect("zstd");
+        assert!(bulk == bodies.concat(), "the bulk is not what was recorded");
+        assert_eq!(encoded.entry.events.records, 100);
     }
 
     #[test]

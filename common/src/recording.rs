@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Sha256,
     frame::{
-        self, ChannelType, Direction, Env, ExitSignal, HEADER_LEN, Message, OpenFailure, Pty, TcpAddress,
-        WindowSize, X11Request,
+        self, ChannelType, Direction, Env, ExitSignal, FrameError, HEADER_LEN, Message, OpenFailure, Pty,
+        TcpAddress, WindowSize, X11Request,
     },
     session::{ChannelNo, Outcome, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
@@ -258,6 +258,21 @@ impl What {
             Message::ExitStatus(status) => Self::ExitStatus { status },
             Message::ExitSignal(fields) => Self::ExitSignal(fields),
         }
+    }
+
+    /// The event form of a frame; bytes that are neither text nor few are appended to `bulk`, without another
+    /// copy on the way.
+    ///
+    /// # Errors
+    /// [`FrameError::Body`] if the body is not what the kind calls for.
+    pub fn read(kind: frame::Kind, body: &[u8], bulk: &mut Vec<u8>) -> Result<Self, FrameError> {
+        use frame::Kind;
+        Ok(match kind {
+            Kind::Stdin => Self::Stdin(Content::of(body, bulk)),
+            Kind::Stdout => Self::Stdout(Content::of(body, bulk)),
+            Kind::Stderr => Self::Stderr(Content::of(body, bulk)),
+            _ => Self::of(Message::decode(kind, Bytes::copy_from_slice(body))?, bulk),
+        })
     }
 
     /// The message that the frame carried, its bytes as `bytes` finds them.

@@ -106,6 +106,16 @@ impl<'a> Entry<'a> {
         false
     }
 
+    /// How many bytes the entry at the beginning of `bytes` has, as far as they tell: its header's, if not even
+    /// that is there.
+    #[must_use]
+    pub fn extent(bytes: &[u8]) -> usize {
+        let Some(&[_, _, _, _, l0, l1, l2, l3, ..]) = bytes.first_chunk::<HEADER_LEN>() else {
+            return HEADER_LEN;
+        };
+        HEADER_LEN + u32::from_le_bytes([l0, l1, l2, l3]) as usize
+    }
+
     /// Reads the entry at the beginning of `bytes`.
     ///
     /// # Errors

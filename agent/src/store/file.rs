@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tempfile::NamedTempFile;
 use weir_common::digest::Sha256;
 
@@ -58,6 +59,7 @@ impl FileStore {
             .and_then(|()| file.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)))
             .and_then(|()| file.as_file().sync_all())
             .map_err(failed("write", &target))?;
+        forget(file.as_file());
         let put = match file.persist_noclobber(&target) {
             Ok(_) => Put::Stored,
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
@@ -118,6 +120,13 @@ fn already_there(path: &str, target: &Path, expected: Sha256) -> Result<Put, Sto
         return Ok(Put::AlreadyThere);
     }
     Err(StoreError::Conflict { path: path.to_owned(), expected, found })
+}
+
+/// Gives the file's pages back to the kernel. Nobody is about to read a recording; kept, they would push out what
+/// other programs on the node have cached, and every new one costs a page that was never touched before.
+fn forget(file: &fs::File) {
+    // A hint; without it the pages stay until something else needs them.
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StoreError> {
