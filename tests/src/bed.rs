@@ -36,6 +36,10 @@ pub struct BedOptions {
     pub login_timeout_ms: u64,
     /// How long a restarted agent waits for a proxy, in milliseconds.
     pub reattach_timeout_ms: u64,
+    /// Lines of the proxy's configuration besides the bed's own.
+    pub extra_proxy_config: String,
+    /// Lines of the target's `sshd_config` besides the bed's own.
+    pub extra_target_config: String,
     /// Where the proxy listens.
     pub listen: String,
     /// The store's directory; none for one in the bed.
@@ -50,6 +54,8 @@ impl Default for BedOptions {
             stall_timeout_ms: 60_000,
             login_timeout_ms: 30_000,
             reattach_timeout_ms: 15_000,
+            extra_proxy_config: String::new(),
+            extra_target_config: String::new(),
             listen: "127.0.0.1:0".to_owned(),
             store: None,
         }
@@ -171,8 +177,8 @@ impl Bed {
             "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
-             LogLevel VERBOSE\nMaxStartups 100\n",
-            self.target_port
+             LogLevel VERBOSE\nMaxStartups 100\n{}\n",
+            self.target_port, self.options.extra_target_config
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)
     }
@@ -198,12 +204,33 @@ impl Bed {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
-             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\n[[resources]]\nname = \"target\"\n\
+             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n{}\n\n[[resources]]\nname = \"target\"\n\
              integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
              private_key = \"{dir}/proxy/login_key\"\n",
-            self.options.stall_timeout_ms, self.options.login_timeout_ms, self.target_port,
+            self.options.stall_timeout_ms,
+            self.options.login_timeout_ms,
+            self.options.extra_proxy_config,
+            self.target_port,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
+    }
+
+    /// Writes the proxy's configuration with these lines besides the bed's own.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn reconfigure_proxy(&mut self, extra: &str) -> Result<()> {
+        extra.clone_into(&mut self.options.extra_proxy_config);
+        self.write_proxy_config(&self.public_key("target/host_key")?)
+    }
+
+    /// Where the proxy listens, on the loopback interface.
+    ///
+    /// # Panics
+    /// If the proxy was never started.
+    #[must_use]
+    pub fn proxy_port(&self) -> u16 {
+        self.proxy_port.expect("the proxy was started")
     }
 
     /// Writes a grant for the bed's user that expires then.
@@ -351,7 +378,7 @@ impl Bed {
     /// If the proxy was never started.
     #[must_use]
     pub fn ssh_arguments(&self, grant: &str, key: &str) -> Vec<String> {
-        let port = self.proxy_port.expect("the proxy was started");
+        let port = self.proxy_port();
         let path = |sub: &str| self.path(sub).display().to_string();
         let options = ["-F", &path("user/ssh_config"), "-i", &path(key), "-p", &port.to_string()];
         let user = format!("{grant}@127.0.0.1");

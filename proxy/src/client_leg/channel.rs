@@ -23,8 +23,8 @@ use weir_common::frame::Message;
 use super::login::Established;
 use crate::{
     gate::Gate,
-    limits,
-    session::Session,
+    limits::{self, EnvironmentBudget},
+    session::{Cause, Session},
     tap::{QueueReader, Receiver, Routes, TapError},
 };
 
@@ -67,6 +67,8 @@ impl Replies {
 #[derive(Clone)]
 pub(super) struct ClientChannel {
     pub(super) replies: Replies,
+    /// What it has set in its environment.
+    pub(super) environment: Arc<EnvironmentBudget>,
     /// Whether the client has said that it sends no more data.
     pub(super) client_eof: Arc<AtomicBool>,
     /// Whether the client was told that the target sends no more data.
@@ -81,6 +83,7 @@ impl ClientChannel {
     pub(super) fn new(closed: CancellationToken) -> Self {
         Self {
             replies: Replies::new(),
+            environment: Arc::default(),
             client_eof: Arc::default(),
             target_eof: Arc::default(),
             finished: CancellationToken::new(),
@@ -167,7 +170,7 @@ impl Side {
         // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
         let client_closed_first = !self.routes.remove(&self.id);
         if !result? && !client_closed_first {
-            self.session.end().because("the connection to the server was lost");
+            self.session.end().because_of(Cause::TargetLost, "the connection to the server was lost");
         }
         Ok(())
     }
@@ -326,10 +329,11 @@ impl Side {
 
     fn failed(&self, error: &TapError) {
         tracing::error!(session = %self.session.id(), %error, "client leg: channel ended");
-        self.session.end().because(match error {
-            TapError::Stalled { .. } => format!("{error}; the session was closed"),
-            _ => "the connector failed; the session was closed".to_owned(),
-        });
+        let (cause, reason) = match error {
+            TapError::Stalled { .. } => (Cause::Stalled, format!("{error}; the session was closed")),
+            _ => (Cause::Other, "the connector failed; the session was closed".to_owned()),
+        };
+        self.session.end().because_of(cause, reason);
     }
 }
 

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ChannelType, Message, OpenFailure, Pty};
 
 use super::{Connection, handler::Opening};
-use crate::tap::{self, Queue, Receiver, TapError, queue};
+use crate::{
+    session::Cause,
+    tap::{self, Queue, Receiver, TapError, queue},
+};
 
 /// Why a channel ended other than by being closed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,15 @@ impl ChannelError {
     /// The client leg is gone: the channel's end, and no failure.
     pub(super) fn is_hangup(&self) -> bool {
         matches!(self, Self::Tap(TapError::Closed))
+    }
+
+    /// What kind of end that is for the session.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Tap(TapError::Stalled { .. }) => Cause::Stalled,
+            Self::Tap(_) | Self::NotOpened => Cause::Other,
+            Self::Ssh(_) => Cause::TargetLost,
+        }
     }
 
     /// What the user is told.

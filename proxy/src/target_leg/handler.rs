@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ExitSignal, Message};
 
 use crate::{
-    session::End,
+    session::{Cause, End},
     tap::{Queue, QueueFull, Routes},
 };
 
@@ -50,7 +50,8 @@ const SSH_EXTENDED_DATA_STDERR: u32 = 1;
 impl Handler {
     fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
         if let Err(full) = pushed {
-            self.end.because(format!("the server sends faster than the client reads: {full}"));
+            let reason = format!("the server sends faster than the client reads: {full}");
+            self.end.because_of(Cause::HeldTooMuch, reason);
         }
         Ok(())
     }

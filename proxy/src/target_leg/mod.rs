@@ -48,7 +48,7 @@ impl Connection {
             && !error.is_hangup()
         {
             tracing::warn!(session = %session.id(), %error, "target leg: channel ended");
-            session.end().because(error.reason());
+            session.end().because_of(error.cause(), error.reason());
         }
     }
 
