@@ -87,7 +87,7 @@ async fn run(args: &Args, log: &LogFilter) -> Result<()> {
     let (shared, in_force) = watch::channel(Arc::new(shared));
     if let Some(address) = config.metrics_listen {
         let listener = listen(address).await?;
-        tracing::info!(metrics_listen = %listener.local_addr()?, "serving /metrics, /health and /ready");
+        tracing::info!(metrics_listen = %listener.local_addr()?, "serving metrics and health");
         tokio::spawn(http::serve(
             listener,
             Observed::new(in_force.clone(), connections.clone(), stop.clone()),

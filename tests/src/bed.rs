@@ -38,7 +38,7 @@ pub struct BedOptions {
     pub reattach_timeout_ms: u64,
     /// Lines of the proxy's configuration besides the bed's own.
     pub extra_proxy_config: String,
-    /// Lines of the target's `sshd_config` besides the bed's own.
+    /// Lines of the target's `sshd_config`, before the bed's own: the first counts.
     pub extra_target_config: String,
     /// Where the proxy listens.
     pub listen: String,
@@ -174,11 +174,11 @@ impl Bed {
         let dir = self.path("target");
         let dir = dir.display();
         let config = format!(
-            "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
+            "{}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
-             LogLevel VERBOSE\nMaxStartups 100\n{}\n",
-            self.target_port, self.options.extra_target_config
+             LogLevel VERBOSE\nMaxStartups 100\n",
+            self.options.extra_target_config, self.target_port
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)
     }

@@ -173,7 +173,7 @@ fn ssh_config(keys: Vec<PrivateKey>, transport: Transport) -> server::Config {
         inactivity_timeout: None,
         keepalive_interval: Some(keepalive),
         keepalive_max: limits::CLIENT_KEEPALIVES,
-        preferred: algorithms::preferred(),
+        preferred: algorithms::for_clients(),
         ..Default::default()
     }
 }

@@ -162,7 +162,7 @@ fn config(transport: Transport) -> client::Config {
         maximum_packet_size: limits::PACKET_BYTES,
         keepalive_interval: Some(keepalive),
         keepalive_max: limits::TARGET_KEEPALIVES,
-        preferred: algorithms::preferred(),
+        preferred: algorithms::for_targets(),
         ..Default::default()
     }
 }
