@@ -208,6 +208,21 @@ pub enum ChannelType {
 }
 
 impl ChannelType {
+    /// Its name on the wire, without the domain that OpenSSH adds to its own.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::DirectTcpip { .. } => "direct-tcpip",
+            Self::DirectStreamlocal { .. } => "direct-streamlocal",
+            Self::ForwardedTcpip { .. } => "forwarded-tcpip",
+            Self::ForwardedStreamlocal { .. } => "forwarded-streamlocal",
+            Self::Agent => "auth-agent",
+            Self::X11 { .. } => "x11",
+            Self::Connection => "connection",
+        }
+    }
+
     /// Which side may ask for it: what it asks goes this way.
     #[must_use]
     pub fn direction(&self) -> Direction {

@@ -18,7 +18,7 @@ use weir_common::{
     session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
-use crate::limits;
+use crate::{limits, metrics::metrics};
 
 /// Where the agent is and how long it is waited for.
 #[derive(Clone, Debug)]
@@ -167,6 +167,7 @@ async fn serve(
             error = connection.broken() => {
                 tracing::warn!(session = %meta.session_id, %error, "lost the agent; looking for the next");
                 *connection = Connection::open(options, meta, true, options.stall_timeout).await?;
+                metrics().agent_reconnected();
                 continue;
             }
         };

@@ -1,15 +1,25 @@
-//! The SSH algorithms that both legs offer.
+//! The SSH algorithms that the legs offer.
+//!
+//! Users' clients are offered what `ssh-audit` has no objection to that OpenSSH 8.0 can do without. Targets are whatever
+//! the customer has: there the connector also speaks to servers that know nothing newer, but never SHA-1, CBC or
+//! compression.
 
 use russh::{
-    Preferred, cipher, compression,
+    Preferred, cipher, compression, kex,
     keys::{Algorithm, HashAlg, ssh_key::EcdsaCurve},
+    mac,
 };
 
-/// russh's choice, with three changes: AES-GCM first, no compression, no `ssh-rsa`.
+/// What users' clients are offered.
+pub(crate) fn for_clients() -> Preferred {
+    Preferred { kex: CLIENT_KEX.into(), mac: CLIENT_MACS.into(), ..for_targets() }
+}
+
+/// What targets are offered: russh's choice, with three changes: AES-GCM first, no compression, no `ssh-rsa`.
 ///
 /// AES-GCM costs half of ChaCha20 where the processor has AES. On the target leg this order decides, on the client
 /// leg the client's does (RFC 4253 section 7.1). `ssh-rsa` signs with SHA-1 (RFC 8332).
-pub(crate) fn preferred() -> Preferred {
+pub(crate) fn for_targets() -> Preferred {
     Preferred {
         cipher: CIPHERS.into(),
         key: KEYS.into(),
@@ -17,6 +27,23 @@ pub(crate) fn preferred() -> Preferred {
         ..Preferred::DEFAULT
     }
 }
+
+/// Hybrid first; then what every OpenSSH since 6.5 knows; then one group for clients in FIPS mode, which know neither.
+/// Not the NIST curves, nor groups that the server would have to make up or that have 2048 bits. The markers switch on
+/// strict key exchange, without which ChaCha20 would be open to CVE-2023-48795.
+const CLIENT_KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::DH_G16_SHA512,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// Encrypt-then-MAC only; ciphers that authenticate by themselves need none.
+const CLIENT_MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
 
 const CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_GCM,

@@ -31,8 +31,9 @@ use tokio::{
     net::TcpStream,
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::{limits, session::End};
+use crate::{limits, metrics::metrics, session::End};
 
 /// Counts what one connection's peer has sent and nobody has taken yet.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Gate {
     allowed: AtomicUsize,
     bypasses: AtomicUsize,
     severed: AtomicBool,
+    farewell: CancellationToken,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -58,6 +60,7 @@ impl Gate {
             allowed: AtomicUsize::new(limits::HELD_BYTES),
             bypasses: AtomicUsize::new(0),
             severed: AtomicBool::new(false),
+            farewell: CancellationToken::new(),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         })
@@ -69,12 +72,14 @@ impl Gate {
     /// [`Overflow`] if more is held now than any session may.
     pub fn hold(&self, bytes: usize) -> Result<(), Overflow> {
         let held = self.held.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        metrics().held(bytes);
         if held > limits::HELD_BYTES_MAX { Err(Overflow) } else { Ok(()) }
     }
 
     /// Counts bytes that were taken.
     pub fn release(&self, bytes: usize) {
         let before = self.held.fetch_sub(bytes, Ordering::AcqRel);
+        metrics().released(bytes);
         let (after, allowed) = (before - bytes, self.allowed.load(Ordering::Acquire));
         if after < limits::HELD_BYTES {
             self.allowed.store(limits::HELD_BYTES, Ordering::Release);
@@ -112,6 +117,13 @@ impl Gate {
         self.severed.store(true, Ordering::Release);
         self.reader.wake();
         self.writer.wake();
+    }
+
+    /// Resolves when our side of the connection has said all it will ever say.
+    ///
+    /// russh then reads until the peer hangs up as well, which a peer may never do.
+    pub async fn farewell(&self) {
+        self.farewell.cancelled().await;
     }
 
     /// Bytes held now.
@@ -241,7 +253,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatedStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        let shut_down = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
+        self.gate.farewell.cancel();
+        shut_down?;
         Poll::Ready(Ok(()))
     }
 }

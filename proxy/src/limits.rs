@@ -1,6 +1,12 @@
-//! Every bound of the proxy that is not configurable, with its reason. The configurable ones are in `config`.
+//! Every bound of the proxy that is not configurable, with its reason. The configurable ones are in `config`;
+//! `docs/limits.md` lists both, with what a user sees.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use weir_common::frame::Message;
 
 /// Bytes held per direction of a connection before its socket is no longer read.
 ///
@@ -39,11 +45,12 @@ pub const GATE_TICK: Duration = Duration::from_secs(1);
 /// [`HELD_BYTES_MAX`] is reached after hours only.
 pub const GATE_PROBE_TICKS: u32 = 5;
 
-/// How often a client that says nothing is asked whether it is there, and how many times in vain.
-pub const CLIENT_KEEPALIVE: (Duration, usize) = (Duration::from_secs(30), 4);
+/// How many times in vain a client that says nothing is asked whether it is there (`client_keepalive_ms`).
+pub const CLIENT_KEEPALIVES: usize = 4;
 
-/// The same for a target. Patient, because while its gate is shut the answer may lie behind a window of data.
-pub const TARGET_KEEPALIVE: (Duration, usize) = (Duration::from_secs(60), 10);
+/// The same for a target (`target_keepalive_ms`). Patient, because while its gate is shut the answer may lie behind
+/// a window of data.
+pub const TARGET_KEEPALIVES: usize = 10;
 
 /// First and longest pause before frames that were tossed are sent again.
 ///
@@ -52,6 +59,21 @@ pub const RESEND_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Durati
 
 /// SSH's receive window per channel. OpenSSH's own default; larger ones made transfers slower.
 pub const WINDOW_BYTES: u32 = 2 << 20;
+
+/// Bytes of data in one packet, as in OpenSSH; a packet as a whole may have 256 KiB, which is fixed in russh.
+pub const PACKET_BYTES: u32 = 32 << 10;
+
+/// Environment variables that may be set on a channel: every locale variable several times over.
+pub const ENV_VARIABLES: usize = 128;
+
+/// Bytes of their names and values together, per channel.
+pub const ENV_BYTES: usize = 16 << 10;
+
+/// Bytes of a terminal's name (`TERM`): terminfo's longest has 30.
+pub const TERM_BYTES: usize = 128;
+
+/// Terminal modes of a pty: RFC 4254 and RFC 8160 know fewer than 60.
+pub const PTY_MODES: usize = 256;
 
 /// Channels open at once on one connection.
 pub const CHANNELS: usize = 64;
@@ -65,6 +87,13 @@ pub const LOGIN_ATTEMPTS: usize = 6;
 /// How long a session's channels may take to wind down once the session is over.
 pub const WIND_DOWN: Duration = Duration::from_secs(2);
 
+/// How long the ends of all sessions may take when the proxy stops, behind the grace period: two [`WIND_DOWN`]s, and
+/// time for the agent. With the default grace it stays below the 30 s after which Kubernetes and ECS kill.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How often the log says how many sessions are left while the proxy stops.
+pub const SHUTDOWN_REPORT: Duration = Duration::from_secs(5);
+
 /// How long an eof, after which the client may close the channel, waits for the exit status that normally
 /// follows at once.
 pub const EOF_GRACE: Duration = Duration::from_millis(200);
@@ -74,3 +103,55 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the agent may take to answer a control message.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether a request's fields have a sensible size. The rest of them is bounded by the frame they have to fit in.
+#[must_use]
+pub fn admit(message: &Message) -> bool {
+    match message {
+        Message::Pty(pty) => pty.term.len() <= TERM_BYTES && pty.modes.len() <= PTY_MODES,
+        _ => true,
+    }
+}
+
+/// What a channel may still set in its environment: [`ENV_VARIABLES`], [`ENV_BYTES`].
+#[derive(Debug, Default)]
+pub struct EnvironmentBudget {
+    variables: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl EnvironmentBudget {
+    /// Counts a variable of this many bytes, and says whether it is still within the bounds.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        let variables = self.variables.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        variables <= ENV_VARIABLES && bytes <= ENV_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::frame::{Pty, WindowSize};
+
+    use super::*;
+
+    #[test]
+    fn an_environment_is_bounded_in_variables_and_in_bytes() {
+        let environment = EnvironmentBudget::default();
+        assert_eq!((0..1000).filter(|_| environment.has_room_for(1)).count(), ENV_VARIABLES);
+        let environment = EnvironmentBudget::default();
+        assert!(environment.has_room_for(ENV_BYTES));
+        assert!(!environment.has_room_for(1));
+    }
+
+    #[test]
+    fn a_pty_with_an_absurd_terminal_name_or_absurdly_many_modes_is_refused() {
+        let pty = |term: usize, modes: usize| {
+            let size = WindowSize { cols: 80, rows: 24, width_px: 0, height_px: 0 };
+            Message::Pty(Pty { term: "x".repeat(term), size, modes: vec![(1, 0); modes] })
+        };
+        assert!(admit(&pty(TERM_BYTES, PTY_MODES)));
+        assert!(!admit(&pty(TERM_BYTES + 1, 0)));
+        assert!(!admit(&pty(0, PTY_MODES + 1)));
+    }
+}

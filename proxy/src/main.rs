@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,11 +16,19 @@ use clap::Parser;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-use weir_proxy::{client_leg::Shared, config::Config, server};
+use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use weir_proxy::{
+    client_leg::Shared,
+    config::Config,
+    connections::Connections,
+    http::{self, Observed},
+    metrics::metrics,
+    server,
+};
 
 /// Brokers approved SSH sessions to their targets, every byte recorded by the kernel before it is delivered.
 ///
@@ -27,7 +36,8 @@ use weir_proxy::{client_leg::Shared, config::Config, server};
 ///
 ///     ssh -p 10022 GRANT@CONNECTOR
 ///
-/// SIGTERM stops accepting and returns when the last session has ended; a second one ends at once.
+/// SIGTERM stops accepting, lets sessions go on for the grace period, then ends them; a second one cuts them at once.
+/// SIGHUP reads the configuration file again.
 /// The log goes to standard error; WEIR_LOG sets its filter, e.g. WEIR_LOG=debug.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
@@ -42,17 +52,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        // russh logs packets at debug and trace.
-        .with_env_filter(
-            EnvFilter::try_from_env("WEIR_LOG")
-                .unwrap_or_else(|_| EnvFilter::new("info"))
-                .add_directive("russh=error".parse().expect("a valid directive")),
-        )
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    match run(&args) {
+    let log = LogFilter::install();
+    match run(&args, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-proxy: {error:#}");
@@ -62,9 +63,10 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(args: &Args) -> Result<()> {
+async fn run(args: &Args, log: &LogFilter) -> Result<()> {
     let config = Config::load(&args.config)
         .with_context(|| format!("the configuration {} can't be used", args.config.display()))?;
+    log.set(config.log.as_deref());
     let shared = Shared::new(config.clone(), host_key(&config.host_key)?);
     let (good, bad) = shared
         .grants
@@ -79,28 +81,155 @@ async fn run(args: &Args) -> Result<()> {
         return if bad.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("there are malformed grants")) };
     }
 
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
-    tracing::info!(listen = %listener.local_addr()?, grants = good, resources = config.targets.len(), "ready");
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(server::serve(listener, Arc::new(shared), stop.clone()));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut signalled = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    signalled().await;
-    tracing::info!("stopping: no new connections; waiting for sessions to end");
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr()?;
+    let (connections, stop) = (Connections::default(), CancellationToken::new());
+    let (shared, in_force) = watch::channel(Arc::new(shared));
+    if let Some(address) = config.metrics_listen {
+        let listener = listen(address).await?;
+        tracing::info!(metrics_listen = %listener.local_addr()?, "serving metrics and health");
+        tokio::spawn(http::serve(
+            listener,
+            Observed::new(in_force.clone(), connections.clone(), stop.clone()),
+        ));
+    }
+    let mut signals = Signals::new()?;
+    let accepting = tokio::spawn(server::accept(listener, in_force, connections.clone(), stop.clone()));
+    tracing::info!(listen = %address, grants = good, resources = config.targets.len(), "ready");
+    service_manager::ready();
+
+    while let Told::Reload = signals.next().await {
+        service_manager::reloading();
+        reload(&args.config, &shared, log);
+        service_manager::ready();
+    }
+    service_manager::stopping();
+    metrics().stopping();
+    let grace = shared.borrow().config.shutdown_grace;
+    tracing::info!(
+        grace_seconds = grace.as_secs_f32(),
+        "stopping: no new connections; waiting for sessions to end"
+    );
     stop.cancel();
+    accepting.await.context("the server failed")?;
+    let told_again = async { while let Told::Reload = signals.next().await {} };
     tokio::select! {
-        served = serving => served.context("the server failed")?,
-        () = signalled() => tracing::warn!("stopping at once: running sessions are cut"),
+        () = server::drain(&connections, grace) => tracing::info!("stopped"),
+        () = told_again => tracing::warn!("stopping at once: running sessions are cut"),
     }
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Puts the configuration file in force, for the connections that are accepted from now on. A file that can't be
+/// used changes nothing.
+fn reload(path: &Path, shared: &watch::Sender<Arc<Shared>>, log: &LogFilter) {
+    let running = shared.borrow().clone();
+    let mut config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            metrics().reloaded(false);
+            tracing::error!(path = %path.display(), %error, "NOT reloaded: the file can't be used, and what was in force stays in force");
+            return;
+        }
+    };
+    for option in config.keep_fixed(&running.config) {
+        tracing::warn!(
+            option,
+            "this can't be changed while the connector runs; it stays as it was until a restart"
+        );
+    }
+    log.set(config.log.as_deref());
+    let resources = config.targets.len();
+    shared.send_replace(Arc::new(running.reconfigured(config)));
+    metrics().reloaded(true);
+    tracing::info!(
+        resources,
+        "reloaded: in force for new connections; those that run keep what they began with"
+    );
+}
+
+enum Told {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}
+
+/// The log's filter: `WEIR_LOG` if it is set, else the configuration's `log`, else `info`.
+struct LogFilter(reload::Handle<EnvFilter, Registry>);
+
+impl LogFilter {
+    fn install() -> Self {
+        let (filter, handle) = reload::Layer::new(Self::filter(None));
+        let lines =
+            tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        Self(handle)
+    }
+
+    fn set(&self, configured: Option<&str>) {
+        // It fails only when the subscriber is gone, and that is never dropped.
+        let _ = self.0.reload(Self::filter(configured));
+    }
+
+    fn filter(configured: Option<&str>) -> EnvFilter {
+        EnvFilter::try_from_env("WEIR_LOG")
+            .unwrap_or_else(|_| EnvFilter::new(configured.unwrap_or("info")))
+            // russh logs packets at debug and trace.
+            .add_directive("russh=error".parse().expect("a valid directive"))
+    }
+}
+
+/// Tells systemd, where it asked to be told (`Type=notify-reload`, sd_notify(3)).
+mod service_manager {
+    use sd_notify::{NotifyState, notify};
+
+    pub(super) fn ready() {
+        tell(&[NotifyState::Ready]);
+    }
+
+    pub(super) fn reloading() {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "the service manager was not told of the reload"),
+        }
+    }
+
+    pub(super) fn stopping() {
+        tell(&[NotifyState::Stopping]);
+    }
+
+    fn tell(state: &[NotifyState<'_>]) {
+        if let Err(error) = notify(state) {
+            tracing::warn!(%error, "the service manager can't be told");
+        }
+    }
 }
 
 /// The connector's host key; made if the file is not there.
@@ -108,7 +237,7 @@ fn host_key(path: &Path) -> Result<PrivateKey> {
     match std::fs::read_to_string(path) {
         Ok(text) => PrivateKey::from_openssh(text)
             .with_context(|| format!("the host key {} is not an OpenSSH private key", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)?;
             let mut file = std::fs::OpenOptions::new()
                 .write(true)

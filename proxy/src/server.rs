@@ -1,20 +1,33 @@
-//! Accepts connections from users, up to the configured number, until told to stop.
+//! Accepts connections from users, as many as may be, until told to stop; and the end of all of them.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{Instant, interval, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::client_leg::{self, Shared};
+use crate::{
+    client_leg::{self, Shared},
+    connections::Connections,
+    limits,
+    metrics::metrics,
+    session::Cause,
+};
 
-/// Serves until `stop` is cancelled; returns when every connection has ended.
-pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(shared.config.max_connections));
-    let strangers = Arc::new(Semaphore::new(shared.config.max_unauthenticated));
+/// Accepts until `stop` is cancelled; the listener is closed then. A connection keeps the configuration that was in
+/// force when it was accepted.
+pub async fn accept(
+    listener: TcpListener,
+    shared: watch::Receiver<Arc<Shared>>,
+    connections: Connections,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -27,24 +40,46 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
                 continue;
             }
         };
-        let Ok(stranger) = strangers.clone().try_acquire_owned() else {
-            let limit = shared.config.max_unauthenticated;
-            tracing::warn!(%peer, limit, "connection refused: max_unauthenticated reached");
-            continue;
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = shared.config.max_connections, "connection refused: max_connections reached");
-            continue;
-        };
-        let shared = shared.clone();
-        connections.spawn(async move {
-            client_leg::serve(shared, stream, peer, stranger).await;
-            drop(place);
-        });
+        metrics().connection_accepted();
+        let shared = shared.borrow().clone();
+        match connections.admit(peer, shared.config.admission) {
+            Ok((place, stranger)) => {
+                tokio::spawn(client_leg::serve(shared, stream, peer, place, stranger));
+            }
+            Err(refusal) => {
+                metrics().connection_refused(refusal.label());
+                tracing::warn!(%peer, limit = %refusal, "connection refused: the limit is reached");
+            }
+        }
     }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+}
+
+/// Lets sessions go on for the grace period, then ends what is left, with the reason; returns when the agent has
+/// heard of every end, or after [`limits::SHUTDOWN_PATIENCE`].
+pub async fn drain(connections: &Connections, grace: Duration) {
+    let over = sleep_until(Instant::now() + grace);
+    tokio::pin!(over);
+    let mut report = interval(limits::SHUTDOWN_REPORT);
+    loop {
+        tokio::select! {
+            // Who has not logged in has nothing to lose, and is not waited for.
+            () = connections.until(|counts| counts.logged_in() == 0) => break,
+            () = &mut over => break,
+            _ = report.tick() => {
+                tracing::info!(sessions = connections.counts().logged_in(), "stopping: sessions are still running");
+            }
+        }
+    }
+    let left = connections.counts();
+    if left.logged_in() > 0 {
+        tracing::warn!(sessions = left.logged_in(), "the grace period is over: the sessions are ended");
+    }
+    connections.end_all(Cause::ShuttingDown, SHUTTING_DOWN);
+    let ended = connections.until(|counts| counts.connections == 0);
+    if timeout(limits::SHUTDOWN_PATIENCE, ended).await.is_err() {
+        let left = connections.counts().connections;
+        tracing::error!(connections = left, "stopping although not every session has come to its end");
+    }
 }
 
 /// Whether the next `accept` may work at once; out of descriptors it will not.
@@ -52,4 +87,7 @@ fn is_peers_fault(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const SHUTTING_DOWN: &str =
+    "the connector is shutting down; the session was closed. Connect again in a moment";

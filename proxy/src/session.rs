@@ -20,8 +20,54 @@ use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPee
 
 use crate::{
     agent::{self, AgentError, AgentOptions, Registration},
-    limits, tap,
+    limits,
+    metrics::metrics,
+    tap::{self, Activity},
 };
+
+/// What kind of end a session came to, for the metrics; the reason says it to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// User and target were done.
+    Completed,
+    /// The grant's time was over.
+    GrantExpired,
+    /// Nothing was sent for too long.
+    Idle,
+    /// The proxy was told to stop.
+    ShuttingDown,
+    /// No agent recorded it, at its beginning or any more.
+    NotRecorded,
+    /// The recording stood still for too long.
+    Stalled,
+    /// There was no connection to the target.
+    TargetUnreachable,
+    /// The connection to the target was lost.
+    TargetLost,
+    /// One side sent faster than the other took, past every bound.
+    HeldTooMuch,
+    /// Anything else.
+    Other,
+}
+
+impl Cause {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::GrantExpired => "grant_expired",
+            Self::Idle => "idle",
+            Self::ShuttingDown => "shutting_down",
+            Self::NotRecorded => "not_recorded",
+            Self::Stalled => "stalled",
+            Self::TargetUnreachable => "target_unreachable",
+            Self::TargetLost => "target_lost",
+            Self::HeldTooMuch => "held_too_much",
+            Self::Other => "other",
+        }
+    }
+}
 
 /// Says that a session is over, and hears it.
 #[derive(Clone, Debug, Default)]
@@ -29,14 +75,19 @@ pub struct End(Arc<EndInner>);
 
 #[derive(Debug, Default)]
 struct EndInner {
-    reason: OnceLock<String>,
+    reason: OnceLock<(Cause, String)>,
     over: CancellationToken,
 }
 
 impl End {
     /// Ends the session; the first reason counts and is what the user is told.
     pub fn because(&self, reason: impl Into<String>) {
-        let _ = self.0.reason.set(reason.into());
+        self.because_of(Cause::Other, reason);
+    }
+
+    /// [`Self::because`], with a cause for the metrics.
+    pub fn because_of(&self, cause: Cause, reason: impl Into<String>) {
+        let _ = self.0.reason.set((cause, reason.into()));
         self.0.over.cancel();
     }
 
@@ -53,7 +104,13 @@ impl End {
     /// Why the connector ended the session, if it did.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.0.reason.get().map(String::as_str)
+        self.0.reason.get().map(|(_, reason)| reason.as_str())
+    }
+
+    /// What kind of reason that is.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.0.reason.get().map_or(Cause::Completed, |&(cause, _)| cause)
     }
 
     fn outcome(&self) -> Outcome {
@@ -130,6 +187,7 @@ pub struct Session {
     tasks: TaskTracker,
     stall_timeout: Duration,
     offers: mpsc::Sender<Offer>,
+    activity: Arc<Activity>,
 }
 
 impl Session {
@@ -144,15 +202,26 @@ impl Session {
     ) -> Result<(Arc<Self>, Offers), AgentError> {
         let (id, stall_timeout) = (meta.session_id, options.stall_timeout);
         let (registration, lost) = agent::register(options, meta).await?;
-        let channels = AtomicU32::new(0);
+        metrics().session_opened();
         let (offers, offered) = mpsc::channel(OFFERS);
-        let session =
-            Self { id, registration, end, channels, tasks: TaskTracker::new(), stall_timeout, offers };
+        let session = Self {
+            id,
+            registration,
+            end,
+            channels: AtomicU32::new(0),
+            tasks: TaskTracker::new(),
+            stall_timeout,
+            activity: Arc::default(),
+            offers,
+        };
         let end = session.end.clone();
         session.watch(async move {
             if let Ok(error) = lost.await {
                 tracing::error!(session = %id, %error, "no agent records this session any more");
-                end.because("the recording agent on this connector is lost; the session was closed");
+                end.because_of(
+                    Cause::NotRecorded,
+                    "the recording agent on this connector is lost; the session was closed",
+                );
             }
         });
         Ok((Arc::new(session), offered))
@@ -199,7 +268,7 @@ impl Session {
         let mut patience = Patience::new(self.stall_timeout);
         loop {
             // A fresh pair each time: an agent that was lost in the middle may have locked the one before.
-            let (client, target) = tap::pair()?;
+            let (client, target) = tap::pair_of(&self.activity)?;
             match self.registration.arm(channel, client.socket.clone(), target.socket.clone()).await {
                 Ok(()) => {
                     let lease = Lease { channel, registration: self.registration.clone() };
@@ -241,6 +310,19 @@ impl Session {
         }
     }
 
+    /// Ends the session once no data has gone either way on any channel for this long.
+    pub fn watch_idle(&self, limit: Duration) {
+        let (activity, end) = (self.activity.clone(), self.end.clone());
+        self.watch(async move {
+            activity.ceased(limit).await;
+            let seconds = limit.as_secs_f32();
+            end.because_of(
+                Cause::Idle,
+                format!("nothing was sent or received for {seconds} s; the session was closed"),
+            );
+        });
+    }
+
     /// Lets the channels finish what is under way, ends the session and tells the agent how it ended.
     pub async fn finish(&self) {
         self.tasks.close();
@@ -251,5 +333,6 @@ impl Session {
         self.end.done();
         self.tasks.wait().await;
         self.registration.close(self.end.outcome()).await;
+        metrics().session_ended(self.end.cause());
     }
 }

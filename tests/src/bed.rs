@@ -41,8 +41,13 @@ pub struct BedOptions {
     pub login_timeout_ms: u64,
     /// How long a restarted agent waits for a proxy, in milliseconds.
     pub reattach_timeout_ms: u64,
-    /// The most connections at once; a tenth of them may be logging in, at the proxy and at the target.
-    pub max_connections: usize,
+    /// The most connections at once, if not the default; a tenth of them may be logging in, at the proxy and at
+    /// the target.
+    pub max_connections: Option<usize>,
+    /// Lines of the proxy's configuration besides the bed's own.
+    pub extra_proxy_config: String,
+    /// Lines of the target's `sshd_config`, before the bed's own: the first counts.
+    pub extra_target_config: String,
     /// Where the proxy listens.
     pub listen: String,
     /// The store's directory; none for one in the bed.
@@ -57,7 +62,9 @@ impl Default for BedOptions {
             stall_timeout_ms: 60_000,
             login_timeout_ms: 30_000,
             reattach_timeout_ms: 15_000,
-            max_connections: 1_000,
+            max_connections: None,
+            extra_proxy_config: String::new(),
+            extra_target_config: String::new(),
             listen: "127.0.0.1:0".to_owned(),
             store: None,
         }
@@ -182,12 +189,13 @@ impl Bed {
         let dir = self.path("target");
         let dir = dir.display();
         let config = format!(
-            "HostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
+            "{}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile none\nUsePAM no\n\
              StrictModes no\nPasswordAuthentication no\nPermitRootLogin yes\nAcceptEnv LANG LC_*\n\
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
              LogLevel VERBOSE\nMaxStartups {}\nX11Forwarding yes\n",
+            self.options.extra_target_config,
             self.target_port,
-            self.max_logging_in()
+            self.options.max_connections.map_or(100, logging_in)
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)
     }
@@ -211,23 +219,41 @@ impl Bed {
     /// If the file can't be written.
     pub fn write_proxy_config(&self, target_host_key: &str) -> Result<()> {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
+        let limits = self
+            .options
+            .max_connections
+            .map(|most| format!("max_connections = {most}\nmax_unauthenticated = {}", logging_in(most)));
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
              agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\
-             max_connections = {}\nmax_unauthenticated = {}\n\n[[resources]]\nname = \"target\"\n\
+             {}\n{}\n\n[[resources]]\nname = \"target\"\n\
              integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
              private_key = \"{dir}/proxy/login_key\"\n",
             self.options.stall_timeout_ms,
             self.options.login_timeout_ms,
-            self.options.max_connections,
-            self.max_logging_in(),
+            limits.unwrap_or_default(),
+            self.options.extra_proxy_config,
             self.target_port,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
     }
 
-    fn max_logging_in(&self) -> usize {
-        (self.options.max_connections / 10).max(1)
+    /// Writes the proxy's configuration with these lines besides the bed's own.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn reconfigure_proxy(&mut self, extra: &str) -> Result<()> {
+        extra.clone_into(&mut self.options.extra_proxy_config);
+        self.write_proxy_config(&self.public_key("target/host_key")?)
+    }
+
+    /// Where the proxy listens, on the loopback interface.
+    ///
+    /// # Panics
+    /// If the proxy was never started.
+    #[must_use]
+    pub fn proxy_port(&self) -> u16 {
+        self.proxy_port.expect("the proxy was started")
     }
 
     /// Writes a grant for the bed's user that expires then.
@@ -344,12 +370,6 @@ impl Bed {
         self.target_port
     }
 
-    /// Where the proxy listens, if it was ever started.
-    #[must_use]
-    pub fn proxy_port(&self) -> Option<u16> {
-        self.proxy_port
-    }
-
     /// The target's log.
     #[must_use]
     pub fn target_log(&self) -> String {
@@ -390,7 +410,7 @@ impl Bed {
     /// If the proxy was never started.
     #[must_use]
     pub fn ssh_arguments(&self, grant: &str, key: &str) -> Vec<String> {
-        let port = self.proxy_port.expect("the proxy was started");
+        let port = self.proxy_port();
         let path = |sub: &str| self.path(sub).display().to_string();
         let options = ["-F", &path("user/ssh_config"), "-i", &path(key), "-p", &port.to_string()];
         let user = format!("{grant}@127.0.0.1");
@@ -445,6 +465,11 @@ impl Drop for Bed {
         }
         let _ = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
     }
+}
+
+/// How many of so many connections may be logging in.
+fn logging_in(connections: usize) -> usize {
+    (connections / 10).max(1)
 }
 
 /// Makes an Ed25519 key pair without a passphrase, unless it is there.

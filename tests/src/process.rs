@@ -98,8 +98,16 @@ impl Process {
     ///
     /// # Panics
     /// If it is still there after 30 seconds.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until it is gone.
+    ///
+    /// # Panics
+    /// If it is still there after 30 seconds.
+    pub fn wait(mut self) -> ExitStatus {
         let what = format!("{} ends", self.name);
         eventually_within(Duration::from_secs(30), &what, || self.child.try_wait().expect("our child"))
     }

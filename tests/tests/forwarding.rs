@@ -58,7 +58,7 @@ fn tcp_service() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
     thread::spawn(move || {
-        listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| reverse(stream))))
+        listener.incoming().flatten().for_each(|stream| drop(thread::spawn(|| reverse(stream))));
     });
     port
 }

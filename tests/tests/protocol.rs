@@ -21,7 +21,7 @@ impl client::Handler for TrustingClient {
 }
 
 async fn log_in(bed: &Bed) -> Handle<TrustingClient> {
-    let address = ("127.0.0.1", bed.proxy_port().expect("the proxy runs"));
+    let address = ("127.0.0.1", bed.proxy_port());
     let mut handle = client::connect(Arc::default(), address, TrustingClient).await.expect("connected");
     let key = load_secret_key(bed.path("user/key"), None).expect("the user's key");
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);

@@ -24,8 +24,8 @@ use weir_common::frame::{ChannelType, FrameError, Message, OpenFailure, TcpAddre
 use super::login::Established;
 use crate::{
     gate::Gate,
-    limits,
-    session::{Lease, Offer, Offers, Session},
+    limits::{self, EnvironmentBudget},
+    session::{Cause, Lease, Offer, Offers, Session},
     tap::{self, QueueReader, Receiver, Routes, TapError, queue},
 };
 
@@ -68,6 +68,8 @@ impl Replies {
 #[derive(Clone)]
 pub(super) struct ClientChannel {
     pub(super) replies: Replies,
+    /// What it has set in its environment.
+    pub(super) environment: Arc<EnvironmentBudget>,
     /// Whether the client has said that it sends no more data.
     pub(super) client_eof: Arc<AtomicBool>,
     /// Whether the client was told that the target sends no more data.
@@ -82,6 +84,7 @@ impl ClientChannel {
     pub(super) fn new(closed: CancellationToken) -> Self {
         Self {
             replies: Replies::new(),
+            environment: Arc::default(),
             client_eof: Arc::default(),
             target_eof: Arc::default(),
             finished: CancellationToken::new(),
@@ -227,10 +230,11 @@ pub(super) fn serve_target(established: &Arc<Established>, end: tap::End, lease:
 /// Ends the session because one of its taps failed.
 pub(super) fn failed(session: &Session, error: &TapError) {
     tracing::error!(session = %session.id(), %error, "client leg: channel ended");
-    session.end().because(match error {
-        TapError::Stalled { .. } => format!("{error}; the session was closed"),
-        _ => "the connector failed; the session was closed".to_owned(),
-    });
+    let (cause, reason) = match error {
+        TapError::Stalled { .. } => (Cause::Stalled, format!("{error}; the session was closed")),
+        _ => (Cause::Other, "the connector failed; the session was closed".to_owned()),
+    };
+    session.end().because_of(cause, reason);
 }
 
 /// Says what is in the queue; a tap whose other end is gone is the receiving side's to judge.
@@ -274,7 +278,7 @@ impl Side {
             // Without its route the channel's queue closes, and the sending side ends when all of it was taken.
             let client_closed_first = !self.leg.routes.remove(&self.id);
             if !result? && !client_closed_first {
-                self.session.end().because("the connection to the server was lost");
+                self.session.end().because_of(Cause::TargetLost, "the connection to the server was lost");
             }
             Ok(())
         };

@@ -36,8 +36,9 @@ use crate::{
     gate::{Bypass, Gate},
     grant::{Grant, GrantError},
     limits,
+    metrics::metrics,
     policy::{self, Decision, Rights},
-    session::End,
+    session::{Cause, End},
     tap::{QueueFull, Routes, queue},
     target_leg,
 };
@@ -98,7 +99,8 @@ impl Handler {
 
     fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
         if let Err(full) = pushed {
-            self.end.because(format!("the client sends faster than the server reads: {full}"));
+            let reason = format!("the client sends faster than the server reads: {full}");
+            self.end.because_of(Cause::HeldTooMuch, reason);
         }
         Ok(())
     }
@@ -154,8 +156,9 @@ impl Handler {
 
     /// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
     fn admits(&self, message: &Message) -> bool {
-        let admitted =
-            policy::decide(message, &self.rights) == Decision::Allow && message.clone().into_body().is_ok();
+        let admitted = policy::decide(message, &self.rights) == Decision::Allow
+            && limits::admit(message)
+            && message.clone().into_body().is_ok();
         if !admitted {
             tracing::info!(peer = %self.peer, kind = ?message.kind(), "request refused");
         }
@@ -171,16 +174,19 @@ impl Handler {
         session: &mut server::Session,
     ) -> Result<(), russh::Error> {
         self.channels.retain(|id, _| self.routes.contains(id));
-        let is_session = channel_type == ChannelType::Session;
+        let (is_session, name) = (channel_type == ChannelType::Session, channel_type.name());
         let message = Message::Open(channel_type);
         if !self.admits(&message) {
+            metrics().channel_refused("grant");
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
         }
         if self.channels.len() >= limits::CHANNELS {
+            metrics().channel_refused("limit");
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        metrics().channel_opened(name);
         let id = channel.id();
         let (to_target, reader) = queue(&self.gate);
         let state = ClientChannel::new(self.routes.insert(id, to_target));
@@ -222,6 +228,10 @@ impl Drop for Handler {
 impl server::Handler for Handler {
     type Error = russh::Error;
 
+    async fn authentication_banner(&mut self) -> Result<Option<String>, russh::Error> {
+        Ok(self.shared.config.banner.as_deref().map(str::to_owned))
+    }
+
     async fn auth_publickey_offered(
         &mut self,
         name: &str,
@@ -229,12 +239,17 @@ impl server::Handler for Handler {
     ) -> Result<Auth, russh::Error> {
         Ok(match self.check(name, offer.public_key).await {
             Some(_) => Auth::Accept,
-            None => Auth::reject(),
+            None => {
+                metrics().login(false, "publickey");
+                Auth::reject()
+            }
         })
     }
 
     async fn auth_publickey(&mut self, name: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        let Some(grant) = self.check(name, key.public_key).await else { return Ok(Auth::reject()) };
+        let grant = self.check(name, key.public_key).await;
+        metrics().login(grant.is_some(), "publickey");
+        let Some(grant) = grant else { return Ok(Auth::reject()) };
         let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
         self.grant = Some((grant, Proof::PublicKey { fingerprint }));
         Ok(Auth::Accept)
@@ -462,7 +477,7 @@ impl server::Handler for Handler {
     ) -> Result<(), russh::Error> {
         let message = Message::Env(Env { name: name.to_owned(), value: value.to_owned() });
         let Some(state) = self.channels.get(&channel) else { return session.channel_failure(channel) };
-        if !self.admits(&message) {
+        if !self.admits(&message) || !state.environment.has_room_for(name.len() + value.len()) {
             return session.channel_failure(channel);
         }
         state.replies.expect(Reply::Relay);

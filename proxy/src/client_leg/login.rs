@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 use weir_common::session::{Proof, SessionId, SessionMeta};
@@ -12,8 +12,10 @@ use weir_common::session::{Proof, SessionId, SessionMeta};
 use super::{Shared, channel::Leg};
 use crate::{
     config::Target,
+    connections::Stranger,
     grant::Grant,
-    session::{End, Offers, Session},
+    metrics::metrics,
+    session::{Cause, End, Offers, Session},
     target_leg,
 };
 
@@ -52,7 +54,7 @@ impl Login {
     }
 
     /// Gives up the place among strangers once the user has logged in, or the connection has ended.
-    pub(super) async fn vacate(mut self, stranger: OwnedSemaphorePermit) {
+    pub(super) async fn vacate(mut self, stranger: Stranger) {
         // An error says that the connection's handler is gone.
         let _ = self.0.wait_for(|stage| !matches!(stage, Stage::Stranger)).await;
         drop(stranger);
@@ -119,34 +121,43 @@ impl NewSession {
         tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
             peer = %meta.client_address, "session begins");
 
+        let began = Instant::now();
         let (session, offers) =
             Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
                 tracing::error!(session = %id, %error, "session refused: it would not be recorded");
+                end.because_of(Cause::NotRecorded, NOT_RECORDED);
                 NOT_RECORDED.to_owned()
             })?;
-        let connected =
-            target_leg::connect(target, &login, shared.config.target_connect_timeout, &session).await;
+        metrics().session_setup("agent", began.elapsed());
+        let connecting = Instant::now();
+        let (within, transport) = (shared.config.target_connect_timeout, shared.config.target_transport);
+        let connected = target_leg::connect(target, &login, within, transport, &session).await;
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::error!(session = %id, %error, cause = ?std::error::Error::source(&error), "no connection to the target");
-                end.because(error.to_string());
+                end.because_of(Cause::TargetUnreachable, error.to_string());
                 session.finish().await;
                 return Err(error.to_string());
             }
         };
+        metrics().session_setup("target", connecting.elapsed());
         let target = connection.peer().clone();
         if let Err(error) = session.connected(target).await {
             tracing::error!(session = %id, %error, "session ended: the agent does not note its target");
-            end.because(NOT_RECORDED);
+            end.because_of(Cause::NotRecorded, NOT_RECORDED);
             session.finish().await;
             connection.close().await;
             return Err(NOT_RECORDED.to_owned());
         }
+        metrics().session_setup("total", began.elapsed());
+        if let Some(limit) = shared.config.idle_timeout {
+            session.watch_idle(limit);
+        }
         let end = end.clone();
         session.watch(async move {
             expiry(expires_at).await;
-            end.because("the grant has expired; the session was closed");
+            end.because_of(Cause::GrantExpired, "the grant has expired; the session was closed");
         });
         Ok((Established { session, target: Arc::new(connection) }, offers))
     }

@@ -12,20 +12,20 @@ mod login;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use russh::{
-    Disconnect, MethodKind, MethodSet, SshId,
+    Disconnect, Limits, MethodKind, MethodSet, SshId,
     keys::PrivateKey,
     server::{self, Handle},
 };
 use tokio::{
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::handler::Handler;
 use crate::{
     algorithms,
-    config::Config,
+    config::{Config, Transport},
+    connections::{Place, Stranger},
     gate::{self, Gate, GatedStream},
     grant::Grants,
     limits,
@@ -46,18 +46,36 @@ impl Shared {
     /// Prepares to serve with this host key.
     #[must_use]
     pub fn new(config: Config, host_key: PrivateKey) -> Self {
+        Self::with_keys(config, vec![host_key])
+    }
+
+    /// The same with another configuration, for the connections that are accepted from now on.
+    #[must_use]
+    pub fn reconfigured(&self, config: Config) -> Self {
+        Self::with_keys(config, self.ssh.keys.clone())
+    }
+
+    fn with_keys(config: Config, keys: Vec<PrivateKey>) -> Self {
         let grants = Grants::new(config.grants_dir.clone());
-        Self { config, grants, ssh: Arc::new(ssh_config(host_key)) }
+        let ssh = Arc::new(ssh_config(keys, config.client_transport));
+        Self { config, grants, ssh }
     }
 }
 
 /// Serves one connection from a user to its end, session included.
 ///
-/// `stranger` is the connection's place among those that are not logged in, `peer` its address.
-pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, stranger: OwnedSemaphorePermit) {
-    let (gate, end) = (Gate::new(), End::default());
-    gate::tend(&gate, &end);
-    if let Err(error) = serve_until_over(&shared, stream, peer, stranger, gate, &end).await {
+/// `place` is the connection's entry in the table, `stranger` its place among those that are not logged in, `peer` its
+/// address.
+pub async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    stranger: Stranger,
+) {
+    let (gate, end) = (Gate::new(), place.end());
+    gate::tend(&gate, end);
+    if let Err(error) = serve_until_over(&shared, stream, peer, stranger, gate, end).await {
         tracing::info!(%peer, %error, "client connection ended");
     }
     end.done();
@@ -67,7 +85,7 @@ async fn serve_until_over(
     shared: &Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    stranger: OwnedSemaphorePermit,
+    stranger: Stranger,
     gate: Arc<Gate>,
     end: &End,
 ) -> Result<(), russh::Error> {
@@ -78,11 +96,21 @@ async fn serve_until_over(
     tokio::spawn(login.clone().vacate(stranger));
     let stream = GatedStream::new(stream, gate.clone());
     let running = server::run_stream(shared.ssh.clone(), stream, handler);
-    let running = timeout_at(deadline, running).await.map_err(|_| russh::Error::ConnectionTimeout)??;
+    let running = tokio::select! {
+        running = timeout_at(deadline, running) => running.map_err(|_| russh::Error::ConnectionTimeout)??,
+        // Nothing can be said to a client that has not said its version.
+        () = end.over() => return Ok(()),
+    };
     let handle = running.handle();
     tokio::pin!(running);
     let result = tokio::select! {
         result = &mut running => result,
+        // What comes after a goodbye has no meaning any more; a peer that does not hang up then is hung up on.
+        () = farewell(&gate) => {
+            gate.sever();
+            let _ = running.await;
+            Ok(())
+        }
         () = login.missed(deadline) => {
             gate.sever();
             // What it fails with now is our doing.
@@ -105,6 +133,12 @@ async fn serve_until_over(
     }
 }
 
+/// Resolves when russh has said its last, and the client had time to read it and hang up.
+async fn farewell(gate: &Gate) {
+    gate.farewell().await;
+    sleep(limits::WIND_DOWN).await;
+}
+
 async fn say_goodbye(handle: &Handle, end: &End) {
     let reason = end.reason().unwrap_or("session over");
     let goodbye = handle.disconnect(Disconnect::ByApplication, format!("weir: {reason}"), String::new());
@@ -123,21 +157,24 @@ fn is_hangup(error: &russh::Error) -> bool {
     }
 }
 
-fn ssh_config(host_key: PrivateKey) -> server::Config {
+fn ssh_config(keys: Vec<PrivateKey>, transport: Transport) -> server::Config {
+    let Transport { rekey_bytes, rekey_after, keepalive } = transport;
     server::Config {
         server_id: SshId::Standard(concat!("SSH-2.0-Weir_", env!("CARGO_PKG_VERSION")).into()),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         // The same for every refusal, so that its time tells nothing.
         auth_rejection_time: std::time::Duration::from_secs(1),
         auth_rejection_time_initial: Some(std::time::Duration::ZERO),
-        keys: vec![host_key],
+        keys,
+        limits: Limits::new(rekey_bytes, rekey_bytes, rekey_after),
+        maximum_packet_size: limits::PACKET_BYTES,
         window_size: limits::WINDOW_BYTES,
         channel_buffer_size: 1,
         max_auth_attempts: limits::LOGIN_ATTEMPTS,
         inactivity_timeout: None,
-        keepalive_interval: Some(limits::CLIENT_KEEPALIVE.0),
-        keepalive_max: limits::CLIENT_KEEPALIVE.1,
-        preferred: algorithms::preferred(),
+        keepalive_interval: Some(keepalive),
+        keepalive_max: limits::CLIENT_KEEPALIVES,
+        preferred: algorithms::for_clients(),
         ..Default::default()
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy's configuration: a TOML file, checked as a whole before anything starts.
 
+mod banner;
 mod target;
 
 use std::{
@@ -12,10 +13,11 @@ use std::{
 };
 
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 use self::target::RawResource;
 pub use self::target::Target;
-use crate::agent::AgentOptions;
+use crate::{agent::AgentOptions, connections::Admission};
 
 /// A configuration that can be run.
 #[derive(Debug, Clone)]
@@ -32,12 +34,35 @@ pub struct Config {
     pub target_connect_timeout: Duration,
     /// How long a user may take to log in.
     pub login_timeout: Duration,
-    /// The most connections at once.
-    pub max_connections: usize,
-    /// The most connections at once whose users have not logged in yet.
-    pub max_unauthenticated: usize,
+    /// How many connections there may be.
+    pub admission: Admission,
+    /// How connections to users are kept up.
+    pub client_transport: Transport,
+    /// How connections to targets are kept up.
+    pub target_transport: Transport,
+    /// How long a session may go without data either way; for ever, if there is none.
+    pub idle_timeout: Option<Duration>,
+    /// What a user reads before the login.
+    pub banner: Option<Arc<str>>,
+    /// How long sessions may go on once the proxy was told to stop.
+    pub shutdown_grace: Duration,
+    /// Where metrics and health are served.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The filter of the log.
+    pub log: Option<String>,
     /// The resources, by name.
     pub targets: HashMap<String, Arc<Target>>,
+}
+
+/// How an SSH connection is kept up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// Bytes in one direction after which there are new keys.
+    pub rekey_bytes: usize,
+    /// Time after which there are new keys.
+    pub rekey_after: Duration,
+    /// How often a peer that says nothing is asked whether it is there.
+    pub keepalive: Duration,
 }
 
 /// Why a configuration can't be run.
@@ -90,6 +115,22 @@ struct RawConfig {
     max_connections: usize,
     #[serde(default = "default_max_unauthenticated")]
     max_unauthenticated: usize,
+    #[serde(default = "default_max_unauthenticated_per_source")]
+    max_unauthenticated_per_source: usize,
+    #[serde(default = "default_shutdown_grace_ms")]
+    shutdown_grace_ms: u64,
+    #[serde(default = "default_rekey_bytes")]
+    rekey_bytes: usize,
+    #[serde(default = "default_rekey_seconds")]
+    rekey_seconds: u64,
+    #[serde(default = "default_client_keepalive_ms")]
+    client_keepalive_ms: u64,
+    #[serde(default = "default_target_keepalive_ms")]
+    target_keepalive_ms: u64,
+    idle_timeout_ms: Option<u64>,
+    banner: Option<PathBuf>,
+    metrics_listen: Option<SocketAddr>,
+    log: Option<String>,
     #[serde(default)]
     resources: Vec<RawResource>,
 }
@@ -126,7 +167,56 @@ fn default_max_unauthenticated() -> usize {
     100
 }
 
+fn default_max_unauthenticated_per_source() -> usize {
+    50
+}
+
+/// Kubernetes and ECS kill 30 s after SIGTERM, and ending what is left takes some of that.
+fn default_shutdown_grace_ms() -> u64 {
+    20_000
+}
+
+/// RFC 4253 section 9.
+fn default_rekey_bytes() -> usize {
+    REKEY_BYTES.1
+}
+
+/// RFC 4253 section 9.
+fn default_rekey_seconds() -> u64 {
+    3_600
+}
+
+fn default_client_keepalive_ms() -> u64 {
+    30_000
+}
+
+fn default_target_keepalive_ms() -> u64 {
+    60_000
+}
+
+/// The least and the most bytes between two key exchanges. Less is only exchanges; more russh refuses.
+const REKEY_BYTES: (usize, usize) = (64 << 10, 1 << 30);
+
 impl Config {
+    /// What a running proxy can't change, made as it is in `running`; the names of what differed.
+    pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        let mut keep = |differs: bool, field| {
+            if differs {
+                kept.push(field);
+            }
+        };
+        keep(self.listen != running.listen, "listen");
+        keep(self.host_key != running.host_key, "host_key");
+        keep(self.agent.socket != running.agent.socket, "agent_socket");
+        keep(self.metrics_listen != running.metrics_listen, "metrics_listen");
+        self.listen = running.listen;
+        self.host_key.clone_from(&running.host_key);
+        self.agent.socket.clone_from(&running.agent.socket);
+        self.metrics_listen = running.metrics_listen;
+        kept
+    }
+
     /// Reads and checks a configuration file.
     ///
     /// # Errors
@@ -149,12 +239,34 @@ impl Config {
             login_timeout_ms,
             max_connections,
             max_unauthenticated,
+            max_unauthenticated_per_source,
+            shutdown_grace_ms,
+            rekey_bytes,
+            rekey_seconds,
+            client_keepalive_ms,
+            target_keepalive_ms,
+            idle_timeout_ms,
+            banner,
+            metrics_listen,
+            log,
             resources,
         } = raw;
-        let places = [("max_connections", max_connections), ("max_unauthenticated", max_unauthenticated)];
+        let places = [
+            ("max_connections", max_connections),
+            ("max_unauthenticated", max_unauthenticated),
+            ("max_unauthenticated_per_source", max_unauthenticated_per_source),
+        ];
         if let Some((field, _)) = places.into_iter().find(|&(_, number)| number == 0) {
             return Err(value(field, "must be at least 1"));
         }
+        if !(REKEY_BYTES.0..=REKEY_BYTES.1).contains(&rekey_bytes) {
+            return Err(value("rekey_bytes", "must be between 65536 and 1073741824"));
+        }
+        if let Some(Err(error)) = log.as_deref().map(str::parse::<EnvFilter>) {
+            return Err(value("log", &error.to_string()));
+        }
+        let rekey_after = millis("rekey_seconds", rekey_seconds.saturating_mul(1_000))?;
+        let transport = |keepalive| Transport { rekey_bytes, rekey_after, keepalive };
         let mut targets = HashMap::new();
         for raw in resources {
             let target = Target::validate(raw)?;
@@ -174,8 +286,14 @@ impl Config {
             },
             target_connect_timeout: millis("target_connect_timeout_ms", target_connect_timeout_ms)?,
             login_timeout: millis("login_timeout_ms", login_timeout_ms)?,
-            max_connections,
-            max_unauthenticated,
+            admission: Admission { max_connections, max_unauthenticated, max_unauthenticated_per_source },
+            client_transport: transport(millis("client_keepalive_ms", client_keepalive_ms)?),
+            target_transport: transport(millis("target_keepalive_ms", target_keepalive_ms)?),
+            idle_timeout: idle_timeout_ms.map(|ms| millis("idle_timeout_ms", ms)).transpose()?,
+            banner: banner.map(|path| banner::load(&path)).transpose()?,
+            shutdown_grace: millis("shutdown_grace_ms", shutdown_grace_ms)?,
+            metrics_listen,
+            log,
             targets,
         })
     }
@@ -249,6 +367,9 @@ mod tests {
                 good().replace("grants_dir = \"DIR\"", "grants_dir = \"DIR\"\nlogin_timeout_ms = 0"),
                 "login_timeout_ms",
             ),
+            (good().replace("grants_dir", "rekey_bytes = 1\ngrants_dir"), "rekey_bytes"),
+            (good().replace("grants_dir", "log = \"=\"\ngrants_dir"), "log"),
+            (good().replace("grants_dir", "banner = \"DIR/none\"\ngrants_dir"), "none"),
             (good().replace("DIR/key", "DIR/nokey"), "nokey"),
             (good().replace(HOST_KEY, "ssh-ed25519 AAAA"), "resource \"web-1\", host_key"),
             (good().replace("10.0.0.1", " "), "resource \"web-1\", host"),
@@ -258,6 +379,20 @@ mod tests {
             let error = load(&text).expect_err(expected);
             assert!(error.contains(expected), "{error} should name {expected}");
         }
+    }
+
+    #[test]
+    fn what_a_running_proxy_cannot_change_is_kept_and_named() {
+        let running = load(&good()).expect("a good configuration");
+        let mut new = Config {
+            listen: ([127, 0, 0, 1], 1).into(),
+            metrics_listen: Some(([127, 0, 0, 1], 2).into()),
+            login_timeout: Duration::from_secs(1),
+            ..running.clone()
+        };
+        assert_eq!(new.keep_fixed(&running), ["listen", "metrics_listen"]);
+        assert_eq!((new.listen, new.metrics_listen), (running.listen, None));
+        assert_eq!(new.login_timeout, Duration::from_secs(1), "what can change has changed");
     }
 
     #[test]

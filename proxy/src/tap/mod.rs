@@ -8,6 +8,7 @@
 //! Besides the sockets the two ends share one number per direction, how many frames were taken
 //! ([`Progress`]). It carries nothing of the session: it only tells the sender what it may forget.
 
+mod activity;
 mod receiver;
 mod routes;
 mod sender;
@@ -28,6 +29,7 @@ use tokio_seqpacket::UnixSeqpacket;
 use weir_common::frame::{Direction, FrameError};
 
 pub use self::{
+    activity::Activity,
     receiver::Receiver,
     routes::{Opening, Routes},
     sender::{Queue, QueueFull, QueueReader, Sender, queue},
@@ -89,6 +91,14 @@ pub struct End {
 /// # Errors
 /// When the process has no descriptors left.
 pub fn pair() -> io::Result<(End, End)> {
+    pair_of(&Arc::default())
+}
+
+/// [`pair`], whose data counts as this activity.
+///
+/// # Errors
+/// As [`pair`].
+pub fn pair_of(activity: &Arc<Activity>) -> io::Result<(End, End)> {
     let (client, target) = UnixSeqpacket::pair()?;
     for socket in [&client, &target] {
         // A whole window of full frames, with the kernel's bookkeeping; net.core.wmem_max may cut it.
@@ -99,12 +109,17 @@ pub fn pair() -> io::Result<(End, End)> {
     let to_client = Arc::new(Progress::default());
     let client_end = End {
         sender: Sender::new(client.clone(), to_target.clone()),
-        receiver: Receiver::new(client.clone(), Direction::TargetToClient, to_client.clone()),
+        receiver: Receiver::new(
+            client.clone(),
+            Direction::TargetToClient,
+            to_client.clone(),
+            activity.clone(),
+        ),
         socket: client,
     };
     let target_end = End {
         sender: Sender::new(target.clone(), to_client),
-        receiver: Receiver::new(target.clone(), Direction::ClientToTarget, to_target),
+        receiver: Receiver::new(target.clone(), Direction::ClientToTarget, to_target, activity.clone()),
         socket: target,
     };
     Ok((client_end, target_end))

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio_seqpacket::UnixSeqpacket;
 use weir_common::{
     abi,
-    frame::{Direction, HEADER_LEN, Inbound, Message, Verdict},
+    frame::{Direction, HEADER_LEN, Inbound, Kind, Message, Verdict},
 };
 
-use super::{Progress, TapError};
+use super::{Activity, Progress, TapError};
+use crate::metrics::{Counter, metrics};
 
 thread_local! {
     // One buffer a thread instead of one a tap: an idle session holds no memory for reading.
@@ -24,11 +25,19 @@ pub struct Receiver {
     socket: Arc<UnixSeqpacket>,
     inbound: Inbound,
     pub(super) progress: Arc<Progress>,
+    activity: Arc<Activity>,
+    delivered: &'static Counter,
 }
 
 impl Receiver {
-    pub(super) fn new(socket: Arc<UnixSeqpacket>, direction: Direction, progress: Arc<Progress>) -> Self {
-        Self { socket, inbound: Inbound::new(direction), progress }
+    pub(super) fn new(
+        socket: Arc<UnixSeqpacket>,
+        direction: Direction,
+        progress: Arc<Progress>,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let delivered = metrics().delivered(direction);
+        Self { socket, inbound: Inbound::new(direction), progress, activity, delivered }
     }
 
     /// The next frame's message; `None` when the other end is closed and everything was taken.
@@ -38,7 +47,7 @@ impl Receiver {
     /// # Errors
     /// [`TapError::Frame`] if the next message is no frame, [`TapError::Socket`] if the socket fails.
     pub async fn next(&mut self) -> Result<Option<Message>, TapError> {
-        let Self { socket, inbound, progress } = self;
+        let Self { socket, inbound, progress, activity, delivered } = self;
         poll_fn(|cx| {
             SCRATCH.with_borrow_mut(|scratch| {
                 loop {
@@ -60,6 +69,10 @@ impl Receiver {
                         Verdict::Take(header) => {
                             let body = Bytes::copy_from_slice(&message[HEADER_LEN..]);
                             progress.advance(inbound.next_seq());
+                            if matches!(header.kind, Kind::Stdin | Kind::Stdout | Kind::Stderr) {
+                                activity.note();
+                                delivered.inc_by(body.len() as u64);
+                            }
                             return Poll::Ready(Ok(Some(Message::decode(header.kind, body)?)));
                         }
                         Verdict::Duplicate | Verdict::OutOfSequence | Verdict::Ended => {}

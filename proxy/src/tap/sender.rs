@@ -24,6 +24,7 @@ use super::{Progress, TapError};
 use crate::{
     gate::{Gate, Overflow},
     limits,
+    metrics::{Stalled, metrics},
 };
 
 /// What a leg wants to say over a tap, in order; bounded by the gate of the connection it came from.
@@ -163,7 +164,7 @@ struct Window {
     in_flight: VecDeque<InFlight>,
     next_seq: u64,
     pause: Duration,
-    tossed_since: Option<Instant>,
+    tossed_since: Option<(Instant, Stalled)>,
 }
 
 impl Drop for Window {
@@ -202,10 +203,11 @@ impl Window {
         if self.in_flight.is_empty() {
             return Ok(());
         }
-        let since = *self.tossed_since.get_or_insert_with(Instant::now);
+        let (since, _) = self.tossed_since.get_or_insert_with(|| (Instant::now(), metrics().tap_stalled()));
         if since.elapsed() >= stall_timeout {
             return Err(TapError::Stalled { seconds: stall_timeout.as_secs() });
         }
+        metrics().frames_resent(self.in_flight.len());
         for frame in &mut self.in_flight {
             transmit(&self.socket, &frame.header, &frame.body).await?;
             frame.sent_at = Instant::now();

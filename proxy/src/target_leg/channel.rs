@@ -11,7 +11,7 @@ use weir_common::frame::{ChannelType, Direction, Message, OpenFailure, Originato
 
 use super::{Connection, forwarding::Forwardings, global};
 use crate::{
-    session::{Offer, Session},
+    session::{Cause, Offer, Session},
     tap::{self, Queue, QueueReader, Receiver, Routes, TapError, queue},
 };
 
@@ -30,6 +30,15 @@ impl ChannelError {
     /// The client leg is gone: the channel's end, and no failure.
     pub(super) fn is_hangup(&self) -> bool {
         matches!(self, Self::Tap(TapError::Closed))
+    }
+
+    /// What kind of end that is for the session.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Tap(TapError::Stalled { .. }) => Cause::Stalled,
+            Self::Tap(_) | Self::NotOpened => Cause::Other,
+            Self::Ssh(_) => Cause::TargetLost,
+        }
     }
 
     /// What the user is told.
@@ -216,7 +225,7 @@ pub(super) fn report(session: &Session, result: Result<(), ChannelError>) {
         && !error.is_hangup()
     {
         tracing::warn!(session = %session.id(), %error, "target leg: channel ended");
-        session.end().because(error.reason());
+        session.end().because_of(error.cause(), error.reason());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use russh::{
-    Disconnect, client,
+    Disconnect, Limits, client,
     keys::{Algorithm, PrivateKeyWithHashAlg},
 };
 use socket2::SockRef;
@@ -15,7 +15,7 @@ use weir_common::session::{HostKeyTrust, TargetCredential, TargetPeer};
 use super::{Connection, Forwardings, Handler};
 use crate::{
     algorithms,
-    config::Target,
+    config::{Target, Transport},
     gate::{self, Gate, GatedStream},
     limits,
     session::Session,
@@ -85,9 +85,10 @@ pub async fn connect(
     target: &Target,
     login: &str,
     within: Duration,
+    transport: Transport,
     session: &Arc<Session>,
 ) -> Result<Connection, ConnectError> {
-    timeout(within, connect_unbounded(target, login, session))
+    timeout(within, connect_unbounded(target, login, transport, session))
         .await
         .map_err(|_| ConnectError::Timeout { resource: target.resource.name.clone(), after: within })?
 }
@@ -95,6 +96,7 @@ pub async fn connect(
 async fn connect_unbounded(
     target: &Target,
     login: &str,
+    transport: Transport,
     session: &Arc<Session>,
 ) -> Result<Connection, ConnectError> {
     let resource = || target.resource.name.clone();
@@ -130,7 +132,8 @@ async fn connect_unbounded(
         }
     };
     let stream = GatedStream::new(tcp, gate.clone());
-    let mut handle = client::connect_stream(Arc::new(config()), stream, handler).await.map_err(failed)?;
+    let mut handle =
+        client::connect_stream(Arc::new(config(transport)), stream, handler).await.map_err(failed)?;
     let hash = match target.private_key.algorithm() {
         Algorithm::Rsa { .. } => handle.best_supported_rsa_hash().await.map_err(failed)?.flatten(),
         _ => None,
@@ -151,13 +154,16 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_quickack(true)
 }
 
-fn config() -> client::Config {
+fn config(transport: Transport) -> client::Config {
+    let Transport { rekey_bytes, rekey_after, keepalive } = transport;
     client::Config {
         window_size: limits::WINDOW_BYTES,
         channel_buffer_size: 1,
-        keepalive_interval: Some(limits::TARGET_KEEPALIVE.0),
-        keepalive_max: limits::TARGET_KEEPALIVE.1,
-        preferred: algorithms::preferred(),
+        limits: Limits::new(rekey_bytes, rekey_bytes, rekey_after),
+        maximum_packet_size: limits::PACKET_BYTES,
+        keepalive_interval: Some(keepalive),
+        keepalive_max: limits::TARGET_KEEPALIVES,
+        preferred: algorithms::for_targets(),
         ..Default::default()
     }
 }

@@ -16,7 +16,8 @@ use super::{channel, forwarding::Forwardings};
 use crate::{
     gate::Gate,
     limits,
-    session::Session,
+    metrics::metrics,
+    session::{Cause, Session},
     tap::{QueueFull, Routes, queue},
 };
 
@@ -36,7 +37,8 @@ const SSH_EXTENDED_DATA_STDERR: u32 = 1;
 impl Handler {
     fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
         if let Err(full) = pushed {
-            self.session.end().because(format!("the server sends faster than the client reads: {full}"));
+            let reason = format!("the server sends faster than the client reads: {full}");
+            self.session.end().because_of(Cause::HeldTooMuch, reason);
         }
         Ok(())
     }
@@ -56,9 +58,11 @@ impl Handler {
             return Ok(());
         }
         if self.routes.len() >= limits::CHANNELS {
+            metrics().channel_refused("limit");
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
+        metrics().channel_opened(channel_type.name());
         let (to_client, reader) = queue(&self.gate);
         let opened = to_client.push(Message::Open(channel_type), 0);
         let closed = self.routes.insert(channel.id(), to_client);

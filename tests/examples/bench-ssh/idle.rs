@@ -19,7 +19,7 @@ pub(crate) fn crowded(lab: &mut Lab, scale: &Scale) -> Result<Vec<Row>> {
     let (proxy, agent) = (lab.bed().proxy().pid(), lab.bed().agent().pid());
     let at_first = (usage::anonymous_kib(proxy)?, usage::anonymous_kib(agent)?);
     let key = lab.bed().path("user/key");
-    let mut crowd = Crowd::new(lab.bed().proxy_port().context("the proxy runs")?, &key)?;
+    let mut crowd = Crowd::new(lab.bed().proxy_port(), &key)?;
     let mut rows = Vec::new();
     let last = *scale.idle.last().context("some numbers of idle sessions")?;
     for sessions in scale.idle {
