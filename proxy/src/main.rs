@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 use tokio::{
     net::TcpListener,
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use weir_proxy::{client_leg::Shared, config::Config, server};
+use weir_proxy::{auth::secret, client_leg::Shared, config::Config, server};
 
 /// Brokers approved SSH sessions to their targets, every byte recorded by the kernel before it is delivered.
 ///
@@ -38,6 +38,18 @@ struct Args {
     /// Check the configuration and the grants, then exit
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the hash of a one-time secret for a grant, of what is on standard input
+    HashSecret {
+        /// Make the secret as well: 128 random bits
+        #[arg(long)]
+        generate: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,7 +64,11 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match run(&args) {
+    let done = match args.command {
+        Some(Command::HashSecret { generate }) => secret::hash_secret(generate).map_err(Into::into),
+        None => run(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-proxy: {error:#}");
@@ -65,7 +81,8 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<()> {
     let config = Config::load(&args.config)
         .with_context(|| format!("the configuration {} can't be used", args.config.display()))?;
-    let shared = Shared::new(config.clone(), host_key(&config.host_key)?);
+    let shared =
+        Shared::new(config.clone(), host_key(&config.host_key)?).context("state_dir can't be used")?;
     let (good, bad) = shared
         .grants
         .survey()

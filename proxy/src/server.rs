@@ -36,6 +36,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
             tracing::warn!(%peer, limit = shared.config.max_connections, "connection refused: max_connections reached");
             continue;
         };
+        let Some(stranger) = shared.sources.admit(peer.ip(), stranger) else { continue };
         let shared = shared.clone();
         connections.spawn(async move {
             client_leg::serve(shared, stream, peer, stranger).await;

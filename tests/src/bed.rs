@@ -36,6 +36,8 @@ pub struct BedOptions {
     pub login_timeout_ms: u64,
     /// How long a restarted agent waits for a proxy, in milliseconds.
     pub reattach_timeout_ms: u64,
+    /// More lines of the proxy's configuration, before its resources; `DIR` stands for the bed's directory.
+    pub proxy_settings: String,
     /// Where the proxy listens.
     pub listen: String,
     /// The store's directory; none for one in the bed.
@@ -50,6 +52,8 @@ impl Default for BedOptions {
             stall_timeout_ms: 60_000,
             login_timeout_ms: 30_000,
             reattach_timeout_ms: 15_000,
+            // Everybody in a test comes from one address.
+            proxy_settings: "login_exempt = [\"127.0.0.0/8\"]".to_owned(),
             listen: "127.0.0.1:0".to_owned(),
             store: None,
         }
@@ -196,9 +200,10 @@ impl Bed {
     /// If the file can't be written.
     pub fn write_proxy_config(&self, target_host_key: &str) -> Result<()> {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
+        let settings = self.options.proxy_settings.replace("DIR", &dir.to_string());
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
-             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\n[[resources]]\nname = \"target\"\n\
+             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n{settings}\n\n[[resources]]\nname = \"target\"\n\
              integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
              private_key = \"{dir}/proxy/login_key\"\n",
             self.options.stall_timeout_ms, self.options.login_timeout_ms, self.target_port,
@@ -211,13 +216,28 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn write_grant(&self, id: &str, expires_at: &str) -> Result<()> {
-        let grant = format!(
+        let keys = format!("public_keys = [\"{}\"]", self.public_key("user/key")?);
+        Ok(fs::write(self.grant_file(id), Self::grant_text(expires_at, &keys))?)
+    }
+
+    /// The text of a grant for the bed's user, with these lines about proof and permissions.
+    #[must_use]
+    pub fn grant_text(expires_at: &str, lines: &str) -> String {
+        format!(
             "user = \"ada@example.com\"\nresource = \"target\"\ntarget_login = \"root\"\nrequest_id = \"REQ-1042\"\n\
-             approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n\
-             public_keys = [\"{}\"]\n",
-            self.public_key("user/key")?
-        );
-        Ok(fs::write(self.grant_file(id), grant)?)
+             approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n{lines}\n"
+        )
+    }
+
+    /// Runs `ssh-keygen` in the bed's directory.
+    ///
+    /// # Panics
+    /// If it fails; the message holds what it said.
+    pub fn ssh_keygen(&self, arguments: &[&str]) {
+        let output = Command::new("ssh-keygen").current_dir(self.dir.path()).args(arguments).output();
+        let output = output.expect("ssh-keygen runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ssh-keygen {arguments:?}: {said}");
     }
 
     /// Where a grant lies.
@@ -351,11 +371,20 @@ impl Bed {
     /// If the proxy was never started.
     #[must_use]
     pub fn ssh_arguments(&self, grant: &str, key: &str) -> Vec<String> {
-        let port = self.proxy_port.expect("the proxy was started");
+        let port = self.proxy_port();
         let path = |sub: &str| self.path(sub).display().to_string();
         let options = ["-F", &path("user/ssh_config"), "-i", &path(key), "-p", &port.to_string()];
         let user = format!("{grant}@127.0.0.1");
         options.into_iter().chain([user.as_str()]).map(str::to_owned).collect()
+    }
+
+    /// The port that the proxy listens on.
+    ///
+    /// # Panics
+    /// If the proxy was never started.
+    #[must_use]
+    pub fn proxy_port(&self) -> u16 {
+        self.proxy_port.expect("the proxy was started")
     }
 
     /// A path in the bed.

@@ -4,6 +4,7 @@
 //! A login begins the [`Session`] in the background: agent first, then target. A channel gets a tap, and is
 //! confirmed to the client only when the target has confirmed it over that tap.
 
+mod auth;
 mod channel;
 mod handler;
 mod login;
@@ -17,16 +18,20 @@ use russh::{
 };
 use tokio::{
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::handler::Handler;
 use crate::{
     algorithms,
+    auth::{
+        revocation::RevokedKeys,
+        secret::Secrets,
+        sources::{Sources, Stranger},
+    },
     config::Config,
     gate::{self, Gate, GatedStream},
-    grant::Grants,
+    grant::{Grants, Watcher},
     limits,
     session::End,
 };
@@ -38,22 +43,39 @@ pub struct Shared {
     pub config: Config,
     /// Where grants are looked up.
     pub grants: Grants,
+    /// Follows the grants of running sessions.
+    pub watcher: Arc<Watcher>,
+    /// How often one source may try to log in.
+    pub sources: Arc<Sources>,
+    pub(crate) revoked_keys: Option<Arc<RevokedKeys>>,
+    pub(crate) secrets: Option<Secrets>,
     ssh: Arc<server::Config>,
 }
 
 impl Shared {
     /// Prepares to serve with this host key.
-    #[must_use]
-    pub fn new(config: Config, host_key: PrivateKey) -> Self {
+    ///
+    /// # Errors
+    /// If `state_dir` can't be used.
+    pub fn new(config: Config, host_key: PrivateKey) -> io::Result<Self> {
         let grants = Grants::new(config.grants_dir.clone());
-        Self { config, grants, ssh: Arc::new(ssh_config(host_key)) }
+        let revoked_keys = config.auth.revoked_keys.clone().map(|path| Arc::new(RevokedKeys::new(path)));
+        if let Some(Err(error)) = revoked_keys.as_ref().map(|file| file.load()) {
+            tracing::error!(%error, "nobody gets in by key or certificate");
+        }
+        let patience = config.auth.grants_unreadable_timeout;
+        let watcher = Watcher::new(grants.clone(), revoked_keys.clone(), patience);
+        let sources = Sources::new(config.auth.sources.clone());
+        let secrets = config.auth.state_dir.as_deref().map(Secrets::open).transpose()?;
+        let ssh = Arc::new(ssh_config(host_key, secrets.is_some()));
+        Ok(Self { config, grants, watcher, sources, revoked_keys, secrets, ssh })
     }
 }
 
 /// Serves one connection from a user to its end, session included.
 ///
 /// `stranger` is the connection's place among those that are not logged in, `peer` its address.
-pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, stranger: OwnedSemaphorePermit) {
+pub async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, stranger: Stranger) {
     let (gate, end) = (Gate::new(), End::default());
     gate::tend(&gate, &end);
     if let Err(error) = serve_until_over(&shared, stream, peer, stranger, gate, &end).await {
@@ -66,7 +88,7 @@ async fn serve_until_over(
     shared: &Arc<Shared>,
     stream: TcpStream,
     peer: SocketAddr,
-    stranger: OwnedSemaphorePermit,
+    stranger: Stranger,
     gate: Arc<Gate>,
     end: &End,
 ) -> Result<(), russh::Error> {
@@ -122,10 +144,16 @@ fn is_hangup(error: &russh::Error) -> bool {
     }
 }
 
-fn ssh_config(host_key: PrivateKey) -> server::Config {
+/// The methods that are offered depend on the configuration only, never on the grant.
+fn ssh_config(host_key: PrivateKey, secrets: bool) -> server::Config {
+    let methods: &[MethodKind] = if secrets {
+        &[MethodKind::PublicKey, MethodKind::KeyboardInteractive]
+    } else {
+        &[MethodKind::PublicKey]
+    };
     server::Config {
         server_id: SshId::Standard(concat!("SSH-2.0-Weir_", env!("CARGO_PKG_VERSION")).into()),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        methods: MethodSet::from(methods),
         // The same for every refusal, so that its time tells nothing.
         auth_rejection_time: std::time::Duration::from_secs(1),
         auth_rejection_time_initial: Some(std::time::Duration::ZERO),

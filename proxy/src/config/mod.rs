@@ -1,5 +1,6 @@
 //! The proxy's configuration: a TOML file, checked as a whole before anything starts.
 
+mod auth;
 mod target;
 
 use std::{
@@ -13,8 +14,8 @@ use std::{
 
 use serde::Deserialize;
 
-use self::target::RawResource;
-pub use self::target::Target;
+pub use self::{auth::AuthOptions, target::Target};
+use self::{auth::RawAuth, target::RawResource};
 use crate::agent::AgentOptions;
 
 /// A configuration that can be run.
@@ -36,6 +37,8 @@ pub struct Config {
     pub max_connections: usize,
     /// The most connections at once whose users have not logged in yet.
     pub max_unauthenticated: usize,
+    /// How users log in.
+    pub auth: AuthOptions,
     /// The resources, by name.
     pub targets: HashMap<String, Arc<Target>>,
 }
@@ -90,8 +93,37 @@ struct RawConfig {
     max_connections: usize,
     #[serde(default = "default_max_unauthenticated")]
     max_unauthenticated: usize,
+    user_ca: Option<PathBuf>,
+    revoked_keys: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    #[serde(default = "default_login_failures_max")]
+    login_failures_max: u32,
+    #[serde(default = "default_login_failures_window_ms")]
+    login_failures_window_ms: u64,
+    #[serde(default)]
+    login_exempt: Vec<String>,
+    #[serde(default = "default_max_unauthenticated_per_source")]
+    max_unauthenticated_per_source: usize,
+    #[serde(default = "default_grants_unreadable_timeout_ms")]
+    grants_unreadable_timeout_ms: u64,
     #[serde(default)]
     resources: Vec<RawResource>,
+}
+
+fn default_login_failures_max() -> u32 {
+    5
+}
+
+fn default_login_failures_window_ms() -> u64 {
+    60_000
+}
+
+fn default_max_unauthenticated_per_source() -> usize {
+    20
+}
+
+fn default_grants_unreadable_timeout_ms() -> u64 {
+    60_000
 }
 
 fn default_listen() -> SocketAddr {
@@ -149,6 +181,14 @@ impl Config {
             login_timeout_ms,
             max_connections,
             max_unauthenticated,
+            user_ca,
+            revoked_keys,
+            state_dir,
+            login_failures_max,
+            login_failures_window_ms,
+            login_exempt,
+            max_unauthenticated_per_source,
+            grants_unreadable_timeout_ms,
             resources,
         } = raw;
         let places = [("max_connections", max_connections), ("max_unauthenticated", max_unauthenticated)];
@@ -176,6 +216,16 @@ impl Config {
             login_timeout: millis("login_timeout_ms", login_timeout_ms)?,
             max_connections,
             max_unauthenticated,
+            auth: AuthOptions::validate(RawAuth {
+                user_ca,
+                revoked_keys,
+                state_dir,
+                login_failures_max,
+                login_failures_window_ms,
+                login_exempt,
+                max_unauthenticated_per_source,
+                grants_unreadable_timeout_ms,
+            })?,
             targets,
         })
     }
@@ -239,6 +289,9 @@ mod tests {
         assert_eq!(config.listen.port(), 10022);
         assert_eq!(config.agent.stall_timeout, Duration::from_secs(60));
         assert_eq!(config.targets["web-1"].resource.port, 22);
+        let sources = &config.auth.sources;
+        assert_eq!((sources.failures_max, sources.unauthenticated_max), (5, 20));
+        assert!(config.auth.user_ca.is_empty() && config.auth.state_dir.is_none());
     }
 
     #[test]
@@ -250,6 +303,11 @@ mod tests {
                 "login_timeout_ms",
             ),
             (good().replace("DIR/key", "DIR/nokey"), "nokey"),
+            (format!("user_ca = \"DIR/key\"\n{}", good()), "user_ca"),
+            (format!("user_ca = \"DIR/noca\"\n{}", good()), "noca"),
+            (format!("login_exempt = [\"10.0.0.1/8\"]\n{}", good()), "login_exempt"),
+            (format!("login_failures_window_ms = 0\n{}", good()), "login_failures_window_ms"),
+            (format!("max_unauthenticated_per_source = 0\n{}", good()), "max_unauthenticated_per_source"),
             (good().replace(HOST_KEY, "ssh-ed25519 AAAA"), "resource \"web-1\", host_key"),
             (good().replace("10.0.0.1", " "), "resource \"web-1\", host"),
             (format!("{}{}", good(), &good()[good().find("[[").expect("there")..]), "twice"),
