@@ -1,6 +1,6 @@
 //! Follows the files of the grants that sessions go by, and the list of what is revoked.
 //!
-//! Every [`limits::GRANT_POLL`] the file of each such grant is read and compared with what it was. That takes some ten
+//! Every [`limits::GRANT_POLL`] the file of each such grant is read and compared with what it was. That takes some four
 //! microseconds a grant, and unlike notifications it sees every kind of change on every kind of file system: a write in
 //! place, a rename, a symbolic link that is swapped (Kubernetes), another host's write (NFS). A file that is missing or
 //! malformed is looked at twice before that counts: editors are not atomic. What can't be read at all counts as

@@ -65,9 +65,9 @@ impl SoftwareToken {
         &self.line
     }
 
-    /// Signs something else from now on.
-    pub(crate) fn break_signatures(&self) {
-        self.broken.store(true, Ordering::Relaxed);
+    /// Signs something else from now on, or what it is asked to.
+    pub(crate) fn sign_wrongly(&self, wrongly: bool) {
+        self.broken.store(wrongly, Ordering::Relaxed);
     }
 
     pub(crate) fn ssh(&self, bed: &Bed, grant: &str) -> Command {
