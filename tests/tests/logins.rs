@@ -108,6 +108,32 @@ fn a_certificate_that_is_wrong_in_any_way_is_refused_and_the_log_says_which() {
 }
 
 #[test]
+fn authorities_are_those_in_the_file_at_the_time_of_the_login() {
+    let bed = bed();
+    grant(&bed, "crt", "certificate = true");
+    let certificate = certify(&bed, "other", &["-n", "crt", "-s", "user/other_ca"]);
+    let gets_in = || by_certificate(&bed, "crt", &certificate, &["echo in"]).stdout == b"in\n";
+    assert!(!gets_in());
+    fs::copy(bed.path("user/other_ca.pub"), bed.path("user/ca.pub")).expect("copied");
+    assert!(gets_in());
+    fs::write(bed.path("user/ca.pub"), "nonsense").expect("written");
+    assert!(!gets_in());
+    let _ = bed.proxy_said("nobody gets in by certificate: user_ca");
+}
+
+#[test]
+fn a_grant_for_another_integration_than_its_resource_has_is_refused_with_the_reason() {
+    let bed = bed();
+    let key = bed.public_key("user/key").expect("a key");
+    for (integration, gets_in) in [("ssh", true), ("aws-ec2-ssh", false)] {
+        grant(&bed, "int", &format!("public_keys = [\"{key}\"]\nintegration = \"{integration}\""));
+        let output = try_in(&bed, "int", "user/key");
+        assert_eq!(output.stdout == b"in\n", gets_in, "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains("the grant's integration is not its resource's"), !gets_in);
+    }
+}
+
+#[test]
 fn a_forced_command_runs_instead_of_whatever_is_asked_for() {
     let bed = bed();
     grant(&bed, "crt", "certificate = true");

@@ -22,6 +22,7 @@ use crate::{
         revocation::{Revocation, RevocationError, Revoked},
         secret::SpendError,
     },
+    config::{self, ConfigError},
     grant::{Credential, Grant, GrantError, GrantId, LiveGrant},
     limits,
 };
@@ -41,6 +42,8 @@ enum Refusal {
     Sha1,
     #[error("the grant does not accept certificates")]
     NoCertificates,
+    #[error("nobody gets in by certificate: {0}")]
+    Authorities(#[from] ConfigError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error("the certificate {key_id:?}, serial {serial}, is refused: {revocation}")]
@@ -59,6 +62,7 @@ impl Refusal {
         matches!(
             self,
             Self::Grant(GrantError::Malformed { .. } | GrantError::Read { .. })
+                | Self::Authorities(_)
                 | Self::RevokedKeys(_)
                 | Self::Spend(SpendError::Record { .. })
         )
@@ -212,10 +216,9 @@ impl Authentication {
         if grant.principals.is_empty() {
             return Err(Refusal::NoCertificates);
         }
-        let authorities = &self.shared.config.auth.user_ca;
         let restrictions = certificate::check(
             certificate,
-            authorities,
+            &self.authorities().await?,
             &grant.principals,
             self.peer.ip(),
             Timestamp::now(),
@@ -253,6 +256,16 @@ impl Authentication {
             credential: Credential::Secret,
             restrictions: Restrictions::none(),
             proof: Proof::OneTimeSecret,
+        })
+    }
+
+    /// Whose certificates are accepted now.
+    async fn authorities(&self) -> Result<Vec<KeyData>, ConfigError> {
+        let Some(path) = self.shared.config.auth.user_ca.clone() else { return Ok(Vec::new()) };
+        let failed = path.clone();
+        let read = spawn_blocking(move || config::authorities(&path)).await;
+        read.unwrap_or_else(|error| {
+            Err(ConfigError::Read { path: failed, source: std::io::Error::other(error) })
         })
     }
 

@@ -14,8 +14,8 @@ use crate::auth::{certificate::network, sources::SourceLimits, usable};
 /// How users log in.
 #[derive(Debug, Clone)]
 pub struct AuthOptions {
-    /// The keys of the authorities whose user certificates are accepted.
-    pub user_ca: Vec<KeyData>,
+    /// The file of the authorities whose user certificates are accepted: see [`authorities`].
+    pub user_ca: Option<PathBuf>,
     /// The file of what is revoked.
     pub revoked_keys: Option<PathBuf>,
     /// Where it is remembered which one-time secrets were spent; without it there are none.
@@ -53,8 +53,11 @@ impl AuthOptions {
         if max_unauthenticated_per_source == 0 {
             return Err(value("max_unauthenticated_per_source", "must be at least 1"));
         }
+        if let Some(path) = &user_ca {
+            authorities(path)?;
+        }
         Ok(Self {
-            user_ca: user_ca.map(|path| authorities(&path)).transpose()?.unwrap_or_default(),
+            user_ca,
             revoked_keys,
             state_dir,
             sources: SourceLimits {
@@ -76,8 +79,11 @@ fn exempt(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
     each.collect()
 }
 
-/// One public key a line; what begins with `#` says nothing.
-fn authorities(path: &Path) -> Result<Vec<KeyData>, ConfigError> {
+/// Reads a file of authorities: one public key a line; what begins with `#` says nothing. Blocks.
+///
+/// # Errors
+/// [`ConfigError`] names the line that is wrong.
+pub fn authorities(path: &Path) -> Result<Vec<KeyData>, ConfigError> {
     let text = read(path)?;
     let wrong = |number: usize, reason: String| {
         value("user_ca", &format!("{}, line {}: {reason}", path.display(), number + 1))

@@ -14,8 +14,11 @@ use std::{
 
 use serde::Deserialize;
 
-pub use self::{auth::AuthOptions, target::Target};
 use self::{auth::RawAuth, target::RawResource};
+pub use self::{
+    auth::{AuthOptions, authorities},
+    target::Target,
+};
 use crate::agent::AgentOptions;
 
 /// A configuration that can be run.
@@ -291,7 +294,7 @@ mod tests {
         assert_eq!(config.targets["web-1"].resource.port, 22);
         let sources = &config.auth.sources;
         assert_eq!((sources.failures_max, sources.unauthenticated_max), (5, 20));
-        assert!(config.auth.user_ca.is_empty() && config.auth.state_dir.is_none());
+        assert!(config.auth.user_ca.is_none() && config.auth.state_dir.is_none());
     }
 
     #[test]

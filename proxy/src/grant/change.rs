@@ -35,7 +35,7 @@ pub(super) fn ends(
         ("another integration", after.integration.is_none() || before.integration == after.integration),
         ("another target login", before.target_login == after.target_login),
         ("another access request", before.request_id == after.request_id),
-        ("other approvers", before.approvers == after.approvers),
+        ("other approvers", sorted(&before.approvers) == sorted(&after.approvers)),
         ("another access flow", before.access_flow == after.access_flow),
     ];
     if let Some((other, _)) = fixed.into_iter().find(|&(_, same)| !same) {
@@ -56,6 +56,12 @@ pub(super) fn ends(
         used.contains(permission) && !covers(after.as_deref(), before.as_deref())
     });
     narrowed.map(|(permission, ..)| format!("it restricts {} more than before", policy::named(permission)))
+}
+
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut names: Vec<_> = names.iter().collect();
+    names.sort_unstable();
+    names
 }
 
 fn taken_back(grant: &Grant, credential: &Credential) -> Option<&'static str> {

@@ -214,7 +214,9 @@ impl RevokedKeys {
 
 fn stamp(file: &File) -> io::Result<(Stamp, bool)> {
     let metadata = file.metadata()?;
-    let age = SystemTime::now().duration_since(metadata.modified()?).unwrap_or_default();
+    let (now, modified) = (SystemTime::now(), metadata.modified()?);
+    // Another host's clock may be ahead.
+    let age = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
     let stamp = Stamp {
         device: metadata.dev(),
         inode: metadata.ino(),
