@@ -5,13 +5,16 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::watch;
 
-use crate::session::{Cause, End};
+use crate::{
+    auth::sources::Source,
+    session::{Cause, End},
+};
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +85,7 @@ struct Table {
     last_id: u64,
     ends: HashMap<u64, End>,
     strangers: usize,
-    strangers_by_source: HashMap<IpAddr, usize>,
+    strangers_by_source: HashMap<Source, usize>,
 }
 
 /// A connection's entry; dropped when nothing is left to be done for it.
@@ -97,16 +100,21 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Stranger {
     connections: Connections,
-    source: IpAddr,
+    source: Source,
 }
 
 impl Connections {
-    /// Lets a connection in.
+    /// Lets a connection in; one that is exempt whatever its source.
     ///
     /// # Errors
     /// [`Refusal`], if one more would be one too many.
-    pub fn admit(&self, peer: SocketAddr, admission: Admission) -> Result<(Place, Stranger), Refusal> {
-        let (source, end) = (source(peer.ip()), End::default());
+    pub fn admit(
+        &self,
+        peer: SocketAddr,
+        admission: Admission,
+        exempt: bool,
+    ) -> Result<(Place, Stranger), Refusal> {
+        let (source, end) = (Source::from(peer.ip()), End::default());
         let mut table = self.table();
         let from_source = table.strangers_by_source.get(&source).copied().unwrap_or(0);
         if table.ends.len() >= admission.max_connections {
@@ -115,7 +123,7 @@ impl Connections {
         if table.strangers >= admission.max_unauthenticated {
             return Err(Refusal::Unauthenticated);
         }
-        if from_source >= admission.max_unauthenticated_per_source {
+        if !exempt && from_source >= admission.max_unauthenticated_per_source {
             return Err(Refusal::Source);
         }
         table.last_id += 1;
@@ -189,14 +197,6 @@ impl Drop for Stranger {
     }
 }
 
-/// What counts as one source: whoever has one IPv6 address commonly has the 64 bits below it too.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn admit(connections: &Connections, address: &str) -> Result<(Place, Stranger), Refusal> {
-        connections.admit(peer(address), ADMISSION)
+        connections.admit(peer(address), ADMISSION, false)
     }
 
     #[test]
@@ -227,18 +227,6 @@ mod tests {
         drop((first, second, third, fourth));
         assert_eq!(connections.counts(), Counts::default());
         assert!(connections.table().strangers_by_source.is_empty(), "sources are forgotten");
-    }
-
-    #[test]
-    fn an_ipv6_network_of_64_bits_is_one_source() {
-        assert_eq!(
-            source("2001:db8::1".parse().expect("v6")),
-            source("2001:db8::2:3:4:5".parse().expect("v6"))
-        );
-        assert_ne!(
-            source("2001:db8:0:1::1".parse().expect("v6")),
-            source("2001:db8::1".parse().expect("v6"))
-        );
     }
 
     #[tokio::test]

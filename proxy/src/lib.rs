@@ -9,6 +9,7 @@
 
 pub mod agent;
 mod algorithms;
+pub mod auth;
 pub mod client_leg;
 pub mod config;
 pub mod connections;

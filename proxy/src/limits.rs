@@ -81,6 +81,22 @@ pub const CHANNELS: usize = 64;
 /// Bytes of a grant file.
 pub const GRANT_FILE_BYTES: u64 = 64 << 10;
 
+/// Bytes of a file of revoked keys.
+pub const REVOKED_FILE_BYTES: u64 = 16 << 20;
+
+/// How often the files of grants that sessions go by are looked at. Something that must be seen twice is seen within
+/// twice this, well within a second.
+pub const GRANT_POLL: Duration = Duration::from_millis(250);
+
+/// One-time secrets checked at a time: each takes up to 64 MiB, and a processor for some tens of milliseconds.
+pub const SECRET_CHECKS: usize = 2;
+
+/// Bytes of a one-time secret; what is longer is cut off, and wrong.
+pub const SECRET_BYTES: usize = 1024;
+
+/// Source addresses whose failed logins are remembered, some 200 bytes each.
+pub const SOURCES: usize = 16_384;
+
 /// Login attempts on one connection, as OpenSSH's `MaxAuthTries`.
 pub const LOGIN_ATTEMPTS: usize = 6;
 

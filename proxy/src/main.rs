@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 use tokio::{
     net::TcpListener,
@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 use weir_proxy::{
+    auth::secret,
     client_leg::Shared,
     config::Config,
     connections::Connections,
@@ -48,12 +49,28 @@ struct Args {
     /// Check the configuration and the grants, then exit
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the hash of a one-time secret for a grant, of what is on standard input
+    HashSecret {
+        /// Make the secret as well: 128 random bits
+        #[arg(long)]
+        generate: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let log = LogFilter::install();
-    match run(&args, &log) {
+    let done = match args.command {
+        Some(Command::HashSecret { generate }) => secret::hash_secret(generate).map_err(Into::into),
+        None => run(&args, &log),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir-proxy: {error:#}");
@@ -67,7 +84,8 @@ async fn run(args: &Args, log: &LogFilter) -> Result<()> {
     let config = Config::load(&args.config)
         .with_context(|| format!("the configuration {} can't be used", args.config.display()))?;
     log.set(config.log.as_deref());
-    let shared = Shared::new(config.clone(), host_key(&config.host_key)?);
+    let shared =
+        Shared::new(config.clone(), host_key(&config.host_key)?).context("state_dir can't be used")?;
     let (good, bad) = shared
         .grants
         .survey()
@@ -142,9 +160,16 @@ fn reload(path: &Path, shared: &watch::Sender<Arc<Shared>>, log: &LogFilter) {
             "this can't be changed while the connector runs; it stays as it was until a restart"
         );
     }
-    log.set(config.log.as_deref());
-    let resources = config.targets.len();
-    shared.send_replace(Arc::new(running.reconfigured(config)));
+    let (resources, filter) = (config.targets.len(), config.log.clone());
+    match running.reconfigured(config) {
+        Ok(reconfigured) => shared.send_replace(Arc::new(reconfigured)),
+        Err(error) => {
+            metrics().reloaded(false);
+            tracing::error!(%error, "NOT reloaded: state_dir can't be used, and what was in force stays in force");
+            return;
+        }
+    };
+    log.set(filter.as_deref());
     metrics().reloaded(true);
     tracing::info!(
         resources,

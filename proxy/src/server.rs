@@ -42,7 +42,13 @@ pub async fn accept(
         };
         metrics().connection_accepted();
         let shared = shared.borrow().clone();
-        match connections.admit(peer, shared.config.admission) {
+        if let Some(left) = shared.sources.refused(peer.ip()) {
+            metrics().connection_refused("login_failures");
+            tracing::debug!(%peer, ?left, "connection refused: too many of its source's logins have failed");
+            continue;
+        }
+        let exempt = shared.sources.is_exempt(peer.ip());
+        match connections.admit(peer, shared.config.admission, exempt) {
             Ok((place, stranger)) => {
                 tokio::spawn(client_leg::serve(shared, stream, peer, place, stranger));
             }

@@ -32,6 +32,8 @@ pub enum Cause {
     Completed,
     /// The grant's time was over.
     GrantExpired,
+    /// The grant was revoked, or is another one now.
+    GrantChanged,
     /// Nothing was sent for too long.
     Idle,
     /// The proxy was told to stop.
@@ -57,6 +59,7 @@ impl Cause {
         match self {
             Self::Completed => "completed",
             Self::GrantExpired => "grant_expired",
+            Self::GrantChanged => "grant_changed",
             Self::Idle => "idle",
             Self::ShuttingDown => "shutting_down",
             Self::NotRecorded => "not_recorded",

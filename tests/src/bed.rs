@@ -44,8 +44,9 @@ pub struct BedOptions {
     /// The most connections at once, if not the default; a tenth of them may be logging in, at the proxy and at
     /// the target.
     pub max_connections: Option<usize>,
-    /// Lines of the proxy's configuration besides the bed's own.
-    pub extra_proxy_config: String,
+    /// More lines of the proxy's configuration, before its resources; `DIR` stands for the bed's directory. Unless
+    /// they are about sources, 127.0.0.0/8 is exempt from the limits per source: everybody comes from there.
+    pub proxy_settings: String,
     /// Lines of the target's `sshd_config`, before the bed's own: the first counts.
     pub extra_target_config: String,
     /// Where the proxy listens.
@@ -63,7 +64,7 @@ impl Default for BedOptions {
             login_timeout_ms: 30_000,
             reattach_timeout_ms: 15_000,
             max_connections: None,
-            extra_proxy_config: String::new(),
+            proxy_settings: String::new(),
             extra_target_config: String::new(),
             listen: "127.0.0.1:0".to_owned(),
             store: None,
@@ -223,6 +224,10 @@ impl Bed {
             .options
             .max_connections
             .map(|most| format!("max_connections = {most}\nmax_unauthenticated = {}", logging_in(most)));
+        let mut settings = self.options.proxy_settings.replace("DIR", &dir.to_string());
+        if !["login_exempt", "login_failures", "per_source"].iter().any(|option| settings.contains(option)) {
+            settings.insert_str(0, "login_exempt = [\"127.0.0.0/8\"]\n");
+        }
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
              agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\
@@ -232,7 +237,7 @@ impl Bed {
             self.options.stall_timeout_ms,
             self.options.login_timeout_ms,
             limits.unwrap_or_default(),
-            self.options.extra_proxy_config,
+            settings,
             self.target_port,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
@@ -243,7 +248,7 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn reconfigure_proxy(&mut self, extra: &str) -> Result<()> {
-        extra.clone_into(&mut self.options.extra_proxy_config);
+        extra.clone_into(&mut self.options.proxy_settings);
         self.write_proxy_config(&self.public_key("target/host_key")?)
     }
 
@@ -261,13 +266,28 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn write_grant(&self, id: &str, expires_at: &str) -> Result<()> {
-        let grant = format!(
+        let keys = format!("public_keys = [\"{}\"]", self.public_key("user/key")?);
+        Ok(fs::write(self.grant_file(id), Self::grant_text(expires_at, &keys))?)
+    }
+
+    /// The text of a grant for the bed's user, with these lines about proof and permissions.
+    #[must_use]
+    pub fn grant_text(expires_at: &str, lines: &str) -> String {
+        format!(
             "user = \"ada@example.com\"\nresource = \"target\"\ntarget_login = \"root\"\nrequest_id = \"REQ-1042\"\n\
-             approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n\
-             public_keys = [\"{}\"]\n",
-            self.public_key("user/key")?
-        );
-        Ok(fs::write(self.grant_file(id), grant)?)
+             approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n{lines}\n"
+        )
+    }
+
+    /// Runs `ssh-keygen` in the bed's directory.
+    ///
+    /// # Panics
+    /// If it fails; the message holds what it said.
+    pub fn ssh_keygen(&self, arguments: &[&str]) {
+        let output = Command::new("ssh-keygen").current_dir(self.dir.path()).args(arguments).output();
+        let output = output.expect("ssh-keygen runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ssh-keygen {arguments:?}: {said}");
     }
 
     /// Where a grant lies.

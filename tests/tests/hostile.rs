@@ -30,9 +30,9 @@ const MEMORY_BYTES: u64 = 96 << 20;
 
 const VERSION: &[u8] = b"SSH-2.0-hostile\r\n";
 
-fn bed(extra_proxy_config: &str) -> Bed {
+fn bed(proxy_settings: &str) -> Bed {
     let options = BedOptions { login_timeout_ms: 2_000, ..Default::default() };
-    Bed::start(BedOptions { extra_proxy_config: extra_proxy_config.to_owned(), ..options })
+    Bed::start(BedOptions { proxy_settings: proxy_settings.to_owned(), ..options })
 }
 
 fn connect(bed: &Bed) -> TcpStream {

@@ -13,8 +13,8 @@ use weir_tests::{Bed, BedOptions, eventually};
 
 const METRICS: &str = "metrics_listen = \"127.0.0.1:0\"\n";
 
-fn bed(extra_proxy_config: &str) -> Bed {
-    Bed::start(BedOptions { extra_proxy_config: extra_proxy_config.to_owned(), ..Default::default() })
+fn bed(proxy_settings: &str) -> Bed {
+    Bed::start(BedOptions { proxy_settings: proxy_settings.to_owned(), ..Default::default() })
 }
 
 /// A session whose command says `started` and then reads its input; it has said so.
@@ -223,7 +223,7 @@ fn metrics_count_what_happened_and_name_nobody() {
 fn a_stall_shows_in_the_metrics_while_it_lasts() {
     let bed = Bed::start(BedOptions {
         ring_bytes: 256 << 10,
-        extra_proxy_config: METRICS.to_owned(),
+        proxy_settings: METRICS.to_owned(),
         ..Default::default()
     });
     let address = metrics_address(&bed);

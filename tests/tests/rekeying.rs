@@ -65,7 +65,7 @@ fn both_ways(options: BedOptions, ssh_options: &[&str], bytes: usize, pace: Opti
 }
 
 fn proxy(extra: &str) -> BedOptions {
-    BedOptions { extra_proxy_config: extra.to_owned(), ..Default::default() }
+    BedOptions { proxy_settings: extra.to_owned(), ..Default::default() }
 }
 
 #[test]

@@ -11,33 +11,29 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use jiff::Timestamp;
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Pty as PtyMode, Sig,
-    server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, VerifiedPublicKey},
+    server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Response, VerifiedPublicKey},
 };
-use ssh_key::{HashAlg, PublicKey};
+use ssh_key::Certificate;
 use tokio::{
     sync::{oneshot, watch},
     time::{sleep, timeout},
 };
-use weir_common::{
-    frame::{ChannelType, Env, Message, Originator, Pty, TcpAddress, WindowSize, X11Request},
-    session::Proof,
-};
+use weir_common::frame::{ChannelType, Env, Message, Originator, Pty, TcpAddress, WindowSize, X11Request};
 
 use super::{
     Shared,
+    auth::{Authentication, Proven},
     channel::{Asked, ClientChannel, Leg, Reply},
     global::Global,
     login::{Login, NewSession, Stage},
 };
 use crate::{
     gate::{Bypass, Gate},
-    grant::{Grant, GrantError},
     limits,
     metrics::metrics,
-    policy::{self, Decision, Rights},
+    policy::Decision,
     session::{Cause, End},
     tap::{QueueFull, Routes, queue},
     target_leg,
@@ -48,8 +44,7 @@ pub(super) struct Handler {
     gate: Arc<Gate>,
     end: End,
     peer: SocketAddr,
-    grant: Option<(Grant, Proof)>,
-    rights: Rights,
+    auth: Authentication,
     stage: watch::Sender<Stage>,
     routes: Arc<Routes<ChannelId>>,
     channels: HashMap<ChannelId, ClientChannel>,
@@ -59,12 +54,11 @@ pub(super) struct Handler {
 impl Handler {
     pub(super) fn new(shared: Arc<Shared>, gate: Arc<Gate>, end: End, peer: SocketAddr) -> Self {
         Self {
+            auth: Authentication::new(shared.clone(), peer),
             shared,
             gate,
             end,
             peer,
-            grant: None,
-            rights: Rights::none(),
             stage: watch::Sender::default(),
             routes: Arc::default(),
             channels: HashMap::new(),
@@ -74,27 +68,6 @@ impl Handler {
 
     pub(super) fn login(&self) -> Login {
         Login::watch(&self.stage)
-    }
-
-    /// Looks for a grant by this name that lists this key. The cause of a refusal is for the log only: what
-    /// a stranger learns is the same whatever it was.
-    async fn check(&self, name: &str, key: &PublicKey) -> Option<Grant> {
-        let checked = match self.shared.grants.lookup(name).await {
-            Ok(grant) => grant.check(key, Timestamp::now()).map(|()| grant),
-            Err(error) => Err(error),
-        };
-        match checked {
-            Ok(grant) => Some(grant),
-            Err(error) => {
-                let peer = self.peer;
-                if matches!(error, GrantError::Malformed { .. } | GrantError::Read { .. }) {
-                    tracing::error!(%peer, grant = name, %error, "login refused");
-                } else {
-                    tracing::warn!(%peer, grant = name, %error, "login refused");
-                }
-                None
-            }
-        }
     }
 
     fn checked(&self, pushed: Result<(), QueueFull>) -> Result<(), russh::Error> {
@@ -129,6 +102,13 @@ impl Handler {
         if !self.admits(&message) {
             return Ok(false);
         }
+        let Some(grant) = self.auth.grant() else { return Ok(false) };
+        let (original, message) = grant.restrictions().forced(message);
+        if let Some(original) = original {
+            // Nobody waits for the answer: the client did not ask for this.
+            state.replies.expect(Reply::Wait(oneshot::channel().0));
+            self.push(channel, original)?;
+        }
         let (answer, answered) = oneshot::channel();
         let _bypass = self.bypass();
         state.replies.expect(Reply::Wait(answer));
@@ -156,7 +136,8 @@ impl Handler {
 
     /// Whether a request is allowed, and can become a frame: only one with absurdly long fields can't.
     fn admits(&self, message: &Message) -> bool {
-        let admitted = policy::decide(message, &self.rights) == Decision::Allow
+        let decision = self.auth.grant().map(|grant| grant.decide(message));
+        let admitted = decision == Some(Decision::Allow)
             && limits::admit(message)
             && message.clone().into_body().is_ok();
         if !admitted {
@@ -229,6 +210,7 @@ impl server::Handler for Handler {
     type Error = russh::Error;
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, russh::Error> {
+        self.auth.begin();
         Ok(self.shared.config.banner.as_deref().map(str::to_owned))
     }
 
@@ -237,27 +219,34 @@ impl server::Handler for Handler {
         name: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, russh::Error> {
-        Ok(match self.check(name, offer.public_key).await {
-            Some(_) => Auth::Accept,
-            None => {
-                metrics().login(false, "publickey");
-                Auth::reject()
-            }
-        })
+        Ok(self.auth.offered(name, offer))
     }
 
     async fn auth_publickey(&mut self, name: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        let grant = self.check(name, key.public_key).await;
-        metrics().login(grant.is_some(), "publickey");
-        let Some(grant) = grant else { return Ok(Auth::reject()) };
-        let fingerprint = key.public_key.fingerprint(HashAlg::Sha256).to_string();
-        self.grant = Some((grant, Proof::PublicKey { fingerprint }));
-        Ok(Auth::Accept)
+        Ok(self.auth.public_key(name, key).await)
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        name: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, russh::Error> {
+        Ok(self.auth.certificate(name, certificate).await)
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        name: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, russh::Error> {
+        Ok(self.auth.keyboard_interactive(name, response).await)
     }
 
     async fn auth_succeeded(&mut self, session: &mut server::Session) -> Result<(), russh::Error> {
-        let Some((grant, proof)) = self.grant.take() else { return Err(russh::Error::Inconsistent) };
-        self.rights = Rights::new(grant.permissions.iter().copied().collect());
+        let Some(Proven { grant, proof }) = self.auth.succeed() else {
+            return Err(russh::Error::Inconsistent);
+        };
         let client_version = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.stage.send_replace(Stage::LoggedIn);
         let new = NewSession { grant, proof, client_version, peer: self.peer };

@@ -1,11 +1,10 @@
 //! From a user who has proved who they are to a session with its target, and to that session's end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use weir_common::session::{Proof, SessionId, SessionMeta};
 
@@ -13,7 +12,7 @@ use super::{Shared, channel::Leg};
 use crate::{
     config::Target,
     connections::Stranger,
-    grant::Grant,
+    grant::{Grant, LiveGrant},
     metrics::metrics,
     session::{Cause, End, Offers, Session},
     target_leg,
@@ -83,7 +82,7 @@ impl Stage {
 
 /// A user who has proved who they are, about to get a session.
 pub(super) struct NewSession {
-    pub(super) grant: Grant,
+    pub(super) grant: Arc<LiveGrant>,
     pub(super) proof: Proof,
     pub(super) client_version: String,
     pub(super) peer: SocketAddr,
@@ -108,15 +107,10 @@ impl NewSession {
     /// Registers the session with the agent, then connects to the target: in this order, so that nothing
     /// reaches a target without a recording. The error is what the user reads.
     async fn establish(self, shared: &Shared, end: &End) -> Result<(Established, Offers), String> {
-        let Some(target) = shared.config.targets.get(&self.grant.resource) else {
-            tracing::error!(grant = %self.grant.id, resource = self.grant.resource, "no such resource is configured");
-            return Err(
-                "the grant's resource is not known to this connector; tell your administrator".to_owned()
-            );
-        };
-        let login = self.grant.target_login.clone();
-        let expires_at = self.grant.expires_at;
-        let meta = self.meta(target);
+        let (live, grant) = (self.grant.clone(), self.grant.grant());
+        let target = target_of(&grant, shared)?;
+        let login = grant.target_login.clone();
+        let meta = self.meta(grant, target);
         let id = meta.session_id;
         tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
             peer = %meta.client_address, "session begins");
@@ -128,6 +122,12 @@ impl NewSession {
                 end.because_of(Cause::NotRecorded, NOT_RECORDED);
                 NOT_RECORDED.to_owned()
             })?;
+        let ending = end.clone();
+        session.watch(async move {
+            let (cause, reason) = live.over().await;
+            tracing::warn!(session = %id, reason, "the session's grant does not cover it any more");
+            ending.because_of(cause, reason);
+        });
         metrics().session_setup("agent", began.elapsed());
         let connecting = Instant::now();
         let (within, transport) = (shared.config.target_connect_timeout, shared.config.target_transport);
@@ -154,16 +154,11 @@ impl NewSession {
         if let Some(limit) = shared.config.idle_timeout {
             session.watch_idle(limit);
         }
-        let end = end.clone();
-        session.watch(async move {
-            expiry(expires_at).await;
-            end.because_of(Cause::GrantExpired, "the grant has expired; the session was closed");
-        });
         Ok((Established { session, target: Arc::new(connection) }, offers))
     }
 
-    fn meta(self, target: &Target) -> SessionMeta {
-        let Self { grant, proof, client_version, peer } = self;
+    fn meta(self, grant: Grant, target: &Target) -> SessionMeta {
+        let Self { grant: live, proof, client_version, peer } = self;
         SessionMeta {
             session_id: SessionId::generate(),
             user: grant.user,
@@ -173,7 +168,7 @@ impl NewSession {
             access_flow: grant.access_flow,
             resource: target.resource.clone(),
             target_login: grant.target_login,
-            permissions: grant.permissions,
+            permissions: live.permissions().iter().collect(),
             proof,
             client_address: peer,
             client_version,
@@ -182,18 +177,20 @@ impl NewSession {
     }
 }
 
-/// Resolves at a calendar time, also when the calendar is set meanwhile.
-async fn expiry(at: Timestamp) {
-    loop {
-        let left = Timestamp::now().duration_until(at);
-        match Duration::try_from(left) {
-            Ok(left) if !left.is_zero() => sleep(left.min(EXPIRY_POLL)).await,
-            _ => return,
-        }
+/// The target that a grant is for. The error is what the user reads.
+fn target_of<'a>(grant: &Grant, shared: &'a Shared) -> Result<&'a Target, String> {
+    let Some(target) = shared.config.targets.get(&grant.resource) else {
+        tracing::error!(grant = %grant.id, resource = grant.resource, "no such resource is configured");
+        return Err("the grant's resource is not known to this connector; tell your administrator".to_owned());
+    };
+    let configured = target.resource.integration;
+    if let Some(integration) = grant.integration.filter(|&integration| integration != configured) {
+        tracing::error!(grant = %grant.id, resource = grant.resource, %integration, %configured,
+            "the grant's integration is not the resource's");
+        return Err("the grant's integration is not its resource's; tell your administrator".to_owned());
     }
+    Ok(target)
 }
 
 const NOT_RECORDED: &str = "session refused: the recording agent on this connector does not answer. Nothing \
      was run on the server. Try again in a moment, or tell your administrator";
-
-const EXPIRY_POLL: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 //! A login begins the [`Session`] in the background: agent first, then target. A channel gets a tap, and is
 //! confirmed to the client only when the target has confirmed it over that tap.
 
+mod auth;
 mod channel;
 mod global;
 mod handler;
@@ -24,10 +25,11 @@ use tokio::{
 use self::handler::Handler;
 use crate::{
     algorithms,
+    auth::{revocation::RevokedKeys, secret::Secrets, sources::Sources},
     config::{Config, Transport},
     connections::{Place, Stranger},
     gate::{self, Gate, GatedStream},
-    grant::Grants,
+    grant::{Grants, Watcher},
     limits,
     session::End,
 };
@@ -39,26 +41,46 @@ pub struct Shared {
     pub config: Config,
     /// Where grants are looked up.
     pub grants: Grants,
+    /// Follows the grants of running sessions.
+    pub watcher: Arc<Watcher>,
+    /// How often one source may try to log in.
+    pub sources: Arc<Sources>,
+    pub(crate) revoked_keys: Option<Arc<RevokedKeys>>,
+    pub(crate) secrets: Option<Secrets>,
     ssh: Arc<server::Config>,
 }
 
 impl Shared {
     /// Prepares to serve with this host key.
-    #[must_use]
-    pub fn new(config: Config, host_key: PrivateKey) -> Self {
-        Self::with_keys(config, vec![host_key])
+    ///
+    /// # Errors
+    /// If `state_dir` can't be used.
+    pub fn new(config: Config, host_key: PrivateKey) -> io::Result<Self> {
+        let sources = Sources::new(config.auth.sources.clone());
+        Self::with_keys(config, vec![host_key], sources)
     }
 
-    /// The same with another configuration, for the connections that are accepted from now on.
-    #[must_use]
-    pub fn reconfigured(&self, config: Config) -> Self {
-        Self::with_keys(config, self.ssh.keys.clone())
+    /// The same with another configuration, for the connections that are accepted from now on. What is remembered
+    /// of sources stays.
+    ///
+    /// # Errors
+    /// If `state_dir` can't be used.
+    pub fn reconfigured(&self, config: Config) -> io::Result<Self> {
+        let sources = self.sources.with_limits(config.auth.sources.clone());
+        Self::with_keys(config, self.ssh.keys.clone(), sources)
     }
 
-    fn with_keys(config: Config, keys: Vec<PrivateKey>) -> Self {
+    fn with_keys(config: Config, keys: Vec<PrivateKey>, sources: Arc<Sources>) -> io::Result<Self> {
         let grants = Grants::new(config.grants_dir.clone());
-        let ssh = Arc::new(ssh_config(keys, config.client_transport));
-        Self { config, grants, ssh }
+        let revoked_keys = config.auth.revoked_keys.clone().map(|path| Arc::new(RevokedKeys::new(path)));
+        if let Some(Err(error)) = revoked_keys.as_ref().map(|file| file.load()) {
+            tracing::error!(%error, "nobody gets in by key or certificate");
+        }
+        let patience = config.auth.grants_unreadable_timeout;
+        let watcher = Watcher::new(grants.clone(), revoked_keys.clone(), patience);
+        let secrets = config.auth.state_dir.as_deref().map(Secrets::open).transpose()?;
+        let ssh = Arc::new(ssh_config(keys, config.client_transport, secrets.is_some()));
+        Ok(Self { config, grants, watcher, sources, revoked_keys, secrets, ssh })
     }
 }
 
@@ -157,11 +179,17 @@ fn is_hangup(error: &russh::Error) -> bool {
     }
 }
 
-fn ssh_config(keys: Vec<PrivateKey>, transport: Transport) -> server::Config {
+/// The methods that are offered depend on the configuration only, never on the grant.
+fn ssh_config(keys: Vec<PrivateKey>, transport: Transport, secrets: bool) -> server::Config {
     let Transport { rekey_bytes, rekey_after, keepalive } = transport;
+    let methods: &[MethodKind] = if secrets {
+        &[MethodKind::PublicKey, MethodKind::KeyboardInteractive]
+    } else {
+        &[MethodKind::PublicKey]
+    };
     server::Config {
         server_id: SshId::Standard(concat!("SSH-2.0-Weir_", env!("CARGO_PKG_VERSION")).into()),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        methods: MethodSet::from(methods),
         // The same for every refusal, so that its time tells nothing.
         auth_rejection_time: std::time::Duration::from_secs(1),
         auth_rejection_time_initial: Some(std::time::Duration::ZERO),

@@ -1,5 +1,6 @@
 //! The proxy's configuration: a TOML file, checked as a whole before anything starts.
 
+mod auth;
 mod banner;
 mod target;
 
@@ -15,8 +16,11 @@ use std::{
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use self::target::RawResource;
-pub use self::target::Target;
+use self::{auth::RawAuth, target::RawResource};
+pub use self::{
+    auth::{AuthOptions, authorities},
+    target::Target,
+};
 use crate::{agent::AgentOptions, connections::Admission};
 
 /// A configuration that can be run.
@@ -50,6 +54,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// The filter of the log.
     pub log: Option<String>,
+    /// How users log in.
+    pub auth: AuthOptions,
     /// The resources, by name.
     pub targets: HashMap<String, Arc<Target>>,
 }
@@ -131,8 +137,31 @@ struct RawConfig {
     banner: Option<PathBuf>,
     metrics_listen: Option<SocketAddr>,
     log: Option<String>,
+    user_ca: Option<PathBuf>,
+    revoked_keys: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    #[serde(default = "default_login_failures_max")]
+    login_failures_max: u32,
+    #[serde(default = "default_login_failures_window_ms")]
+    login_failures_window_ms: u64,
+    #[serde(default)]
+    login_exempt: Vec<String>,
+    #[serde(default = "default_grants_unreadable_timeout_ms")]
+    grants_unreadable_timeout_ms: u64,
     #[serde(default)]
     resources: Vec<RawResource>,
+}
+
+fn default_login_failures_max() -> u32 {
+    5
+}
+
+fn default_login_failures_window_ms() -> u64 {
+    60_000
+}
+
+fn default_grants_unreadable_timeout_ms() -> u64 {
+    60_000
 }
 
 fn default_listen() -> SocketAddr {
@@ -249,6 +278,13 @@ impl Config {
             banner,
             metrics_listen,
             log,
+            user_ca,
+            revoked_keys,
+            state_dir,
+            login_failures_max,
+            login_failures_window_ms,
+            login_exempt,
+            grants_unreadable_timeout_ms,
             resources,
         } = raw;
         let places = [
@@ -294,6 +330,15 @@ impl Config {
             shutdown_grace: millis("shutdown_grace_ms", shutdown_grace_ms)?,
             metrics_listen,
             log,
+            auth: AuthOptions::validate(RawAuth {
+                user_ca,
+                revoked_keys,
+                state_dir,
+                login_failures_max,
+                login_failures_window_ms,
+                login_exempt,
+                grants_unreadable_timeout_ms,
+            })?,
             targets,
         })
     }
@@ -357,6 +402,9 @@ mod tests {
         assert_eq!(config.listen.port(), 10022);
         assert_eq!(config.agent.stall_timeout, Duration::from_secs(60));
         assert_eq!(config.targets["web-1"].resource.port, 22);
+        let sources = &config.auth.sources;
+        assert_eq!(sources.failures_max, 5);
+        assert!(config.auth.user_ca.is_none() && config.auth.state_dir.is_none());
     }
 
     #[test]
@@ -371,6 +419,11 @@ mod tests {
             (good().replace("grants_dir", "log = \"=\"\ngrants_dir"), "log"),
             (good().replace("grants_dir", "banner = \"DIR/none\"\ngrants_dir"), "none"),
             (good().replace("DIR/key", "DIR/nokey"), "nokey"),
+            (format!("user_ca = \"DIR/key\"\n{}", good()), "user_ca"),
+            (format!("user_ca = \"DIR/noca\"\n{}", good()), "noca"),
+            (format!("login_exempt = [\"10.0.0.1/8\"]\n{}", good()), "login_exempt"),
+            (format!("login_failures_window_ms = 0\n{}", good()), "login_failures_window_ms"),
+            (format!("max_unauthenticated_per_source = 0\n{}", good()), "max_unauthenticated_per_source"),
             (good().replace(HOST_KEY, "ssh-ed25519 AAAA"), "resource \"web-1\", host_key"),
             (good().replace("10.0.0.1", " "), "resource \"web-1\", host"),
             (format!("{}{}", good(), &good()[good().find("[[").expect("there")..]), "twice"),
