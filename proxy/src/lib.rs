@@ -13,6 +13,7 @@ pub mod client_leg;
 pub mod config;
 pub mod gate;
 pub mod grant;
+pub mod integration;
 pub mod limits;
 pub mod policy;
 pub mod server;

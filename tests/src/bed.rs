@@ -21,7 +21,7 @@ use crate::process::Process;
 pub const GRANT: &str = "demo";
 
 /// The user that the proxy runs as: Debian's `nobody`.
-const PROXY_UID: u32 = 65_534;
+pub const PROXY_UID: u32 = 65_534;
 
 /// What may differ between beds.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct BedOptions {
     pub listen: String,
     /// The store's directory; none for one in the bed.
     pub store: Option<PathBuf>,
+    /// Environment variables of the proxy.
+    pub proxy_env: Vec<(String, String)>,
 }
 
 impl Default for BedOptions {
@@ -52,6 +54,7 @@ impl Default for BedOptions {
             reattach_timeout_ms: 15_000,
             listen: "127.0.0.1:0".to_owned(),
             store: None,
+            proxy_env: Vec::new(),
         }
     }
 }
@@ -195,13 +198,24 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn write_proxy_config(&self, target_host_key: &str) -> Result<()> {
+        self.write_proxy_resources(&format!(
+            "[[resources]]\nname = \"target\"\nintegration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\n\
+             host_key = \"{target_host_key}\"\nprivate_key = \"{}\"\n",
+            self.target_port,
+            self.path("proxy/login_key").display(),
+        ))
+    }
+
+    /// Writes the proxy's configuration with these resources, and whatever else comes before them.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_proxy_resources(&self, resources: &str) -> Result<()> {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
-             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\n[[resources]]\nname = \"target\"\n\
-             integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
-             private_key = \"{dir}/proxy/login_key\"\n",
-            self.options.stall_timeout_ms, self.options.login_timeout_ms, self.target_port,
+             agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n{resources}",
+            self.options.stall_timeout_ms, self.options.login_timeout_ms,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
     }
@@ -211,8 +225,16 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn write_grant(&self, id: &str, expires_at: &str) -> Result<()> {
+        self.write_grant_for(id, expires_at, "target", "root")
+    }
+
+    /// Writes a grant for the bed's user to a resource and a login there.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_grant_for(&self, id: &str, expires_at: &str, resource: &str, login: &str) -> Result<()> {
         let grant = format!(
-            "user = \"ada@example.com\"\nresource = \"target\"\ntarget_login = \"root\"\nrequest_id = \"REQ-1042\"\n\
+            "user = \"ada@example.com\"\nresource = \"{resource}\"\ntarget_login = \"{login}\"\nrequest_id = \"REQ-1042\"\n\
              approvers = [\"grace@example.com\"]\naccess_flow = \"on-call\"\nexpires_at = \"{expires_at}\"\n\
              public_keys = [\"{}\"]\n",
             self.public_key("user/key")?
@@ -264,7 +286,8 @@ impl Bed {
             .arg(self.path("proxy.toml"))
             .uid(PROXY_UID)
             .gid(PROXY_UID)
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .envs(self.options.proxy_env.iter().map(|(name, value)| (name, value)));
         let mut proxy = Process::start("weir-proxy", &mut command, &self.path("proxy.log"))?;
         let line = proxy.wait_for_line("ready", self.proxy_starts)?;
         self.proxy_starts += 1;
@@ -315,6 +338,14 @@ impl Bed {
     #[must_use]
     pub fn target_log(&self) -> String {
         fs::read_to_string(self.path("target.log")).unwrap_or_default()
+    }
+
+    /// Hands a file or a directory of the bed to the user that the proxy runs as.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn give_to_proxy(&self, sub: &str) -> Result<()> {
+        Ok(chown(self.path(sub), Some(PROXY_UID), Some(PROXY_UID))?)
     }
 
     /// `ssh` through the connector with the user's key and the bed's grant; add a command, or not.
@@ -408,7 +439,7 @@ impl Drop for Bed {
     }
 }
 
-fn keygen(path: &Path) -> Result<()> {
+pub(crate) fn keygen(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
@@ -421,6 +452,6 @@ fn keygen(path: &Path) -> Result<()> {
 }
 
 /// A port of the loopback interface that was free a moment ago.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

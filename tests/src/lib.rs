@@ -8,8 +8,10 @@
 mod bed;
 mod process;
 pub mod recording;
+mod sshd;
 mod wait;
 
-pub use bed::{Bed, BedOptions, GRANT};
+pub use bed::{Bed, BedOptions, GRANT, PROXY_UID};
 pub use process::Process;
+pub use sshd::{ACCOUNT, PASSWORD, Sshd, ssh_keygen};
 pub use wait::{eventually, eventually_within};

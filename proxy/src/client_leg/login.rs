@@ -108,7 +108,13 @@ impl NewSession {
                 "the grant's resource is not known to this connector; tell your administrator".to_owned()
             );
         };
-        let login = self.grant.target_login.clone();
+        if !target.admits(&self.grant.target_login) {
+            tracing::error!(grant = %self.grant.id, resource = self.grant.resource, login = self.grant.target_login,
+                "the grant names a login that the resource does not admit");
+            return Err("the grant's login is not one that this connector has for the resource; tell your administrator"
+                .to_owned());
+        }
+        let (user, permissions) = (self.grant.target_login.clone(), self.grant.permissions.clone());
         let expires_at = self.grant.expires_at;
         let meta = self.meta(target);
         let id = meta.session_id;
@@ -120,12 +126,13 @@ impl NewSession {
                 tracing::error!(session = %id, %error, "session refused: it would not be recorded");
                 NOT_RECORDED.to_owned()
             })?;
+        let login = target_leg::Login { session: id, user: &user, permissions: &permissions };
         let connected =
-            target_leg::connect(target, &login, shared.config.target_connect_timeout, end.clone()).await;
+            target_leg::connect(target, login, shared.config.target_connect_timeout, end.clone()).await;
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::error!(session = %id, %error, cause = ?std::error::Error::source(&error), "no connection to the target");
+                tracing::error!(session = %id, %error, cause = %error.failure, "no connection to the target");
                 end.because(error.to_string());
                 session.finish().await;
                 return Err(error.to_string());

@@ -1,5 +1,7 @@
 //! The proxy's configuration: a TOML file, checked as a whole before anything starts.
 
+mod resources;
+mod secret;
 mod target;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 use serde::Deserialize;
 
 use self::target::RawResource;
-pub use self::target::Target;
+pub use self::target::{Access, AddressKind, Credential, Ec2Instance, HostKeys, Target};
 use crate::agent::AgentOptions;
 
 /// A configuration that can be run.
@@ -59,6 +61,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: Box<toml::de::Error>,
     },
+    /// The file is not the JSON that is expected.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<serde_json::Error>,
+    },
     /// A value can't be used.
     #[error("{field}: {reason}")]
     Value {
@@ -92,6 +102,7 @@ struct RawConfig {
     max_unauthenticated: usize,
     #[serde(default)]
     resources: Vec<RawResource>,
+    resources_file: Option<PathBuf>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -132,9 +143,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file or the value that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw = toml::from_str(&read(path)?)
-            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
-        Self::validate(raw)
+        Self::validate(RawConfig::read(path)?)
+    }
+
+    /// Reads only the resources of a configuration file, those in its `resources_file` included.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file or the value that is wrong.
+    pub fn load_resources(path: &Path) -> Result<HashMap<String, Arc<Target>>, ConfigError> {
+        let RawConfig { resources, resources_file, .. } = RawConfig::read(path)?;
+        resources::load(resources, resources_file.as_deref())
     }
 
     fn validate(raw: RawConfig) -> Result<Self, ConfigError> {
@@ -150,19 +168,13 @@ impl Config {
             max_connections,
             max_unauthenticated,
             resources,
+            resources_file,
         } = raw;
         let places = [("max_connections", max_connections), ("max_unauthenticated", max_unauthenticated)];
         if let Some((field, _)) = places.into_iter().find(|&(_, number)| number == 0) {
             return Err(value(field, "must be at least 1"));
         }
-        let mut targets = HashMap::new();
-        for raw in resources {
-            let target = Target::validate(raw)?;
-            let name = target.resource.name.clone();
-            if targets.insert(name.clone(), Arc::new(target)).is_some() {
-                return Err(value("resources", &format!("{name:?} is there twice")));
-            }
-        }
+        let targets = resources::load(resources, resources_file.as_deref())?;
         Ok(Self {
             listen,
             host_key,
@@ -178,6 +190,13 @@ impl Config {
             max_unauthenticated,
             targets,
         })
+    }
+}
+
+impl RawConfig {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(&read(path)?)
+            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })
     }
 }
 

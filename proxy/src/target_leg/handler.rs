@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use russh::{ChannelId, Sig, client, keys::PublicKeyOrCertificate};
-use ssh_key::PublicKey;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ExitSignal, Message};
 
+use super::host_key::HostKeyCheck;
 use crate::{
     session::End,
     tap::{Queue, QueueFull, Routes},
@@ -36,8 +36,7 @@ impl Slot {
 }
 
 pub(super) struct Handler {
-    pub(super) expected_host_key: PublicKey,
-    pub(super) host_key_refused: CancellationToken,
+    pub(super) host_key: HostKeyCheck,
     pub(super) routes: Arc<Routes<ChannelId>>,
     pub(super) opening: Arc<Slot>,
     pub(super) lost: CancellationToken,
@@ -81,16 +80,7 @@ impl client::Handler for Handler {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
-        let expected = match key {
-            PublicKeyOrCertificate::PublicKey { key, .. } => {
-                key.key_data() == self.expected_host_key.key_data()
-            }
-            PublicKeyOrCertificate::Certificate(_) => false,
-        };
-        if !expected {
-            self.host_key_refused.cancel();
-        }
-        Ok(expected)
+        Ok(self.host_key.accepts(key).await)
     }
 
     /// The route is made here, before russh reads on: a target may speak right behind its confirmation.

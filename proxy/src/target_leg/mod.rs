@@ -3,9 +3,15 @@
 //! One [`Connection`] per session, a channel on it per tap. Nothing reaches the target that was not taken from
 //! a tap, and what the target says goes into a tap before anything else sees it.
 
+mod address;
 mod channel;
 mod connect;
+mod credential;
+mod error;
 mod handler;
+mod host_key;
+pub(crate) mod known_hosts;
+mod learned;
 
 use std::sync::Arc;
 
@@ -14,9 +20,16 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use weir_common::session::TargetPeer;
 
-pub use self::connect::{ConnectError, connect};
 pub(crate) use self::handler::signal_name;
 use self::handler::{Handler, Slot};
+pub use self::{
+    connect::connect,
+    credential::{CredentialError, Login},
+    error::{ConnectError, Failure},
+    host_key::{Presented, Refusal},
+    known_hosts::KnownHostsError,
+    learned::LearnError,
+};
 use crate::{
     gate::{Bypass, Gate},
     session::Session,
