@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_target_is_asked_for_the_keys_that_are_known_first_and_none_is_left_out() {
         let rsa = Algorithm::Rsa { hash: None };
-        let preferred = for_target(&[rsa.clone()], false);
+        let preferred = for_target(std::slice::from_ref(&rsa), false);
         assert!(preferred.key[..2].iter().all(is_rsa), "{:?}", preferred.key);
         assert_eq!(preferred.key.len(), KEYS.len());
         assert!(preferred.host_key_certificates.is_empty());

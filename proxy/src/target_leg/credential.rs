@@ -353,7 +353,7 @@ mod tests {
             (vec![], None, "one is needed"),
             (vec![identity(&one)], Some(two.public_key()), "not the one"),
         ] {
-            let error = choose(identities, key).err().expect(reason).to_string();
+            let error = choose(identities, key).expect_err(reason).to_string();
             assert!(error.contains(reason), "{error} should say {reason}");
         }
     }

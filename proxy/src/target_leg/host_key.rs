@@ -78,31 +78,28 @@ pub enum Refusal {
     },
 }
 
-/// A key as the log names it.
+/// A key as the log names it: by its fingerprint, and by that of the authority that certified it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Presented {
-    fingerprint: Fingerprint,
-    authority: Option<Fingerprint>,
-}
+pub struct Presented(String);
 
 impl fmt::Display for Presented {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fingerprint, authority } = self;
-        match authority {
-            Some(authority) => write!(f, "{fingerprint} with a certificate of {authority}"),
-            None => write!(f, "{fingerprint}"),
-        }
+        f.write_str(&self.0)
     }
 }
 
 impl From<&PublicKeyOrCertificate> for Presented {
     fn from(presented: &PublicKeyOrCertificate) -> Self {
-        Self {
-            fingerprint: presented.public_key().fingerprint(HashAlg::Sha256),
-            authority: presented
-                .certificate()
-                .map(|certificate| certificate.signature_key().fingerprint(HashAlg::Sha256)),
-        }
+        let key = presented.public_key().fingerprint(HashAlg::Sha256);
+        Self(match presented.certificate() {
+            Some(certificate) => {
+                format!(
+                    "{key} with a certificate of {}",
+                    certificate.signature_key().fingerprint(HashAlg::Sha256)
+                )
+            }
+            None => key.to_string(),
+        })
     }
 }
 
