@@ -9,6 +9,7 @@ mod bed;
 mod process;
 pub mod recording;
 mod sshd;
+pub mod targets;
 mod wait;
 
 pub use bed::{Bed, BedOptions, GRANT, PROXY_UID};

@@ -1,14 +1,13 @@
 //! The integration `aws-ec2-ssh`, against an EC2 API on loopback (moto) and a target that asks it for keys.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::{path::PathBuf, process::Command};
 
 use serde_json::json;
-use weir_tests::{ACCOUNT, Bed, BedOptions, Process, Sshd};
+use weir_tests::{
+    ACCOUNT, Bed, BedOptions, Process, Sshd,
+    targets::{NEVER, reached, run, said, start},
+};
 
-const NEVER: &str = "2099-01-01T00:00:00Z";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/ec2_api.py");
 
 /// The Python that has moto: `cargo xtask test` installs it below the target directory.
@@ -84,13 +83,9 @@ fn resource(bed: &Bed, api: &Api, target: &Sshd, name: &str, instance: &str, mor
     )
 }
 
-fn run(bed: &Bed, grant: &str) -> Output {
-    bed.ssh_as(grant, "user/key").args(["-o", "BatchMode=yes", "echo in"]).output().expect("ssh runs")
-}
-
 fn refused(bed: &Bed, grant: &str, reason: &str) {
     let output = run(bed, grant);
-    let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+    let answer = said(&output);
     assert_eq!(output.status.code(), Some(255), "{answer}");
     assert!(answer.contains(&format!("cannot connect to {grant}: {reason}")), "{answer}");
     assert!(!answer.contains("i-"), "{answer}");
@@ -110,23 +105,17 @@ fn an_instance_is_found_by_its_id_takes_the_pushed_key_and_the_manifest_says_so(
         resource(&bed, &api, &target, "unknown", "i-0123456789abcdef0", ""),
         resource(&bed, &api, &target, "no-ipv6", &instance, "address = \"ipv6\"\n"),
     ];
-    bed.write_proxy_resources(&resources.concat()).expect("written");
-    bed.start_agent().expect("the agent starts");
-    bed.start_proxy().expect("the proxy starts");
+    start(&mut bed, &resources.concat());
 
     for session in 1..=2 {
-        let output = run(&bed, "instance");
-        assert_eq!(output.stdout, b"in\n", "{}", String::from_utf8_lossy(&output.stderr));
-        let recording = bed.recording(session);
-        bed.assert_verifies(&recording);
         let expected = json!({
             "address": format!("127.0.0.1:{}", target.port),
             "host_key": target.fingerprint("host_key.pub"),
             "host_key_trust": "pinned",
             "credential": "ec2_instance_connect",
         });
-        assert_eq!(recording.manifest["target"], expected);
-        let resource = &recording.manifest["session"]["resource"];
+        assert_eq!(reached(&bed, "instance", session), expected);
+        let resource = &bed.recording(session).manifest["session"]["resource"];
         assert_eq!(
             (resource["integration"].as_str(), resource["host"].as_str()),
             (Some("aws-ec2-ssh"), Some(&*instance))

@@ -59,3 +59,6 @@ fn parse(path: &Path) -> Result<Vec<RawResource>, ConfigError> {
     };
     Ok(parsed.resources)
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ impl Api {
         login: &str,
         key: &PublicKey,
     ) -> Result<IpAddr, Ec2Error> {
-        let clients = self.clients.get_or_init(|| Clients::new(&self.place)).await;
+        let clients = self.clients.get_or_try_init(|| Clients::new(&self.place)).await?;
         let instance = clients.describe(id).await?;
         let address = address(&instance, id, kind)?;
         clients.push(&instance, id, login, key).await?;
@@ -133,7 +133,8 @@ impl Api {
 }
 
 impl Clients {
-    async fn new(Place { region, endpoint_url }: &Place) -> Self {
+    /// Fails without a region, which the environment may yet come to know: then it is tried again.
+    async fn new(Place { region, endpoint_url }: &Place) -> Result<Self, Ec2Error> {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(limits::AWS_ATTEMPT_TIMEOUT)
             .operation_attempt_timeout(limits::AWS_ATTEMPT_TIMEOUT)
@@ -149,10 +150,17 @@ impl Clients {
             loader = loader.endpoint_url(endpoint_url);
         }
         let config = loader.load().await;
-        Self {
+        if config.region().is_none() {
+            return Err(Ec2Error::Call {
+                operation: DESCRIBE,
+                cause: Cause::Unconfigured,
+                details: "neither the resource nor the environment names a region".to_owned(),
+            });
+        }
+        Ok(Self {
             ec2: aws_sdk_ec2::Client::new(&config),
             instance_connect: aws_sdk_ec2instanceconnect::Client::new(&config),
-        }
+        })
     }
 
     async fn describe(&self, id: &str) -> Result<Instance, Ec2Error> {
@@ -160,7 +168,7 @@ impl Clients {
         let described = self.ec2.describe_instances().instance_ids(id).send().await.map_err(|error| {
             match error.code() {
                 Some("InvalidInstanceID.NotFound" | "InvalidInstanceID.Malformed") => unknown(),
-                _ => failed("ec2:DescribeInstances", &error),
+                _ => failed(DESCRIBE, &error),
             }
         })?;
         let instances =
@@ -176,9 +184,8 @@ impl Clients {
         login: &str,
         key: &PublicKey,
     ) -> Result<(), Ec2Error> {
-        let operation = "ec2-instance-connect:SendSSHPublicKey";
         let key = key.to_openssh().map_err(|error| Ec2Error::Call {
-            operation,
+            operation: PUSH,
             cause: Cause::Refused,
             details: error.to_string(),
         })?;
@@ -191,7 +198,7 @@ impl Clients {
             .set_availability_zone(zone.map(str::to_owned))
             .send()
             .await
-            .map_err(|error| failed(operation, &error))?;
+            .map_err(|error| failed(PUSH, &error))?;
         Ok(())
     }
 }
@@ -231,6 +238,10 @@ where
     };
     Ec2Error::Call { operation, cause, details: DisplayErrorContext(error).to_string() }
 }
+
+// As policies name them.
+const DESCRIBE: &str = "ec2:DescribeInstances";
+const PUSH: &str = "ec2-instance-connect:SendSSHPublicKey";
 
 #[cfg(test)]
 mod tests {

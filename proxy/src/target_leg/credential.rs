@@ -172,12 +172,12 @@ fn refused(remaining: &MethodSet) -> Failure {
 /// The hash to sign with, if the key is an RSA key. Only then is the target's word about it waited for.
 async fn rsa_hash(handle: &Handle<Handler>, algorithm: &Algorithm) -> Result<Option<HashAlg>, Failure> {
     match algorithm {
-        // A target that says nothing will know the weaker of the two that are any good (RFC 8332 section 3.1).
-        Algorithm::Rsa { .. } => Ok(handle
-            .best_supported_rsa_hash()
-            .await
-            .map_err(Failure::Handshake)?
-            .unwrap_or(Some(HashAlg::Sha256))),
+        // Never SHA-1. A target that says nothing will know the weaker of the two that are any good
+        // (RFC 8332 section 3.1).
+        Algorithm::Rsa { .. } => {
+            let best = handle.best_supported_rsa_hash().await.map_err(Failure::Handshake)?;
+            Ok(Some(best.flatten().unwrap_or(HashAlg::Sha256)))
+        }
         _ => Ok(None),
     }
 }
