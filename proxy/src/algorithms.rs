@@ -28,6 +28,30 @@ pub(crate) fn for_targets() -> Preferred {
     }
 }
 
+/// The same for a target of which something is known: the algorithms of its known keys first, and those of
+/// certificates before all others if one is wanted, so that it presents what can be verified.
+pub(crate) fn for_target(known: &[Algorithm], certificate: bool) -> Preferred {
+    let same = |algorithm: &Algorithm| known.iter().any(|known| is_same(algorithm, known));
+    let (mut keys, others): (Vec<_>, Vec<_>) = KEYS.iter().cloned().partition(same);
+    keys.extend(others);
+    let host_key_certificates = if certificate { KEYS } else { &[] };
+    Preferred { key: keys.into(), host_key_certificates: host_key_certificates.into(), ..for_targets() }
+}
+
+/// Whether a key of this kind is any use here.
+pub(crate) fn is_offered(algorithm: &Algorithm) -> bool {
+    KEYS.iter().any(|offered| is_same(offered, algorithm))
+}
+
+/// An RSA key is the same whatever it signs with.
+fn is_same(one: &Algorithm, other: &Algorithm) -> bool {
+    one == other || (is_rsa(one) && is_rsa(other))
+}
+
+fn is_rsa(algorithm: &Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Rsa { .. })
+}
+
 /// Hybrid first; then what every OpenSSH since 6.5 knows; then one group for clients in FIPS mode, which know neither.
 /// Not the NIST curves, nor groups that the server would have to make up or that have 2048 bits. The markers switch on
 /// strict key exchange, without which ChaCha20 would be open to CVE-2023-48795.
@@ -64,3 +88,19 @@ const KEYS: &[Algorithm] = &[
 ];
 
 const COMPRESSION: &[compression::Name] = &[compression::NONE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_asked_for_the_keys_that_are_known_first_and_none_is_left_out() {
+        let rsa = Algorithm::Rsa { hash: None };
+        let preferred = for_target(std::slice::from_ref(&rsa), false);
+        assert!(preferred.key[..2].iter().all(is_rsa), "{:?}", preferred.key);
+        assert_eq!(preferred.key.len(), KEYS.len());
+        assert!(preferred.host_key_certificates.is_empty());
+        assert_eq!(for_target(&[], true).host_key_certificates.len(), KEYS.len());
+        assert!(is_offered(&rsa) && !is_offered(&Algorithm::Dsa));
+    }
+}

@@ -16,6 +16,7 @@ pub mod connections;
 pub mod gate;
 pub mod grant;
 pub mod http;
+pub mod integration;
 pub mod limits;
 pub mod metrics;
 pub mod policy;

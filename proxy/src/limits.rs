@@ -97,6 +97,40 @@ pub const SECRET_BYTES: usize = 1024;
 /// Source addresses whose failed logins are remembered, some 200 bytes each.
 pub const SOURCES: usize = 16_384;
 
+/// Bytes of a file that holds a secret; RSA keys of 16384 bits have 13 KiB.
+pub const SECRET_FILE_BYTES: usize = 64 << 10;
+
+/// Bytes of a `known_hosts` file: some 40,000 hosts. It is read anew for every session.
+pub const KNOWN_HOSTS_BYTES: u64 = 8 << 20;
+
+/// Addresses of a target that are tried.
+pub const TARGET_ADDRESSES: usize = 16;
+
+/// How long the name of a target may take to resolve: one server that does not answer, as resolvers ask them.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long one address of a target may take to answer: SYNs are sent at 0, 1, 3 and 7 s.
+pub const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one address is waited for before the next is tried beside it (RFC 8305 section 5).
+pub const ADDRESS_STAGGER: Duration = Duration::from_millis(250);
+
+/// How long one attempt of a call to AWS may take, the whole call, and how many attempts it has.
+pub const AWS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// See [`AWS_ATTEMPT_TIMEOUT`]. Two calls fit into the default time for connecting to a target.
+pub const AWS_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// See [`AWS_ATTEMPT_TIMEOUT`].
+pub const AWS_ATTEMPTS: u32 = 2;
+
+/// Keys that an authentication agent may list before it is said to list too many.
+pub const AGENT_KEYS: usize = 1_000;
+
+/// How long a certificate for a target is valid before now and past the time that connecting may take: clocks
+/// differ.
+pub const CERTIFICATE_SKEW: Duration = Duration::from_secs(60);
+
 /// Login attempts on one connection, as OpenSSH's `MaxAuthTries`.
 pub const LOGIN_ATTEMPTS: usize = 6;
 

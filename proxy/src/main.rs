@@ -95,6 +95,11 @@ async fn run(args: &Args, log: &LogFilter) -> Result<()> {
         tracing::error!(%error, "this grant lets nobody in");
     }
     if args.check {
+        let mut targets: Vec<_> = config.targets.values().collect();
+        targets.sort_by_key(|target| &target.resource.name);
+        for target in targets {
+            println!("{target}");
+        }
         println!("{} resources, {good} grants, {} of them malformed", config.targets.len(), bad.len());
         return if bad.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("there are malformed grants")) };
     }

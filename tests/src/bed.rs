@@ -21,7 +21,7 @@ use crate::process::Process;
 pub const GRANT: &str = "demo";
 
 /// The user that the proxy runs as: Debian's `nobody`.
-const PROXY_UID: u32 = 65_534;
+pub const PROXY_UID: u32 = 65_534;
 
 /// A login at the target that is not root's.
 pub const TARGET_USER: &str = "weir-target";
@@ -53,6 +53,8 @@ pub struct BedOptions {
     pub listen: String,
     /// The store's directory; none for one in the bed.
     pub store: Option<PathBuf>,
+    /// Environment variables of the proxy.
+    pub proxy_env: Vec<(String, String)>,
 }
 
 impl Default for BedOptions {
@@ -68,6 +70,7 @@ impl Default for BedOptions {
             extra_target_config: String::new(),
             listen: "127.0.0.1:0".to_owned(),
             store: None,
+            proxy_env: Vec::new(),
         }
     }
 }
@@ -219,6 +222,19 @@ impl Bed {
     /// # Errors
     /// If the file can't be written.
     pub fn write_proxy_config(&self, target_host_key: &str) -> Result<()> {
+        self.write_proxy_resources(&format!(
+            "[[resources]]\nname = \"target\"\nintegration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\n\
+             host_key = \"{target_host_key}\"\nprivate_key = \"{}\"\n",
+            self.target_port,
+            self.path("proxy/login_key").display(),
+        ))
+    }
+
+    /// Writes the proxy's configuration with these resources, and whatever else comes before them.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_proxy_resources(&self, resources: &str) -> Result<()> {
         let (dir, listen) = (self.dir.path().display(), &self.options.listen);
         let limits = self
             .options
@@ -231,14 +247,10 @@ impl Bed {
         let config = format!(
             "listen = \"{listen}\"\nhost_key = \"{dir}/proxy/host_key\"\ngrants_dir = \"{dir}/proxy/grants\"\n\
              agent_socket = \"{dir}/run/agent.sock\"\nstall_timeout_ms = {}\nlogin_timeout_ms = {}\n\
-             {}\n{}\n\n[[resources]]\nname = \"target\"\n\
-             integration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\nhost_key = \"{target_host_key}\"\n\
-             private_key = \"{dir}/proxy/login_key\"\n",
+             {}\n{settings}\n{resources}",
             self.options.stall_timeout_ms,
             self.options.login_timeout_ms,
             limits.unwrap_or_default(),
-            settings,
-            self.target_port,
         );
         Ok(fs::write(self.path("proxy.toml"), config)?)
     }
@@ -290,6 +302,18 @@ impl Bed {
         assert!(output.status.success(), "ssh-keygen {arguments:?}: {said}");
     }
 
+    /// Writes a grant for the bed's user to a resource and a login there.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_grant_for(&self, id: &str, expires_at: &str, resource: &str, login: &str) -> Result<()> {
+        let keys = format!("public_keys = [\"{}\"]", self.public_key("user/key")?);
+        let grant = Self::grant_text(expires_at, &keys)
+            .replace("resource = \"target\"", &format!("resource = \"{resource}\""))
+            .replace("target_login = \"root\"", &format!("target_login = \"{login}\""));
+        Ok(fs::write(self.grant_file(id), grant)?)
+    }
+
     /// Where a grant lies.
     #[must_use]
     pub fn grant_file(&self, id: &str) -> PathBuf {
@@ -337,7 +361,8 @@ impl Bed {
             .arg(self.path("proxy.toml"))
             .uid(PROXY_UID)
             .gid(PROXY_UID)
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .envs(self.options.proxy_env.iter().map(|(name, value)| (name, value)));
         let mut proxy = Process::start("weir-proxy", &mut command, &self.path("proxy.log"))?;
         let line = proxy.wait_for_line("ready", self.proxy_starts)?;
         self.proxy_starts += 1;
@@ -394,6 +419,14 @@ impl Bed {
     #[must_use]
     pub fn target_log(&self) -> String {
         fs::read_to_string(self.path("target.log")).unwrap_or_default()
+    }
+
+    /// Hands a file or a directory of the bed to the user that the proxy runs as.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn give_to_proxy(&self, sub: &str) -> Result<()> {
+        Ok(chown(self.path(sub), Some(PROXY_UID), Some(PROXY_UID))?)
     }
 
     /// `ssh` through the connector with the user's key and the bed's grant; add a command, or not.

@@ -8,8 +8,11 @@
 mod bed;
 mod process;
 pub mod recording;
+mod sshd;
+pub mod targets;
 mod wait;
 
-pub use bed::{Bed, BedOptions, GRANT, TARGET_USER, free_port, keygen};
+pub use bed::{Bed, BedOptions, GRANT, PROXY_UID, TARGET_USER, free_port, keygen};
 pub use process::Process;
+pub use sshd::{ACCOUNT, PASSWORD, Sshd, ssh_keygen};
 pub use wait::{eventually, eventually_within};

@@ -6,6 +6,7 @@ mod debian;
 mod demo;
 mod exec;
 mod lint;
+mod moto;
 mod prerequisites;
 mod test;
 mod toolchain;

@@ -10,6 +10,7 @@ use crate::{debian, exec, workspace};
 const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/ssh", "openssh-client"),
     ("/usr/bin/ssh-keygen", "openssh-client"),
+    ("/usr/bin/ssh-agent", "openssh-client"),
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/bin/git", "git"),

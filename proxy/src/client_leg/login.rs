@@ -109,8 +109,9 @@ impl NewSession {
     async fn establish(self, shared: &Shared, end: &End) -> Result<(Established, Offers), String> {
         let (live, grant) = (self.grant.clone(), self.grant.grant());
         let target = target_of(&grant, shared)?;
-        let login = grant.target_login.clone();
+        let user = grant.target_login.clone();
         let meta = self.meta(grant, target);
+        let permissions = meta.permissions.clone();
         let id = meta.session_id;
         tracing::info!(session = %id, user = meta.user, grant = meta.grant_id, resource = meta.resource.name,
             peer = %meta.client_address, "session begins");
@@ -131,11 +132,12 @@ impl NewSession {
         metrics().session_setup("agent", began.elapsed());
         let connecting = Instant::now();
         let (within, transport) = (shared.config.target_connect_timeout, shared.config.target_transport);
-        let connected = target_leg::connect(target, &login, within, transport, &session).await;
+        let login = target_leg::Login { session: id, user: &user, permissions: &permissions };
+        let connected = target_leg::connect(target, login, within, transport, &session).await;
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
-                tracing::error!(session = %id, %error, cause = ?std::error::Error::source(&error), "no connection to the target");
+                tracing::error!(session = %id, %error, cause = %error.failure, "no connection to the target");
                 end.because_of(Cause::TargetUnreachable, error.to_string());
                 session.finish().await;
                 return Err(error.to_string());

@@ -2,6 +2,8 @@
 
 mod auth;
 mod banner;
+mod resources;
+mod secret;
 mod target;
 
 use std::{
@@ -19,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 use self::{auth::RawAuth, target::RawResource};
 pub use self::{
     auth::{AuthOptions, authorities},
-    target::Target,
+    target::{Access, AddressKind, Credential, Ec2Instance, HostKeys, Target},
 };
 use crate::{agent::AgentOptions, connections::Admission};
 
@@ -90,6 +92,14 @@ pub enum ConfigError {
         /// What is wrong.
         source: Box<toml::de::Error>,
     },
+    /// The file is not the JSON that is expected.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<serde_json::Error>,
+    },
     /// A value can't be used.
     #[error("{field}: {reason}")]
     Value {
@@ -150,6 +160,7 @@ struct RawConfig {
     grants_unreadable_timeout_ms: u64,
     #[serde(default)]
     resources: Vec<RawResource>,
+    resources_file: Option<PathBuf>,
 }
 
 fn default_login_failures_max() -> u32 {
@@ -251,9 +262,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file or the value that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let raw = toml::from_str(&read(path)?)
-            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
-        Self::validate(raw)
+        Self::validate(RawConfig::read(path)?)
+    }
+
+    /// Reads only the resources of a configuration file, those in its `resources_file` included.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file or the value that is wrong.
+    pub fn load_resources(path: &Path) -> Result<HashMap<String, Arc<Target>>, ConfigError> {
+        let RawConfig { resources, resources_file, .. } = RawConfig::read(path)?;
+        resources::load(resources, resources_file.as_deref())
     }
 
     fn validate(raw: RawConfig) -> Result<Self, ConfigError> {
@@ -286,6 +304,7 @@ impl Config {
             login_exempt,
             grants_unreadable_timeout_ms,
             resources,
+            resources_file,
         } = raw;
         let places = [
             ("max_connections", max_connections),
@@ -303,14 +322,7 @@ impl Config {
         }
         let rekey_after = millis("rekey_seconds", rekey_seconds.saturating_mul(1_000))?;
         let transport = |keepalive| Transport { rekey_bytes, rekey_after, keepalive };
-        let mut targets = HashMap::new();
-        for raw in resources {
-            let target = Target::validate(raw)?;
-            let name = target.resource.name.clone();
-            if targets.insert(name.clone(), Arc::new(target)).is_some() {
-                return Err(value("resources", &format!("{name:?} is there twice")));
-            }
-        }
+        let targets = resources::load(resources, resources_file.as_deref())?;
         Ok(Self {
             listen,
             host_key,
@@ -341,6 +353,13 @@ impl Config {
             })?,
             targets,
         })
+    }
+}
+
+impl RawConfig {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(&read(path)?)
+            .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })
     }
 }
 

@@ -1,81 +1,26 @@
 //! From a resource to a connection that is logged in.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use russh::{
-    Disconnect, Limits, client,
-    keys::{Algorithm, PrivateKeyWithHashAlg},
-};
-use socket2::SockRef;
-use ssh_key::HashAlg;
-use tokio::{net::TcpStream, time::timeout};
+use russh::{Disconnect, Limits, client};
+use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
-use weir_common::session::{HostKeyTrust, TargetCredential, TargetPeer};
+use weir_common::session::{TargetCredential, TargetPeer};
 
-use super::{Connection, Forwardings, Handler};
+use super::{
+    Connection, Forwardings, Handler, address,
+    credential::{Login, Proof},
+    error::{ConnectError, Failure},
+    host_key::{Expectation, HostKeyCheck},
+};
 use crate::{
     algorithms,
-    config::{Target, Transport},
+    config::{Access, Target, Transport},
     gate::{self, Gate, GatedStream},
     limits,
     session::Session,
     tap::Routes,
 };
-
-/// Why a target could not be reached. `Display` is what the user is told; the cause is for the log.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No TCP connection.
-    #[error("cannot connect to {resource}: {}", tcp_reason(source))]
-    Tcp {
-        /// The resource's name.
-        resource: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Not the key that is pinned.
-    #[error(
-        "the host key of {resource} is not the one this connector expects; nothing was sent. \
-         Either the server was rebuilt or somebody is in between: tell your administrator"
-    )]
-    HostKey {
-        /// The resource's name.
-        resource: String,
-    },
-    /// SSH could not be set up.
-    #[error("{resource} does not complete the SSH handshake")]
-    Handshake {
-        /// The resource's name.
-        resource: String,
-        /// Why.
-        source: russh::Error,
-    },
-    /// The login was refused.
-    #[error("{resource} does not accept this connector's login")]
-    Login {
-        /// The resource's name.
-        resource: String,
-    },
-    /// Not in time.
-    #[error("{resource} did not answer within {} s", after.as_secs_f32())]
-    Timeout {
-        /// The resource's name.
-        resource: String,
-        /// How long was waited.
-        after: Duration,
-    },
-}
-
-/// Names what a user can act on, and nothing of the network behind the connector.
-fn tcp_reason(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::TimedOut => "timed out",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "no route to it",
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => "connection lost",
-        _ => "its name or address does not work",
-    }
-}
 
 /// Connects to a target and logs in.
 ///
@@ -83,78 +28,101 @@ fn tcp_reason(error: &io::Error) -> &'static str {
 /// [`ConnectError`].
 pub async fn connect(
     target: &Target,
-    login: &str,
+    login: Login<'_>,
     within: Duration,
     transport: Transport,
     session: &Arc<Session>,
 ) -> Result<Connection, ConnectError> {
-    timeout(within, connect_unbounded(target, login, transport, session))
-        .await
-        .map_err(|_| ConnectError::Timeout { resource: target.resource.name.clone(), after: within })?
+    let connected = timeout(within, connect_unbounded(target, login, within, transport, session)).await;
+    connected
+        .unwrap_or(Err(Failure::Timeout { after: within }))
+        .map_err(|failure| ConnectError { resource: target.resource.name.clone(), failure })
+}
+
+/// Where a target is, and what it will take.
+struct Way {
+    host: String,
+    proof: Proof,
+    credential: TargetCredential,
+}
+
+async fn way(target: &Target, login: Login<'_>, within: Duration) -> Result<Way, Failure> {
+    match &target.access {
+        Access::Ssh(credential) => Ok(Way {
+            host: target.resource.host.clone(),
+            proof: Proof::prepare(credential, login, within)?,
+            credential: credential.kind(),
+        }),
+        #[cfg(feature = "aws")]
+        Access::Ec2(instance) => {
+            let key = super::credential::one_time_key().map_err(super::credential::CredentialError::from)?;
+            let address =
+                instance.api.admit(&instance.id, instance.address, login.user, key.public_key()).await?;
+            Ok(Way {
+                host: address.to_string(),
+                proof: Proof::Key(key),
+                credential: TargetCredential::Ec2InstanceConnect,
+            })
+        }
+        #[cfg(not(feature = "aws"))]
+        Access::Ec2(_) => unreachable!("the configuration has none without the feature"),
+    }
 }
 
 async fn connect_unbounded(
     target: &Target,
-    login: &str,
+    login: Login<'_>,
+    within: Duration,
     transport: Transport,
     session: &Arc<Session>,
-) -> Result<Connection, ConnectError> {
-    let resource = || target.resource.name.clone();
-    let address = (target.resource.host.as_str(), target.resource.port);
-    let tcp = TcpStream::connect(address)
+) -> Result<Connection, Failure> {
+    let host_keys = target.host_keys.clone();
+    let expectation = spawn_blocking(move || Expectation::gather(&host_keys))
         .await
-        .and_then(|stream| prepare(&stream).map(|()| stream))
-        .map_err(|source| ConnectError::Tcp { resource: resource(), source })?;
+        .unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()))?;
+    let Way { host, proof, credential } = way(target, login, within).await?;
+    let addresses = address::resolve(&host, target.resource.port).await?;
+    let tcp = address::connect(&addresses).await?;
+    let address = tcp.peer_addr().map_err(|source| Failure::Tcp { tried: Vec::new(), source })?;
 
-    let peer = TargetPeer {
-        address: tcp.peer_addr().map_err(|source| ConnectError::Tcp { resource: resource(), source })?,
-        host_key: target.host_key.fingerprint(HashAlg::Sha256).to_string(),
-        host_key_trust: HostKeyTrust::Pinned,
-        credential: TargetCredential::PrivateKey,
-    };
     let gate = Gate::new();
     let (routes, forwardings) = (Arc::new(Routes::default()), Arc::new(Forwardings::default()));
-    let (lost, host_key_refused) = (CancellationToken::new(), CancellationToken::new());
+    let lost = CancellationToken::new();
+    let config = Arc::new(config(transport, &expectation));
+    let host_key = HostKeyCheck::new(expectation);
     let handler = Handler {
-        expected_host_key: target.host_key.clone(),
-        host_key_refused: host_key_refused.clone(),
+        host_key: host_key.clone(),
         routes: routes.clone(),
         forwardings: forwardings.clone(),
         gate: gate.clone(),
         lost: lost.clone(),
         session: session.clone(),
     };
-    let failed = |source: russh::Error| {
-        if host_key_refused.is_cancelled() {
-            ConnectError::HostKey { resource: resource() }
-        } else {
-            ConnectError::Handshake { resource: resource(), source }
-        }
-    };
     let stream = GatedStream::new(tcp, gate.clone());
-    let mut handle =
-        client::connect_stream(Arc::new(config(transport)), stream, handler).await.map_err(failed)?;
-    let hash = match target.private_key.algorithm() {
-        Algorithm::Rsa { .. } => handle.best_supported_rsa_hash().await.map_err(failed)?.flatten(),
-        _ => None,
+    let connected = client::connect_stream(config, stream, handler).await;
+    let accepted = match (connected, host_key.verdict()) {
+        (_, Some(Err(refusal))) => Err(Failure::HostKey(refusal)),
+        (Ok(handle), Some(Ok(accepted))) => Ok((handle, accepted)),
+        (Ok(_), None) => Err(Failure::Handshake(russh::Error::UnknownKey)),
+        (Err(error), _) => Err(Failure::Handshake(error)),
     };
-    let key = PrivateKeyWithHashAlg::new(target.private_key.clone(), hash);
-    if !handle.authenticate_publickey(login, key).await.map_err(failed)?.success() {
+    let (mut handle, host_key) = accepted?;
+    if let Err(failure) = proof.log_in(&mut handle, login.user).await {
         // It may hang up by itself after a refused login.
         let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
-        return Err(ConnectError::Login { resource: resource() });
+        return Err(failure);
     }
     gate::tend(&gate, session.end());
+    let peer = TargetPeer {
+        address,
+        host_key: host_key.fingerprint.to_string(),
+        host_key_trust: host_key.trust,
+        credential,
+    };
     Ok(Connection { handle, routes, forwardings, gate, lost, peer })
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    // sshd sends two small packets before it sets TCP_NODELAY itself; a delayed ACK would cost 40 ms here.
-    SockRef::from(stream).set_tcp_quickack(true)
-}
-
-fn config(transport: Transport) -> client::Config {
+fn config(transport: Transport, expectation: &Expectation) -> client::Config {
     let Transport { rekey_bytes, rekey_after, keepalive } = transport;
     client::Config {
         window_size: limits::WINDOW_BYTES,
@@ -163,7 +131,7 @@ fn config(transport: Transport) -> client::Config {
         maximum_packet_size: limits::PACKET_BYTES,
         keepalive_interval: Some(keepalive),
         keepalive_max: limits::TARGET_KEEPALIVES,
-        preferred: algorithms::for_targets(),
+        preferred: algorithms::for_target(&expectation.algorithms(), expectation.wants_certificate()),
         ..Default::default()
     }
 }

@@ -8,11 +8,10 @@ use russh::{
     client::{self, ChannelOpenHandle, Msg},
     keys::PublicKeyOrCertificate,
 };
-use ssh_key::PublicKey;
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ChannelType, ExitSignal, Message, Originator, TcpAddress};
 
-use super::{channel, forwarding::Forwardings};
+use super::{channel, forwarding::Forwardings, host_key::HostKeyCheck};
 use crate::{
     gate::Gate,
     limits,
@@ -22,8 +21,7 @@ use crate::{
 };
 
 pub(super) struct Handler {
-    pub(super) expected_host_key: PublicKey,
-    pub(super) host_key_refused: CancellationToken,
+    pub(super) host_key: HostKeyCheck,
     pub(super) routes: Arc<Routes<ChannelId>>,
     pub(super) forwardings: Arc<Forwardings>,
     pub(super) gate: Arc<Gate>,
@@ -103,16 +101,7 @@ impl client::Handler for Handler {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
-        let expected = match key {
-            PublicKeyOrCertificate::PublicKey { key, .. } => {
-                key.key_data() == self.expected_host_key.key_data()
-            }
-            PublicKeyOrCertificate::Certificate(_) => false,
-        };
-        if !expected {
-            self.host_key_refused.cancel();
-        }
-        Ok(expected)
+        Ok(self.host_key.accepts(key).await)
     }
 
     /// The route is made here, before russh reads on: a target may speak right behind its confirmation.

@@ -3,11 +3,17 @@
 //! One [`Connection`] per session, a channel on it per tap. Nothing reaches the target that was not taken from
 //! a tap, and what the target says goes into a tap before anything else sees it.
 
+mod address;
 mod channel;
 mod connect;
+mod credential;
+mod error;
 mod forwarding;
 mod global;
 mod handler;
+mod host_key;
+pub(crate) mod known_hosts;
+mod learned;
 
 use std::sync::Arc;
 
@@ -15,8 +21,15 @@ use russh::{ChannelId, Disconnect, client};
 use tokio_util::sync::CancellationToken;
 use weir_common::session::TargetPeer;
 
-pub use self::connect::{ConnectError, connect};
 pub(crate) use self::handler::signal_name;
+pub use self::{
+    connect::connect,
+    credential::{CredentialError, Login},
+    error::{ConnectError, Failure},
+    host_key::{Presented, Refusal},
+    known_hosts::KnownHostsError,
+    learned::LearnError,
+};
 use self::{forwarding::Forwardings, handler::Handler};
 use crate::{
     gate::{Bypass, Gate},
