@@ -42,6 +42,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Unauthenticated, Self::Source];
+
     /// Its name in metrics: that of the option.
     #[must_use]
     pub fn label(self) -> &'static str {

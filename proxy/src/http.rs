@@ -175,8 +175,9 @@ impl AsyncWrite for Brief {
 /// Connections at once: several scrapers, probes and a person.
 const CONNECTIONS: usize = 32;
 
-/// How long one may last. Longer than any scrape; a scraper that keeps its connection makes a new one.
-const CONNECTION_TIME: Duration = Duration::from_secs(60);
+/// How long one may last: longer than any scrape, and no longer than a probe may be kept waiting by connections that say
+/// nothing. A scraper that keeps its connection makes a new one.
+const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

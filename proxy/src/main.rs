@@ -11,9 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
+use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, public::RsaPublicKey};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -265,8 +265,17 @@ mod service_manager {
 /// The connector's host key; made if the file is not there.
 fn host_key(path: &Path) -> Result<PrivateKey> {
     match std::fs::read_to_string(path) {
-        Ok(text) => PrivateKey::from_openssh(text)
-            .with_context(|| format!("the host key {} is not an OpenSSH private key", path.display())),
+        Ok(text) => {
+            let key = PrivateKey::from_openssh(text)
+                .with_context(|| format!("the host key {} is not an OpenSSH private key", path.display()))?;
+            let bits = key.public_key().key_data().rsa().map(RsaPublicKey::key_size);
+            ensure!(
+                bits.is_none_or(|bits| bits >= RSA_BITS),
+                "the host key {} is RSA with fewer than {RSA_BITS} bits; make a new one, better an Ed25519 key",
+                path.display()
+            );
+            Ok(key)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519)?;
             let mut file = std::fs::OpenOptions::new()
@@ -283,3 +292,6 @@ fn host_key(path: &Path) -> Result<PrivateKey> {
         Err(error) => Err(error).with_context(|| format!("cannot read the host key {}", path.display())),
     }
 }
+
+/// The strength of 128 bits (NIST SP 800-57 part 1, table 2), and what `ssh-audit` asks for.
+const RSA_BITS: u32 = 3072;

@@ -14,7 +14,10 @@ use prometheus_client::{
 };
 use weir_common::frame::Direction;
 
-use crate::{connections::Counts, session::Cause};
+use crate::{
+    connections::{Counts, Refusal},
+    session::Cause,
+};
 
 pub use prometheus_client::metrics::counter::Counter;
 
@@ -34,6 +37,7 @@ pub struct Metrics {
     sessions: Gauge,
     opened: Counter,
     ended: ByOne,
+    sessions_refused: ByOne,
     setup: Parts,
     channels: ByOne,
     channels_refused: ByOne,
@@ -87,6 +91,7 @@ impl Metrics {
         let refused =
             family(proxy, "connections_refused", "Connections refused, by the limit that was reached");
         let ended = family(proxy, "sessions_ended", "Sessions that are over, by cause");
+        let sessions_refused = family(proxy, "sessions_refused", "Logins that came to no session, by cause");
         let channels =
             family(proxy, "channels_opened", "Channels that users' clients asked for and may have, by type");
         let channels_refused = family(proxy, "channels_refused", "Channels refused, by cause");
@@ -114,6 +119,21 @@ impl Metrics {
         let delivered = ByOne::default();
         let help = "Bytes of data that crossed a tap and were delivered, by direction";
         proxy.register_with_unit("delivered", help, Unit::Bytes, delivered.clone());
+        // There from the start: Prometheus sees no increase in a counter that appears with its first event.
+        let begin = |family: &ByOne, label, values: &[&'static str]| {
+            values.iter().for_each(|value| drop(family.get_or_create(&[(label, *value)])));
+        };
+        begin(&ended, "cause", &Cause::ALL.map(Cause::label));
+        begin(&refused, "cause", &Refusal::ALL.map(Refusal::label));
+        begin(&refused, "cause", &["login_failures"]);
+        begin(&sessions_refused, "cause", &["not_recorded", "bad_grant"]);
+        begin(&channels_refused, "cause", &["grant", "limit"]);
+        begin(&reloads, "result", &["done", "failed"]);
+        for result in ["accepted", "refused"] {
+            for method in ["publickey", "certificate", "one_time_secret"] {
+                drop(logins.get_or_create(&[("result", result), ("method", method)]));
+            }
+        }
         let setup: Parts = Family::new_with_constructor(|| Histogram::new(SETUP_SECONDS));
         let help = "Time from a login to its session, and the agent's and the target's part of it";
         proxy.register_with_unit("session_setup", help, Unit::Seconds, setup.clone());
@@ -126,6 +146,7 @@ impl Metrics {
             sessions,
             opened,
             ended,
+            sessions_refused,
             setup,
             channels,
             channels_refused,
@@ -168,6 +189,11 @@ impl Metrics {
     pub fn session_ended(&self, cause: Cause) {
         self.ended.get_or_create(&[("cause", cause.label())]).inc();
         self.sessions.dec();
+    }
+
+    /// Nothing came of a login: the agent did not register it, say.
+    pub fn session_refused(&self, cause: &'static str) {
+        self.sessions_refused.get_or_create(&[("cause", cause)]).inc();
     }
 
     /// A part of setting a session up took this long: `agent`, `target`, or `total`.

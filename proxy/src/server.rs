@@ -1,9 +1,13 @@
 //! Accepts connections from users, as many as may be, until told to stop; and the end of all of them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::watch,
     time::{Instant, interval, sleep, sleep_until, timeout},
 };
@@ -54,6 +58,7 @@ pub async fn accept(
             }
             Err(refusal) => {
                 metrics().connection_refused(refusal.label());
+                say_full(stream);
                 tracing::warn!(%peer, limit = %refusal, "connection refused: the limit is reached");
             }
         }
@@ -88,12 +93,20 @@ pub async fn drain(connections: &Connections, grace: Duration) {
     }
 }
 
+/// Tells who is refused why, in a line before the version that never comes (RFC 4253 section 4.2); `ssh -v` shows it.
+fn say_full(stream: TcpStream) {
+    // The socket is fresh and does not block: it goes out at once, or not at all.
+    let _ = stream.into_std().and_then(|mut stream| stream.write_all(FULL));
+}
+
 /// Whether the next `accept` may work at once; out of descriptors it will not.
 fn is_peers_fault(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const FULL: &[u8] = b"weir: this connector has too many connections; try again in a moment\r\n";
 
 const SHUTTING_DOWN: &str =
     "the connector is shutting down; the session was closed. Connect again in a moment";

@@ -53,6 +53,21 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 11] = [
+        Self::Completed,
+        Self::GrantExpired,
+        Self::GrantChanged,
+        Self::Idle,
+        Self::ShuttingDown,
+        Self::NotRecorded,
+        Self::Stalled,
+        Self::TargetUnreachable,
+        Self::TargetLost,
+        Self::HeldTooMuch,
+        Self::Other,
+    ];
+
     /// Its name in metrics.
     #[must_use]
     pub fn label(self) -> &'static str {

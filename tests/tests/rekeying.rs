@@ -3,13 +3,17 @@
 use std::{
     io::{Read, Write},
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use rand::RngExt;
 use sha2::{Digest, Sha256};
-use weir_tests::{Bed, BedOptions};
+use weir_tests::{Bed, BedOptions, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -110,4 +114,78 @@ fn everybody_asks_at_once() {
     };
     let seen = both_ways(options, &["-o", "RekeyLimit=1M 1s"], 48 * MIB, None);
     assert!(seen.client > 20 && seen.target > 20, "{} and {}", seen.client, seen.target);
+}
+
+#[test]
+fn both_legs_rekey_while_nobody_reads_and_the_transfer_completes_afterwards() {
+    let bed = Bed::start(proxy("rekey_bytes = 1048576\nrekey_seconds = 1\n"));
+    let mut sent = vec![0; 48 * MIB];
+    rand::rng().fill(&mut sent[..]);
+    let expected = Sha256::digest(&sent);
+    let mut child =
+        bed.ssh().arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let fed = Arc::new(AtomicUsize::new(0));
+    let feeder = thread::spawn({
+        let fed = fed.clone();
+        move || {
+            for chunk in sent.chunks(64 << 10) {
+                stdin.write_all(chunk).expect("ssh takes its input");
+                fed.fetch_add(chunk.len(), Ordering::Relaxed);
+            }
+        }
+    });
+    let mut last = 0;
+    eventually("every buffer on the way and back is full, for several lifetimes of a key", || {
+        #[expect(clippy::disallowed_methods, reason = "the interval over which nothing may move")]
+        thread::sleep(Duration::from_secs(4));
+        let now = fed.load(Ordering::Relaxed);
+        // A gate that is shut is probed, for the answer that new keys need: a little gets through.
+        let before = std::mem::replace(&mut last, now);
+        println!("{} KiB were taken, {} KiB of them just now", now >> 10, (now - before) >> 10);
+        (now - before < MIB / 4 && now > MIB).then_some(())
+    });
+    let peak = bed.proxy().peak_memory_bytes();
+    assert!(peak < 64 << 20, "the proxy held {peak} bytes");
+    let mut received = Vec::new();
+    child.stdout.take().expect("piped").read_to_end(&mut received).expect("ssh's output");
+    feeder.join().expect("the feeder does not panic");
+    assert!(child.wait().expect("ssh ends").success());
+    assert_eq!(Sha256::digest(&received), expected);
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(Sha256::digest(recording.stream(0, "stdout")), expected);
+}
+
+#[test]
+fn new_keys_while_many_channels_have_more_under_way_than_their_targets_take() {
+    const CHANNELS: usize = 8;
+    let bed = Bed::start(proxy("rekey_seconds = 1\n"));
+    let mut master = bed.shared_ssh().args(["-M", "-N"]).spawn().expect("ssh starts");
+    eventually("the master listens", || bed.control_path().exists().then_some(()));
+    let uploads: Vec<_> = (0..CHANNELS)
+        .map(|_| {
+            let mut command = bed.shared_ssh();
+            command.arg("sleep 5; sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped());
+            thread::spawn(move || {
+                let mut data = vec![0; 12 * MIB];
+                rand::rng().fill(&mut data[..]);
+                let expected =
+                    Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                let mut child = command.spawn().expect("ssh starts");
+                let mut stdin = child.stdin.take().expect("piped");
+                let fed = stdin.write_all(&data);
+                drop(stdin);
+                let output = child.wait_with_output().expect("ssh ends");
+                fed.expect("ssh takes its input");
+                assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{expected}  -\n"));
+            })
+        })
+        .collect();
+    for upload in uploads {
+        upload.join().expect("the upload completes");
+    }
+    bed.shared_ssh().args(["-O", "exit"]).stderr(Stdio::null()).status().expect("ssh runs");
+    master.wait().expect("the master ends");
+    bed.assert_verifies(&bed.recording(1));
 }

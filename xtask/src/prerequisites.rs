@@ -1,10 +1,10 @@
 //! What the tests and the demo need from the distribution, installed where that is possible.
 
-use std::{fs, path::Path, process::Command};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::{debian, exec, workspace};
+use crate::debian;
 
 /// Programs and the Debian packages they come from.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -15,16 +15,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/cc", "gcc"),
     ("/usr/bin/git", "git"),
     ("/usr/bin/python3", "python3"),
-    // Debian's python3 can't make virtual environments without it.
-    ("/usr/share/doc/python3-venv", "python3-venv"),
     ("/usr/bin/rsync", "rsync"),
     ("/usr/bin/xauth", "xauth"),
 ];
 
 /// What audits the connector's port (PyPI), in its own virtual environment below the target directory. A newer one may
-/// object to more: raise it on purpose.
-const SSH_AUDIT: &str = "ssh-audit==3.9.0";
-
 /// Makes sure that everything is there.
 ///
 /// # Errors
@@ -34,26 +29,17 @@ pub(crate) fn ensure_all() -> Result<()> {
     let missing = PROGRAMS.iter().filter(|(program, _)| !Path::new(program).exists());
     let mut missing: Vec<_> = missing.map(|&(_, package)| package).collect();
     missing.dedup();
-    if !missing.is_empty() {
-        ensure!(
-            debian::can_install()?,
-            "missing, and there is no apt-get to install it with: {}",
-            missing.join(", ")
-        );
-        debian::install(&missing)?;
-    }
-    ensure_ssh_audit()
+    install(&missing)
 }
 
-fn ensure_ssh_audit() -> Result<()> {
-    let environment = workspace::target_dir()?.join("ssh-audit");
-    let installed = environment.join("weir-installed");
-    if fs::read_to_string(&installed).is_ok_and(|version| version == SSH_AUDIT) {
+fn install(missing: &[&str]) -> Result<()> {
+    if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("Installing {SSH_AUDIT} from PyPI");
-    exec::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
-    let pip = environment.join("bin/pip");
-    exec::run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", SSH_AUDIT]))?;
-    fs::write(&installed, SSH_AUDIT).with_context(|| format!("cannot write {}", installed.display()))
+    ensure!(
+        debian::can_install()?,
+        "missing, and there is no apt-get to install it with: {}",
+        missing.join(", ")
+    );
+    debian::install(missing)
 }

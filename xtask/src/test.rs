@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build_ebpf, exec, lint, moto, prerequisites, vm, workspace};
+use crate::{build_ebpf, exec, lint, prerequisites, python, vm, workspace};
 
 /// Run every test. Takes root.
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     prerequisites::ensure_all()?;
-    moto::ensure()?;
+    python::ensure_tools()?;
     build_ebpf::build()?;
     if options.filter.is_none() {
         lint::run()?;

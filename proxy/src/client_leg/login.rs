@@ -108,7 +108,7 @@ impl NewSession {
     /// reaches a target without a recording. The error is what the user reads.
     async fn establish(self, shared: &Shared, end: &End) -> Result<(Established, Offers), String> {
         let (live, grant) = (self.grant.clone(), self.grant.grant());
-        let target = target_of(&grant, shared)?;
+        let target = target_of(&grant, shared).inspect_err(|_| metrics().session_refused("bad_grant"))?;
         let user = grant.target_login.clone();
         let meta = self.meta(grant, target);
         let permissions = meta.permissions.clone();
@@ -120,7 +120,7 @@ impl NewSession {
         let (session, offers) =
             Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
                 tracing::error!(session = %id, %error, "session refused: it would not be recorded");
-                end.because_of(Cause::NotRecorded, NOT_RECORDED);
+                metrics().session_refused("not_recorded");
                 NOT_RECORDED.to_owned()
             })?;
         let ending = end.clone();
@@ -133,7 +133,14 @@ impl NewSession {
         let connecting = Instant::now();
         let (within, transport) = (shared.config.target_connect_timeout, shared.config.target_transport);
         let login = target_leg::Login { session: id, user: &user, permissions: &permissions };
-        let connected = target_leg::connect(target, login, within, transport, &session).await;
+        let connected = tokio::select! {
+            connected = target_leg::connect(target, login, within, transport, &session) => connected,
+            // The proxy is stopping, or the grant is over; nobody waits for this session any more.
+            () = end.over() => {
+                session.finish().await;
+                return Err("the session was closed before it began".to_owned());
+            }
+        };
         let connection = match connected {
             Ok(connection) => connection,
             Err(error) => {
@@ -179,7 +186,7 @@ impl NewSession {
     }
 }
 
-/// The target that a grant is for. The error is what the user reads.
+/// Where the grant leads, if that is how this connector has it. The error is what the user reads.
 fn target_of<'a>(grant: &Grant, shared: &'a Shared) -> Result<&'a Target, String> {
     let Some(target) = shared.config.targets.get(&grant.resource) else {
         tracing::error!(grant = %grant.id, resource = grant.resource, "no such resource is configured");
@@ -190,6 +197,14 @@ fn target_of<'a>(grant: &Grant, shared: &'a Shared) -> Result<&'a Target, String
         tracing::error!(grant = %grant.id, resource = grant.resource, %integration, %configured,
             "the grant's integration is not the resource's");
         return Err("the grant's integration is not its resource's; tell your administrator".to_owned());
+    }
+    if !target.admits(&grant.target_login) {
+        tracing::error!(grant = %grant.id, resource = grant.resource, login = grant.target_login,
+            "the grant names a login that the resource does not admit");
+        return Err(
+            "the grant's login is not one that this connector has for the resource; tell your administrator"
+                .to_owned(),
+        );
     }
     Ok(target)
 }
