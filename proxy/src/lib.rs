@@ -17,6 +17,7 @@ pub mod gate;
 pub mod grant;
 pub mod http;
 pub mod integration;
+mod ioctl;
 pub mod limits;
 pub mod metrics;
 pub mod policy;

@@ -35,6 +35,16 @@ pub const HELD_BYTES_SOFT: usize = HELD_BYTES / 2;
 /// See [`HELD_BYTES_SOFT`].
 pub const PROBE_WINDOW_BYTES: u32 = 32 << 10;
 
+/// How often a gate that is shut is looked at for news while somebody waits for some.
+pub const NEWS_TICK: Duration = Duration::from_millis(10);
+
+/// Bytes that arrive at a time and are taken for news: a few packets without data.
+pub const NEWS_BYTES: usize = 1 << 10;
+
+/// Bytes behind which news is not looked for: what a peer that is granted [`PROBE_WINDOW_BYTES`] at a time can have
+/// sent, and then some. Every bit of news may bring as much.
+pub const NEWS_BEHIND_BYTES: usize = 256 << 10;
+
 /// First and longest pause between such probes. The first is kept until a whole window was let through.
 pub const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(2));
 

@@ -116,8 +116,8 @@ fn a_length_that_is_not_the_bodys_is_found() {
 
 #[test]
 fn a_frame_that_went_the_wrong_way_is_found() {
-    let case = with_events(|events| events[0].what = What::OpenConfirm);
-    case.only_finds(Check::Segments, "is a frame of the kind OpenConfirm, which can't go c2t");
+    let case = with_events(|events| events[0].what = What::Success);
+    case.only_finds(Check::Segments, "is a frame of the kind Success, which can't go c2t");
 }
 
 #[test]

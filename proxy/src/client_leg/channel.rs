@@ -16,7 +16,7 @@ use russh::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::{ChannelType, FrameError, Message, OpenFailure, TcpAddress};
@@ -421,24 +421,11 @@ impl Side {
                 Some(code) => self.write.extended_data_bytes(code, data).await,
             }
         };
-        tokio::pin!(send);
-        let (mut pause, longest) = limits::PROBE_PAUSE;
-        let mut probed = 0;
-        loop {
-            tokio::select! {
-                biased;
-                sent = &mut send => return sent.map_err(|_| Gone),
-                () = self.state.closed.cancelled() => return Err(Gone),
-                () = sleep(pause) => {
-                    if self.leg.gate.probe() {
-                        probed += limits::PROBE_BYTES;
-                    }
-                    // Whatever the client had sent before it took output again was let through by then.
-                    if probed > limits::WINDOW_BYTES as usize {
-                        pause = longest.min(pause * 2);
-                    }
-                }
-            }
+        tokio::select! {
+            biased;
+            sent = send => sent.map_err(|_| Gone),
+            () = self.state.closed.cancelled() => Err(Gone),
+            never = self.leg.gate.seek() => match never {},
         }
     }
 }

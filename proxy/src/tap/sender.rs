@@ -19,11 +19,10 @@ use tokio::{
 use tokio_seqpacket::UnixSeqpacket;
 use weir_common::frame::{HEADER_LEN, Header, MAX_BODY, Message, WINDOW};
 
-use self::ioctl::siocoutq;
 use super::{Progress, TapError};
 use crate::{
     gate::{Gate, Overflow},
-    limits,
+    ioctl, limits,
     metrics::{Stalled, metrics},
 };
 
@@ -196,7 +195,7 @@ impl Window {
 
     async fn resend_tossed(&mut self, stall_timeout: Duration) -> Result<(), TapError> {
         let waited = self.in_flight.front().is_some_and(|frame| frame.sent_at.elapsed() >= self.pause);
-        if !waited || queued_bytes(&self.socket)? > 0 {
+        if !waited || ioctl::unreceived_bytes(self.socket.as_async_fd().get_ref())? > 0 {
             return Ok(());
         }
         self.forget_taken();
@@ -225,18 +224,4 @@ async fn transmit(socket: &UnixSeqpacket, header: &[u8], body: &[u8]) -> Result<
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Memory of messages that were sent and not yet received; 0 if the queue is empty (`SIOCOUTQ`, unix(7)).
-fn queued_bytes(socket: &UnixSeqpacket) -> Result<usize, TapError> {
-    let mut bytes = 0;
-    // SAFETY: the descriptor is open for as long as the borrow of `socket`, and SIOCOUTQ writes one int to the
-    // address it is given, which is that of a live local (unix_ioctl, net/unix/af_unix.c, Linux 5.10 to 6.18).
-    #[expect(unsafe_code, reason = "no safe wrapper of SIOCOUTQ exists")]
-    unsafe { siocoutq(socket.as_raw_fd(), &raw mut bytes) }.map_err(io::Error::from)?;
-    Ok(usize::try_from(bytes).unwrap_or(0))
-}
-
-mod ioctl {
-    nix::ioctl_read_bad!(siocoutq, nix::libc::TIOCOUTQ, nix::libc::c_int);
 }
