@@ -248,6 +248,8 @@ fn compress_where_it_pays(bulk: Vec<u8>, index: u32) -> Result<Option<(String, B
 fn compress(level: i32, parts: &[&[u8]]) -> io::Result<Bytes> {
     let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
     encoder.include_checksum(true)?;
+    // Most segments are small, and tables for the level's full window are a megabyte to clear.
+    encoder.set_pledged_src_size(Some(parts.iter().map(|part| part.len() as u64).sum()))?;
     for part in parts {
         encoder.write_all(part)?;
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     algorithms,
-    config::{Access, Target, Transport},
+    config::{Access, HostKeys, Target, Transport},
     gate::{self, Gate, GatedStream},
     limits,
     session::Session,
@@ -69,6 +69,16 @@ async fn way(target: &Target, login: Login<'_>, within: Duration) -> Result<Way,
     }
 }
 
+/// What is known of the target's host key, files read anew.
+async fn expectation(host_keys: &HostKeys) -> Result<Expectation, Failure> {
+    if host_keys.known_hosts.is_none() && host_keys.learned.is_none() {
+        return Ok(Expectation::gather(host_keys)?);
+    }
+    let host_keys = host_keys.clone();
+    let gathered = spawn_blocking(move || Expectation::gather(&host_keys)).await;
+    Ok(gathered.unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()))?)
+}
+
 async fn connect_unbounded(
     target: &Target,
     login: Login<'_>,
@@ -76,10 +86,7 @@ async fn connect_unbounded(
     transport: Transport,
     session: &Arc<Session>,
 ) -> Result<Connection, Failure> {
-    let host_keys = target.host_keys.clone();
-    let expectation = spawn_blocking(move || Expectation::gather(&host_keys))
-        .await
-        .unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()))?;
+    let expectation = expectation(&target.host_keys).await?;
     let Way { host, proof, credential } = way(target, login, within).await?;
     let addresses = address::resolve(&host, target.resource.port).await?;
     let tcp = address::connect(&addresses).await?;
