@@ -15,7 +15,7 @@ use weir_agent::{journal::Journal, ledger::StateEntry, session::ChannelKernel, s
 use weir_common::{
     control::{self, Reply, Request},
     frame::{ChannelType, Direction, Message},
-    session::{ChannelNo, Outcome, SessionMeta},
+    session::{ChannelNo, HostKeyTrust, Outcome, SessionMeta, TargetCredential, TargetPeer},
 };
 
 const C2T: Direction = Direction::ClientToTarget;
@@ -95,6 +95,28 @@ fn a_session_whose_proxy_does_not_come_back_after_a_restart_is_ended() {
     let recording = verify(&node, meta.session_id);
     assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
     assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+}
+
+#[test]
+fn the_target_is_noted_once_and_survives_a_kill() {
+    let node = Node::new("");
+    let agent = node.start();
+    let (meta, control, _tap) = begin(&node);
+    let target = |last: u8| TargetPeer {
+        address: ([192, 0, 2, last], 22).into(),
+        host_key: "SHA256:host".into(),
+        host_key_trust: HostKeyTrust::KnownHosts,
+        credential: TargetCredential::Certificate,
+    };
+    let connected = |control: &Control, last| control.ask(&Request::Connected { target: target(last) }, &[]);
+    assert_eq!(connected(&control, 1), Some(Reply::Connected));
+    agent.kill();
+    let _agent = node.start();
+    let control = resume(&node, &meta);
+    assert_eq!(connected(&control, 1), Some(Reply::Connected), "a proxy that heard no answer asks again");
+    assert!(matches!(connected(&control, 2), Some(Reply::Refused { .. })), "there is one target a session");
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    assert_eq!(verify(&node, meta.session_id).manifest.target, Some(target(1)));
 }
 
 #[test]
