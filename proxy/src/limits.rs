@@ -79,6 +79,9 @@ pub const ENV_VARIABLES: usize = 128;
 /// Bytes of their names and values together, per channel.
 pub const ENV_BYTES: usize = 16 << 10;
 
+/// Bytes of a signal's name. RFC 4254 section 6.10 knows none of more than 4, and lets others have a domain.
+pub const SIGNAL_BYTES: usize = 64;
+
 /// Bytes of a terminal's name (`TERM`): terminfo's longest has 30.
 pub const TERM_BYTES: usize = 128;
 
@@ -141,6 +144,10 @@ pub const AGENT_KEYS: usize = 1_000;
 /// differ.
 pub const CERTIFICATE_SKEW: Duration = Duration::from_secs(60);
 
+/// Keys that a client may offer, and times it may ask for a prompt, before each counts as an attempt: an agent full of
+/// keys, each with its certificate.
+pub const LOGIN_QUESTIONS: u32 = 64;
+
 /// Login attempts on one connection, as OpenSSH's `MaxAuthTries`.
 pub const LOGIN_ATTEMPTS: usize = 6;
 
@@ -168,6 +175,7 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn admit(message: &Message) -> bool {
     match message {
+        Message::Signal(name) => name.len() <= SIGNAL_BYTES,
         Message::Pty(pty) => pty.term.len() <= TERM_BYTES && pty.modes.len() <= PTY_MODES,
         _ => true,
     }

@@ -233,8 +233,6 @@ impl LogFilter {
             .unwrap_or_else(|_| EnvFilter::new(configured.unwrap_or("info")))
             // russh logs packets at debug and trace.
             .add_directive("russh=error".parse().expect("a valid directive"))
-            // It refuses some certificates by itself, and only says so here.
-            .add_directive("russh::server::encrypted=warn".parse().expect("a valid directive"))
     }
 }
 

@@ -144,12 +144,12 @@ impl Sources {
         if self.is_exempt(peer) { None } else { self.table().refused(Source::from(peer), Instant::now()) }
     }
 
-    /// Notes that logins of this peer failed.
-    pub fn failed(&self, peer: IpAddr, failures: u32) {
-        if failures == 0 || self.limits.failures_max == 0 || self.is_exempt(peer) {
+    /// Notes that a login of this peer failed.
+    pub fn failed(&self, peer: IpAddr) {
+        if self.limits.failures_max == 0 || self.is_exempt(peer) {
             return;
         }
-        let refused = self.table().fail(Source::from(peer), failures, &self.limits, Instant::now());
+        let refused = self.table().fail(Source::from(peer), 1, &self.limits, Instant::now());
         if let Some(refused_for) = refused {
             tracing::warn!(%peer, ?refused_for, "too many logins have failed: its source is refused for a while");
         }
@@ -246,13 +246,13 @@ mod tests {
         let exempt = || vec!["203.0.113.0/24".parse().expect("a network")];
         let sources = Sources::new(SourceLimits { exempt: exempt(), ..source_limits() });
         let [eve, proxy] = ["192.0.2.3", "203.0.113.9"].map(|peer| peer.parse().expect("an address"));
-        for peer in [eve, proxy] {
-            sources.failed(peer, 5);
+        for peer in [eve, proxy].repeat(5) {
+            sources.failed(peer);
         }
         assert!(sources.refused(eve).is_some() && sources.refused(proxy).is_none());
         let reloaded = sources.with_limits(SourceLimits { exempt: Vec::new(), ..source_limits() });
         assert!(reloaded.refused(eve).is_some());
-        reloaded.failed(proxy, 5);
+        (0..5).for_each(|_| reloaded.failed(proxy));
         assert!(sources.refused(proxy).is_none() && reloaded.refused(proxy).is_some());
     }
 

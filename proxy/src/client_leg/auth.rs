@@ -35,8 +35,8 @@ enum Refusal {
     Grant(#[from] GrantError),
     #[error("the grant expired at {at}")]
     Expired { at: Timestamp },
-    #[error("the key {fingerprint} is not listed in the grant")]
-    Key { fingerprint: String },
+    #[error("the key {fingerprint} is not listed in the grant{hint}")]
+    Key { fingerprint: String, hint: &'static str },
     #[error("the key {fingerprint} is refused: {revocation}")]
     RevokedKey { fingerprint: String, revocation: Revocation },
     #[error("ssh-rsa signs with SHA-1, which is not accepted")]
@@ -92,14 +92,26 @@ pub(super) struct Authentication {
     begun: bool,
     /// Whether the log says of some attempt why it was refused.
     explained: bool,
-    wrong_secrets: u32,
+    /// Questions that russh does not count as attempts.
+    questions: u32,
+    /// Whether the source's limits have heard of a failure already.
+    wrong_secrets: bool,
     proven: Option<Proven>,
     grant: Option<Arc<LiveGrant>>,
 }
 
 impl Authentication {
     pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
-        Self { shared, peer, begun: false, explained: false, wrong_secrets: 0, proven: None, grant: None }
+        Self {
+            shared,
+            peer,
+            begun: false,
+            explained: false,
+            questions: 0,
+            wrong_secrets: false,
+            proven: None,
+            grant: None,
+        }
     }
 
     /// The client asks to log in.
@@ -119,9 +131,16 @@ impl Authentication {
         self.grant.as_ref()
     }
 
+    /// Counts what is asked before anything is proved. Past the bound it counts as an attempt.
+    fn has_asked_too_often(&mut self) -> bool {
+        self.questions += 1;
+        self.questions > limits::LOGIN_QUESTIONS
+    }
+
     /// Whether a key is worth a signature: see above.
     pub(super) fn offered(&mut self, name: &str, offer: PublicKeyOffer<'_>) -> Auth {
         match accepted_algorithm(offer.algorithm) {
+            Ok(()) if self.has_asked_too_often() => Auth::reject(),
             Ok(()) => Auth::Accept,
             Err(refusal) => self.refuse(name, &refusal),
         }
@@ -146,6 +165,9 @@ impl Authentication {
             return Auth::reject();
         }
         let Some(mut response) = response else {
+            if self.has_asked_too_often() {
+                return Auth::reject();
+            }
             return Auth::Partial {
                 name: "".into(),
                 instructions: "".into(),
@@ -155,8 +177,10 @@ impl Authentication {
         let mut secret = response.next().map(|answer| answer.to_vec()).unwrap_or_default();
         secret.truncate(limits::SECRET_BYTES);
         let accepted = self.check_secret(name, secret).await;
-        if matches!(accepted, Err(Refusal::Secret)) {
-            self.wrong_secrets += 1;
+        if accepted.is_err() {
+            // At once, and whatever was wrong: how soon a source is refused must not tell which grants there are.
+            self.wrong_secrets = true;
+            self.shared.sources.failed(self.peer.ip());
         }
         self.answer(name, "one_time_secret", accepted)
     }
@@ -199,7 +223,9 @@ impl Authentication {
         let grant = self.lookup(name).await?;
         let fingerprint = fingerprint(key);
         if !grant.public_keys.iter().any(|listed| listed.key() == key) {
-            return Err(Refusal::Key { fingerprint });
+            // russh refuses certificates that are not valid now by itself, and clients try the key alone then.
+            let hint = if grant.principals.is_empty() { "" } else { CERTIFICATE_HINT };
+            return Err(Refusal::Key { fingerprint, hint });
         }
         if let Some(revoked) = self.revoked().await? {
             let named = |revocation| Refusal::RevokedKey { fingerprint: fingerprint.clone(), revocation };
@@ -291,7 +317,9 @@ impl Drop for Authentication {
             tracing::warn!(peer = %self.peer, "no login: no key was offered, or a wrong signature, or a certificate \
                 that is not valid now");
         }
-        self.shared.sources.failed(self.peer.ip(), self.wrong_secrets.max(u32::from(refused)));
+        if refused && !self.wrong_secrets {
+            self.shared.sources.failed(self.peer.ip());
+        }
     }
 }
 
@@ -300,4 +328,6 @@ fn accepted_algorithm(algorithm: &Algorithm) -> Result<(), Refusal> {
     if matches!(algorithm, Algorithm::Rsa { hash: None }) { Err(Refusal::Sha1) } else { Ok(()) }
 }
 
+const CERTIFICATE_HINT: &str =
+    "; if there was a certificate of it, that one is expired, not valid yet or not rightly signed";
 const PROMPT: &str = "One-time secret: ";

@@ -110,13 +110,22 @@ struct RawGrant {
     one_time_secret: Option<String>,
 }
 
+/// What is wrong and where, without the line itself: it may hold a secret.
+fn described(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before.map(|before| before.matches('\n').count() + 1) {
+        Some(line) => format!("TOML, line {line}: {}", error.message()),
+        None => format!("TOML: {}", error.message()),
+    }
+}
+
 impl Grant {
     /// Reads a grant from its text.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(id: GrantId, text: &str) -> Result<Self, String> {
-        let raw: RawGrant = toml::from_str(text).map_err(|error| error.to_string())?;
+        let raw: RawGrant = toml::from_str(text).map_err(|error| described(&error, text))?;
         let RawGrant {
             user,
             resource,
@@ -311,7 +320,8 @@ pub(crate) mod tests {
             ("user = [".to_owned(), "TOML"),
             (good().replace("public_keys =", "# public_keys ="), "nobody can use it"),
             (good().replace(KEY, "").replace("[\"\"]", "[]"), "nobody can use it"),
-            (with("integration = \"telnet\""), "integration"),
+            (with("integration = \"telnet\""), "`telnet`"),
+            (with("one_time_secert = \"$argon2id$\""), "line 11: unknown field `one_time_secert`"),
             (with("permissions = [\"root\"]"), "unknown variant `root`"),
             (with("permissions = []"), "permissions allows nothing"),
             (with("permit_open = [\"db\"]"), "permit_open[0]: \"db\""),

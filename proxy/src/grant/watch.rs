@@ -101,7 +101,7 @@ impl Watcher {
         };
         let entry = state.entries.entry(grant.id.clone()).or_insert_with(fresh);
         // The file may have changed since this session's grant was read, and been looked at since.
-        entry.text = None;
+        (entry.text, entry.doubts) = (None, 0);
         let seen = entry.news.subscribe();
         if !state.running {
             (state.running, state.last_pass) = (true, Instant::now());
@@ -109,6 +109,11 @@ impl Watcher {
             tokio::spawn(self.clone().run());
         }
         drop(state);
+        // So may the list of what is revoked: the next pass tells everybody of it, whether it has changed or not.
+        self.revocations.send_if_modified(|known| {
+            *known = None;
+            false
+        });
         let revocations = self.revocations.subscribe();
         LiveGrant::new(grant, credential, restrictions, self.clone(), seen, revocations)
     }
@@ -349,6 +354,17 @@ mod tests {
         let credential = Credential::Key(stale.public_keys[0].key().clone());
         let second = place.1.follow(stale, credential, Restrictions::none());
         assert!(reason(&second).await.contains("does not list the key"));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_begins_behind_the_end_of_its_grant_hears_of_it() {
+        let place = Place::new(Duration::from_secs(60));
+        let (first, stale) = (place.follow(), parse(&good()).expect("a grant"));
+        fs::remove_file(place.file()).expect("there");
+        assert!(reason(&first).await.contains("revoked"));
+        let credential = Credential::Key(stale.public_keys[0].key().clone());
+        let second = place.1.follow(stale, credential, Restrictions::none());
+        assert!(reason(&second).await.contains("revoked"));
     }
 
     #[tokio::test]

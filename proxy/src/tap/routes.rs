@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use weir_common::frame::Message;
+use weir_common::frame::{Env, ExitSignal, Message};
 
 use super::{Queue, QueueFull};
 
@@ -176,7 +176,8 @@ impl<K: Hash + Eq> Routes<K> {
     /// # Errors
     /// [`QueueFull`] when the connection holds too much.
     pub fn push(&self, channel: &K, message: Message) -> Result<(), QueueFull> {
-        self.lock().get(channel).map_or(Ok(()), |route| route.queue.push(message, 0))
+        let bytes = field_bytes(&message);
+        self.lock().get(channel).map_or(Ok(()), |route| route.queue.push(message, bytes))
     }
 
     /// Passes data on; nothing if the channel is closed.
@@ -190,5 +191,18 @@ impl<K: Hash + Eq> Routes<K> {
         message: fn(Bytes) -> Message,
     ) -> Result<(), QueueFull> {
         self.lock().get(channel).map_or(Ok(()), |route| route.queue.push_data(data, message))
+    }
+}
+
+/// Bytes of a message's fields whose length the peer chooses.
+fn field_bytes(message: &Message) -> usize {
+    match message {
+        Message::Env(Env { name, value }) => name.len() + value.len(),
+        Message::Exec(command) => command.len(),
+        Message::Subsystem(text) | Message::Signal(text) => text.len(),
+        Message::Pty(pty) => pty.term.len() + size_of_val(&pty.modes[..]),
+        Message::X11(request) => request.auth_protocol.len() + request.auth_cookie.len(),
+        Message::ExitSignal(ExitSignal { signal, message, core_dumped: _ }) => signal.len() + message.len(),
+        _ => 0,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One a line: a public key; or `serial: 5`, `serial: 5-9`, `id: NAME`, `key: KEY`, `sha1: KEY`, `sha256: KEY`,
 //! `hash: SHA256:…`. Serial numbers and key ids are those of any authority. A certificate in the place of a key is revoked
-//! by its serial number, or its key id if it has none. Empty lines and what begins with `#` say nothing.
+//! by its serial number, or its key id if it has none. What stands behind a `#` says nothing.
 
 use sha2::{Digest, Sha256};
 use ssh_key::{Certificate, Fingerprint, PublicKey};
@@ -13,8 +13,9 @@ use super::{Certificates, Revoked, blob};
 pub(super) fn parse(text: &str) -> Result<Revoked, String> {
     let mut revoked = Revoked { certificates: vec![Certificates::default()], ..Revoked::default() };
     for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+        // As ssh-keygen does, wherever it stands.
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
             continue;
         }
         add(&mut revoked, line).map_err(|reason| format!("line {}: {reason}", number + 1))?;
@@ -89,6 +90,10 @@ fn serials(text: &str) -> Result<(u64, u64), String> {
         let text = text.trim();
         match text.strip_prefix("0x") {
             Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
+            // ssh-keygen takes it for octal.
+            None if text.len() > 1 && text.starts_with('0') => {
+                return Err(format!("{text:?} begins with 0: write it decimal, or with 0x"));
+            }
             None => text.parse(),
         }
         .map_err(|error| format!("{text:?} is not a serial number: {error}"))

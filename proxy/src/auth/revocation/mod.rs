@@ -197,6 +197,10 @@ impl RevokedKeys {
             return Ok(revoked.clone());
         }
         let bytes = read_bounded(&mut file).map_err(failed)?;
+        if bytes.is_empty() && !settled {
+            let reason = "it is empty, and may be being written".to_owned();
+            return Err(RevocationError::Malformed { path: self.path.clone(), reason });
+        }
         let revoked = Revoked::parse(&bytes)
             .map_err(|reason| RevocationError::Malformed { path: self.path.clone(), reason })?;
         let revoked = Arc::new(revoked);
