@@ -13,6 +13,6 @@ pub mod targets;
 mod wait;
 
 pub use bed::{Bed, BedOptions, GRANT, PROXY_UID, TARGET_USER, free_port, keygen};
-pub use process::Process;
+pub use process::{Process, started};
 pub use sshd::{ACCOUNT, PASSWORD, Sshd, ssh_keygen};
 pub use wait::{eventually, eventually_within};

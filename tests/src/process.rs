@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -120,4 +121,18 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Starts a command that prints `started` when it runs, such as `ssh … 'echo started; cat'`, and waits for that line. Its
+/// streams are pipes.
+///
+/// # Panics
+/// If it says something else, or nothing.
+pub fn started(command: &mut Command) -> Child {
+    let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = streams.spawn().expect("the command starts");
+    let mut line = [0; 8];
+    child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it says so");
+    assert_eq!(&line, b"started\n");
+    child
 }

@@ -6,7 +6,6 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
     pin::Pin,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +25,7 @@ use russh::{
     keys::{PrivateKeyWithHashAlg, load_secret_key, ssh_key},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use weir_tests::{Bed, BedOptions, GRANT, eventually, eventually_within, recording::Recording};
+use weir_tests::{Bed, BedOptions, GRANT, eventually, eventually_within, recording::Recording, started};
 
 /// An idle proxy has 12 MiB, and none of these made it more than 18.
 const MEMORY_BYTES: u64 = 48 << 20;
@@ -85,19 +84,6 @@ fn send_and_be_hung_up_on(mut stream: TcpStream, what: &[u8]) {
             }
         }
     }
-}
-
-fn started(command: &mut Command) -> Child {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ssh starts");
-    let mut line = [0; 8];
-    child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it says so");
-    assert_eq!(&line, b"started\n");
-    child
 }
 
 #[test]

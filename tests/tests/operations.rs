@@ -4,31 +4,17 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
-use weir_tests::{Bed, BedOptions, eventually};
+use weir_tests::{Bed, BedOptions, eventually, started};
 
 const METRICS: &str = "metrics_listen = \"127.0.0.1:0\"\n";
 
 fn bed(proxy_settings: &str) -> Bed {
     Bed::start(BedOptions { proxy_settings: proxy_settings.to_owned(), ..Default::default() })
-}
-
-/// A session whose command says `started` and then reads its input; it has said so.
-fn started(command: &mut Command) -> Child {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("ssh starts");
-    let mut line = [0; 8];
-    child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it says so");
-    assert_eq!(&line, b"started\n");
-    child
 }
 
 fn echo(child: &mut Child, what: &[u8]) {
