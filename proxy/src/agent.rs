@@ -175,17 +175,24 @@ async fn serve(
             // The proxy gave the session up without a word; the agent sees the connection end.
             None => return Ok(()),
             Some(Command::Arm { channel, sockets, done }) => {
-                let _ = done.send(connection.arm(channel, &sockets).await);
+                let answer = connection.arm(channel, &sockets).await;
+                let in_step = is_in_step(&answer);
+                let _ = done.send(answer);
+                connection.again_unless(in_step, options, meta).await?;
             }
             Some(Command::Connected { target, done }) => {
-                let _ = done.send(connection.ask(&Request::Connected { target }, Reply::Connected).await);
+                let answer = connection.ask(&Request::Connected { target }, Reply::Connected).await;
+                let in_step = is_in_step(&answer);
+                let _ = done.send(answer);
+                connection.again_unless(in_step, options, meta).await?;
             }
             Some(Command::Disarm { channel }) => {
                 let asked = connection.ask(&Request::Disarm { channel }, Reply::Disarmed { channel }).await;
-                if let Err(error) = asked {
+                if let Err(error) = &asked {
                     let session = meta.session_id;
                     tracing::debug!(%session, %channel, %error, "the tap stays until the session ends");
                 }
+                connection.again_unless(is_in_step(&asked), options, meta).await?;
             }
             Some(Command::Close { outcome, done }) => {
                 let request = Request::Close { outcome };
@@ -202,6 +209,11 @@ async fn serve(
             }
         }
     }
+}
+
+/// Whether the next reply on the connection is the one to the next request.
+fn is_in_step(answer: &Result<(), AgentError>) -> bool {
+    matches!(answer, Ok(()) | Err(AgentError::Busy(_) | AgentError::Refused(_)))
 }
 
 struct Connection {
@@ -223,7 +235,12 @@ impl Connection {
             let failure = match UnixSeqpacket::connect(&options.socket).await {
                 Ok(socket) => {
                     let connection = Self { socket, session: meta.session_id };
-                    match connection.ask(&request, Reply::Opened).await {
+                    // An agent that is slow takes the session up by this connection when it gets to it, and would take its
+                    // end for the session's.
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let within =
+                        if resume { left.max(limits::CONTROL_TIMEOUT) } else { limits::CONTROL_TIMEOUT };
+                    match connection.ask_within(&request, Reply::Opened, within).await {
                         Ok(()) => return Ok(connection),
                         Err(AgentError::Lost(error)) => error,
                         Err(AgentError::Busy(reason)) => io::Error::other(reason),
@@ -240,6 +257,21 @@ impl Connection {
         }
     }
 
+    /// Opens a connection anew where a reply may still come on this one: taken for the answer to a later request, it
+    /// would say that a tap is armed of which the agent knows nothing.
+    async fn again_unless(
+        &mut self,
+        in_step: bool,
+        options: &AgentOptions,
+        meta: &SessionMeta,
+    ) -> Result<(), AgentError> {
+        if !in_step {
+            tracing::warn!(session = %meta.session_id, "the agent did not answer in time; asking it on another connection");
+            *self = Self::open(options, meta, true, options.stall_timeout).await?;
+        }
+        Ok(())
+    }
+
     async fn arm(&self, channel: ChannelNo, sockets: &[Arc<UnixSeqpacket>; 2]) -> Result<(), AgentError> {
         let request = control::encode(&Request::Arm { channel })?;
         let mut buffer = [0; 64];
@@ -248,21 +280,30 @@ impl Connection {
             .add_fds(sockets.iter().map(|socket| socket.as_async_fd().get_ref()))
             .expect("the buffer holds two descriptors");
         self.socket.send_with_ancillary(&request, &mut descriptors).await?;
-        self.expect(Reply::Armed { channel }).await
+        self.expect(Reply::Armed { channel }, limits::CONTROL_TIMEOUT).await
     }
 
     async fn ask(&self, request: &Request, expected: Reply) -> Result<(), AgentError> {
+        self.ask_within(request, expected, limits::CONTROL_TIMEOUT).await
+    }
+
+    async fn ask_within(
+        &self,
+        request: &Request,
+        expected: Reply,
+        within: Duration,
+    ) -> Result<(), AgentError> {
         if let Err(error) = self.socket.send(&control::encode(request)?).await
             && error.kind() != io::ErrorKind::BrokenPipe
         {
             return Err(error.into());
         }
         // An agent that hangs up at once has said why before.
-        self.expect(expected).await
+        self.expect(expected, within).await
     }
 
-    async fn expect(&self, expected: Reply) -> Result<(), AgentError> {
-        match self.reply().await? {
+    async fn expect(&self, expected: Reply, within: Duration) -> Result<(), AgentError> {
+        match self.reply(within).await? {
             Reply::Refused { reason } => {
                 tracing::warn!(session = %self.session, reason, "the agent refused");
                 Err(AgentError::Refused(reason))
@@ -273,9 +314,9 @@ impl Connection {
         }
     }
 
-    async fn reply(&self) -> Result<Reply, AgentError> {
+    async fn reply(&self, within: Duration) -> Result<Reply, AgentError> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let received = timeout(limits::CONTROL_TIMEOUT, self.socket.recv(&mut buffer));
+        let received = timeout(within, self.socket.recv(&mut buffer));
         let info = received.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         match info.bytes_read() {
             0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -69,7 +69,8 @@ impl Counts {
     /// Connections whose users have logged in.
     #[must_use]
     pub fn logged_in(self) -> usize {
-        self.connections - self.strangers
+        // A connection's place is given back before the stranger's, when it ends as one.
+        self.connections.saturating_sub(self.strangers)
     }
 }
 

@@ -91,6 +91,9 @@ pub const PTY_MODES: usize = 256;
 /// Channels open at once on one connection.
 pub const CHANNELS: usize = 64;
 
+/// Ports and sockets that a target listens on for one connection.
+pub const LISTENING: usize = 256;
+
 /// Bytes of a grant file.
 pub const GRANT_FILE_BYTES: u64 = 64 << 10;
 

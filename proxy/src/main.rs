@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let log = LogFilter::install();
     let done = match args.command {
         Some(Command::HashSecret { generate }) => secret::hash_secret(generate).map_err(Into::into),
-        None => run(&args, &log),
+        None => start(&args, &log),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,7 +79,14 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+/// Runs to the end. What blocks then, a name server or a file system that hangs, is not waited for.
+fn start(args: &Args, log: &LogFilter) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let done = runtime.block_on(run(args, log));
+    runtime.shutdown_background();
+    done
+}
+
 async fn run(args: &Args, log: &LogFilter) -> Result<()> {
     let config = Config::load(&args.config)
         .with_context(|| format!("the configuration {} can't be used", args.config.display()))?;

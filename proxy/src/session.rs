@@ -157,13 +157,14 @@ const ASK_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::fr
 
 /// How long an agent that is away or busy is asked again.
 struct Patience {
+    end: End,
     deadline: Instant,
     pause: Duration,
 }
 
 impl Patience {
-    fn new(stall_timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + stall_timeout, pause: ASK_PAUSE.0 }
+    fn new(stall_timeout: Duration, end: &End) -> Self {
+        Self { end: end.clone(), deadline: Instant::now() + stall_timeout, pause: ASK_PAUSE.0 }
     }
 
     /// Waits a while, or returns the error if it is final or time is up.
@@ -174,7 +175,10 @@ impl Patience {
             return Err(error);
         }
         tracing::debug!(%error, "the agent is asked again");
-        sleep(self.pause).await;
+        tokio::select! {
+            () = sleep(self.pause) => {}
+            () = self.end.over() => return Err(error),
+        }
         self.pause = (self.pause * 2).min(ASK_PAUSE.1);
         Ok(())
     }
@@ -268,7 +272,7 @@ impl Session {
     /// # Errors
     /// [`AgentError`] if it did not within the time that a session may stall.
     pub async fn connected(&self, target: TargetPeer) -> Result<(), AgentError> {
-        let mut patience = Patience::new(self.stall_timeout);
+        let mut patience = Patience::new(self.stall_timeout, &self.end);
         while let Err(error) = self.registration.connected(target.clone()).await {
             patience.pause_after(error).await?;
         }
@@ -283,7 +287,7 @@ impl Session {
     /// [`AgentError`] if it could not be armed; nothing would pass it.
     pub async fn open_tap(&self) -> Result<(tap::End, tap::End, Arc<Lease>), AgentError> {
         let channel = ChannelNo(self.channels.fetch_add(1, Ordering::Relaxed));
-        let mut patience = Patience::new(self.stall_timeout);
+        let mut patience = Patience::new(self.stall_timeout, &self.end);
         loop {
             // A fresh pair each time: an agent that was lost in the middle may have locked the one before.
             let (client, target) = tap::pair_of(&self.activity)?;

@@ -17,7 +17,7 @@ use std::{
 use nix::sys::signal::Signal;
 use rand::RngExt;
 use sha2::{Digest, Sha256};
-use weir_tests::{Bed, BedOptions, eventually, eventually_within};
+use weir_tests::{Bed, BedOptions, eventually, eventually_within, started};
 
 /// Random bytes into a session for as long as a test wants, remembered as a digest.
 struct Upload {
@@ -71,15 +71,6 @@ impl Upload {
 
 fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A session whose command says `started` and waits for its input; it has said so.
-fn started(command: &mut Command) -> Child {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ssh starts");
-    let mut line = [0; 8];
-    child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it says so");
-    assert_eq!(&line, b"started\n");
-    child
 }
 
 /// Waits until a number has not changed for a while, and gives it.
@@ -272,4 +263,26 @@ fn a_channel_that_is_opened_while_the_agent_dies_comes_up_with_the_next_one() {
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "completed");
+}
+
+#[test]
+fn an_agent_that_answers_too_late_arms_nothing_that_it_has_not_seen() {
+    let bed = Bed::start(BedOptions::default());
+    let mut first = started(bed.shared_ssh().args(["-M", "echo started; cat"]));
+
+    bed.agent().signal(Signal::SIGSTOP);
+    let second = bed.shared_ssh().arg("echo second; cat").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let second = second.expect("ssh starts");
+    // By then it has been asked once more, on another connection and for another pair of sockets.
+    let _ = bed.proxy_said("asking it on another connection");
+    bed.agent().signal(Signal::SIGCONT);
+    assert_eq!(second.wait_with_output().expect("ssh ends").stdout, b"second\n");
+    drop(first.stdin.take());
+    assert!(first.wait().expect("ssh ends").success());
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.manifest["outcome"]["kind"], "completed");
+    let opened = recording.kind("open");
+    let channel = opened.last().expect("two").json["ch"].as_u64().expect("a number");
+    assert_eq!(recording.stream(channel, "stdout"), b"second\n");
 }

@@ -26,7 +26,7 @@ fn bed() -> Bed {
     for ca in ["user/ca", "user/other_ca"] {
         bed.ssh_keygen(&["-q", "-t", "ed25519", "-N", "", "-f", ca]);
     }
-    fs::write(bed.path("revoked"), "").expect("written");
+    fs::write(bed.path("revoked"), "# nothing yet\n").expect("written");
     bed.start_target().expect("the target starts");
     bed.start_agent().expect("the agent starts");
     bed.start_proxy().expect("the proxy starts");

@@ -151,23 +151,24 @@ impl Leg {
     async fn take(self, session: Arc<Session>, offer: Offer) {
         let Offer { end, lease: _lease } = offer;
         let tap::End { socket: _, sender, mut receiver } = end;
-        let (to_target, reader) = queue(&self.gate);
         let channel_type = match receiver.next().await {
             Ok(Some(Message::Open(channel_type))) => channel_type,
             Ok(Some(other)) => return failed(&session, &FrameError::Body { kind: other.kind() }.into()),
             Ok(None) => return,
             Err(error) => return failed(&session, &error),
         };
-        let opening = self.routes.opening(&to_target).await;
-        // The client's answer may lie behind data that waits.
-        let bypass = self.gate.bypass();
-        let (channel, closed) = match self.ask(channel_type).await {
-            Ok(channel) => match opening.confirmed().await {
-                Some(closed) => (channel, closed),
+        let asked = tokio::select! {
+            asked = self.ask(channel_type) => asked,
+            // The client's answer may lie behind data that waits.
+            never = self.gate.seek() => match never {},
+        };
+        let (channel, (reader, closed)) = match asked {
+            Ok(channel) => match self.routes.confirmed(&channel.id()).await {
+                Some(confirmed) => (channel, confirmed),
                 None => return,
             },
             Err(error) => {
-                drop(opening);
+                let (to_target, reader) = queue(&self.gate);
                 let _ = to_target.push(Message::OpenFailure(refusal(error)), 0);
                 drop(to_target);
                 if let Err(error) = sender.run(reader, session.stall_timeout()).await {
@@ -176,7 +177,6 @@ impl Leg {
                 return;
             }
         };
-        drop((bypass, to_target));
         let id = channel.id();
         let (_, write) = channel.split();
         let side =

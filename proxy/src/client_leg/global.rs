@@ -23,6 +23,8 @@ use crate::{
 pub(super) struct Global {
     to_target: Queue,
     answers: mpsc::Receiver<Message>,
+    /// A request had no answer: what came later would be taken for the answer to the next.
+    dead: bool,
 }
 
 impl Drop for Global {
@@ -47,20 +49,20 @@ impl Global {
                 serve(&established, reader, answered).await;
             }
         });
-        Self { to_target, answers }
+        Self { to_target, answers, dead: false }
     }
 
     /// Asks the target; `None` if it gives no answer.
     pub(super) async fn ask(&mut self, request: Message, end: &End) -> Option<Message> {
+        if self.dead {
+            return None;
+        }
         self.to_target.push(request, 0).ok()?;
         let answer = tokio::select! {
             answer = timeout(limits::REQUEST_TIMEOUT, self.answers.recv()) => answer.ok().flatten(),
             () = end.over() => None,
         };
-        if answer.is_none() {
-            // What came later would be taken for the answer to the next request.
-            self.answers.close();
-        }
+        self.dead = answer.is_none();
         answer
     }
 }

@@ -299,7 +299,7 @@ impl server::Handler for Handler {
         _window_bytes: u32,
         _: &mut server::Session,
     ) -> Result<(), russh::Error> {
-        self.checked(self.routes.confirm(channel))
+        self.checked(self.routes.confirm(channel, &self.gate))
     }
 
     async fn tcpip_forward(

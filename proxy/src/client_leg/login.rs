@@ -1,10 +1,10 @@
 //! From a user who has proved who they are to a session with its target, and to that session's end.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use weir_common::session::{Proof, SessionId, SessionMeta};
 
@@ -94,6 +94,7 @@ impl NewSession {
         stage.send_replace(match self.establish(&shared, &end).await {
             Ok((established, offers)) => {
                 let established = Arc::new(established);
+                established.session.watch(watch_target(established.clone(), leg.clone(), end.clone()));
                 established.session.watch(leg.take_offers(established.session.clone(), offers));
                 Stage::Established(established)
             }
@@ -185,6 +186,17 @@ impl NewSession {
         }
     }
 }
+
+/// Ends a session whose target is lost. Channels notice by themselves, and have what they were sent delivered first.
+async fn watch_target(established: Arc<Established>, leg: Leg, end: End) {
+    established.target.lost().await;
+    while !leg.routes.is_empty() {
+        sleep(LOST_POLL).await;
+    }
+    end.because_of(Cause::TargetLost, "the connection to the server was lost");
+}
+
+const LOST_POLL: Duration = Duration::from_millis(100);
 
 /// Where the grant leads, if that is how this connector has it. The error is what the user reads.
 fn target_of<'a>(grant: &Grant, shared: &'a Shared) -> Result<&'a Target, String> {

@@ -203,10 +203,11 @@ async fn tend_for_ever(gate: &Gate) {
         gate.until_shut().await;
         for tick in 1.. {
             sleep(limits::GATE_TICK).await;
+            // Also when it is open: two releases at a time may each leave the waking to the other.
+            gate.nudge();
             if gate.is_open() {
                 break;
             }
-            gate.nudge();
             if tick % limits::GATE_PROBE_TICKS == 0 {
                 gate.probe();
             }

@@ -23,7 +23,7 @@ use std::{
     },
 };
 
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 use tokio::sync::Notify;
 use tokio_seqpacket::UnixSeqpacket;
 use weir_common::frame::{Direction, FrameError};
@@ -31,7 +31,7 @@ use weir_common::frame::{Direction, FrameError};
 pub use self::{
     activity::Activity,
     receiver::Receiver,
-    routes::{Opening, Routes},
+    routes::{Confirmed, Routes},
     sender::{Queue, QueueFull, QueueReader, Sender, queue},
 };
 
@@ -84,21 +84,26 @@ pub struct End {
     pub receiver: Receiver,
 }
 
-/// Makes a tap: the client leg's end and the target leg's end.
+/// Makes a tap, whose data counts as this activity: the client leg's end and the target leg's end.
 ///
-/// Nothing passes it before the agent has armed it.
+/// Nothing passes it before the agent has armed it: the kernel sees to that.
 ///
 /// # Errors
 /// When the process has no descriptors left.
-pub fn pair() -> io::Result<(End, End)> {
-    pair_of(&Arc::default())
+pub fn pair_of(activity: &Arc<Activity>) -> io::Result<(End, End)> {
+    let ends = open_pair(activity)?;
+    for end in [&ends.0, &ends.1] {
+        // The agent's filter takes its place.
+        SockRef::from(end.socket.as_async_fd().get_ref()).attach_filter(&[TOSS_ALL])?;
+    }
+    Ok(ends)
 }
 
-/// [`pair`], whose data counts as this activity.
-///
-/// # Errors
-/// As [`pair`].
-pub fn pair_of(activity: &Arc<Activity>) -> io::Result<(End, End)> {
+/// A classic BPF program of one instruction: keep 0 bytes of every message (`BPF_RET | BPF_K`).
+const TOSS_ALL: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+
+/// A tap that nothing shuts, for tests of the tap itself.
+fn open_pair(activity: &Arc<Activity>) -> io::Result<(End, End)> {
     let (client, target) = UnixSeqpacket::pair()?;
     for socket in [&client, &target] {
         // A whole window of full frames, with the kernel's bookkeeping; net.core.wmem_max may cut it.

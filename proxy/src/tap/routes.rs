@@ -6,23 +6,26 @@
 //! Every channel has a token that is cancelled when its peer has closed it. Whoever waits for room in the peer's
 //! window waits for that as well: russh never wakes a wait for window on a channel that is gone.
 //!
-//! A channel that this side opens on its peer has no number before the peer has confirmed it, and a peer may
-//! speak right behind its confirmation. So the route is made by the handler that sees the confirmation: who
-//! opens a channel leaves its queue here first ([`Routes::opening`]), one channel at a time, because a
-//! confirmation does not say which of them it is about.
+//! A channel that this side opens on its peer has no number before it is asked for, and a peer may speak right behind
+//! its confirmation. So the route is made by the handler that sees the confirmation ([`Routes::confirm`]), and who opened
+//! the channel finds its queue here ([`Routes::confirmed`]).
 
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weir_common::frame::{Env, ExitSignal, Message};
 
-use super::{Queue, QueueFull};
+use super::{Queue, QueueFull, QueueReader, queue};
+use crate::gate::Gate;
 
 #[derive(Debug)]
 struct Route {
@@ -30,60 +33,28 @@ struct Route {
     closed: CancellationToken,
 }
 
-#[derive(Debug)]
-struct Expected {
-    queue: Queue,
-    confirmed: oneshot::Sender<CancellationToken>,
-}
+/// What the peer says on a channel that this side has opened, its confirmation first; and the channel's token.
+pub type Confirmed = (QueueReader, CancellationToken);
 
 /// The queues of one leg's open channels, by the leg's own channel id.
 #[derive(Debug)]
 pub struct Routes<K> {
     open: Mutex<HashMap<K, Route>>,
-    opening_turn: tokio::sync::Mutex<()>,
-    expected: Mutex<Option<Expected>>,
+    confirmed: Mutex<HashMap<K, Confirmed>>,
+    /// Told when a channel was confirmed, and when there will be no more.
+    news: Notify,
+    /// The peer is gone.
+    gone: AtomicBool,
 }
 
 impl<K> Default for Routes<K> {
     fn default() -> Self {
         Self {
             open: Mutex::default(),
-            opening_turn: tokio::sync::Mutex::default(),
-            expected: Mutex::default(),
+            confirmed: Mutex::default(),
+            news: Notify::new(),
+            gone: AtomicBool::new(false),
         }
-    }
-}
-
-/// The turn to open a channel on the peer.
-#[derive(Debug)]
-pub struct Opening<'a, K> {
-    routes: &'a Routes<K>,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
-    confirmed: oneshot::Receiver<CancellationToken>,
-}
-
-impl<K> Opening<'_, K> {
-    /// The channel's token, when the handler has seen the peer's confirmation; `None` if the connection was
-    /// lost first. To be called when the peer is known to have confirmed.
-    pub async fn confirmed(mut self) -> Option<CancellationToken> {
-        (&mut self.confirmed).await.ok()
-    }
-}
-
-impl<K> Drop for Opening<'_, K> {
-    /// What was not confirmed by now is not expected any more.
-    fn drop(&mut self) {
-        self.routes.expect_none();
-    }
-}
-
-impl<K> Routes<K> {
-    fn expect(&self, expected: Expected) {
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(expected);
-    }
-
-    fn expect_none(&self) -> Option<Expected> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -93,24 +64,51 @@ impl<K: Hash + Eq> Routes<K> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn to open a channel, whose messages are to go to this queue.
-    pub async fn opening(&self, queue: &Queue) -> Opening<'_, K> {
-        let turn = self.opening_turn.lock().await;
-        let (sender, confirmed) = oneshot::channel();
-        self.expect(Expected { queue: queue.clone(), confirmed: sender });
-        Opening { routes: self, _turn: turn, confirmed }
+    fn lock_confirmed(&self) -> MutexGuard<'_, HashMap<K, Confirmed>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The peer has confirmed the channel that was being opened, under this id: says so and adds it.
+    /// The peer has confirmed a channel that this side asked for, under this id: notes it and adds the route. A peer
+    /// that confirms what is open changes nothing.
     ///
     /// # Errors
     /// [`QueueFull`] when the connection holds too much.
-    pub fn confirm(&self, channel: K) -> Result<(), QueueFull> {
-        let Some(Expected { queue, confirmed }) = self.expect_none() else { return Ok(()) };
-        let pushed = queue.push(Message::OpenConfirm, 0);
-        // Whoever opened it may have given up.
-        let _ = confirmed.send(self.insert(channel, queue));
+    pub fn confirm(&self, channel: K, gate: &Arc<Gate>) -> Result<(), QueueFull>
+    where
+        K: Copy,
+    {
+        if self.contains(&channel) {
+            return Ok(());
+        }
+        let (messages, reader) = queue(gate);
+        let pushed = messages.push(Message::OpenConfirm, 0);
+        let closed = self.insert(channel, messages);
+        self.lock_confirmed().insert(channel, (reader, closed));
+        self.news.notify_waiters();
         pushed
+    }
+
+    /// What [`Self::confirm`] made of a channel that the peer is known to have confirmed; `None` if the peer was lost
+    /// first.
+    pub async fn confirmed(&self, channel: &K) -> Option<Confirmed> {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // What is told from here on is heard.
+            news.as_mut().enable();
+            if let Some(confirmed) = self.lock_confirmed().remove(channel) {
+                return Some(confirmed);
+            }
+            if self.gone.load(Ordering::Acquire) {
+                return None;
+            }
+            news.await;
+        }
+    }
+
+    fn no_more(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.news.notify_waiters();
     }
 
     /// How many channels are open.
@@ -145,7 +143,7 @@ impl<K: Hash + Eq> Routes<K> {
 
     /// Removes all channels, without a word: the peer is gone.
     pub fn clear(&self) {
-        self.expect_none();
+        self.no_more();
         for (_, route) in self.lock().drain() {
             route.closed.cancel();
         }
@@ -163,7 +161,7 @@ impl<K: Hash + Eq> Routes<K> {
 
     /// Says `Close` on every channel and removes them all: the peer is gone, and what it had said still counts.
     pub fn close_all(&self) {
-        self.expect_none();
+        self.no_more();
         for (_, route) in self.lock().drain() {
             route.closed.cancel();
             // A queue that has no room is dropped, which ends the channel as well.

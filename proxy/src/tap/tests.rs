@@ -1,14 +1,14 @@
 //! Both ends of a tap against each other and against a lossy middle, without the kernel's filter: unarmed
 //! sockets of a test process pass everything.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::time::timeout;
 use weir_common::frame::{Header, MAX_BODY, Message};
 
-use super::{End, TapError, pair, queue};
+use super::{End, TapError, open_pair, pair_of, queue};
 use crate::{gate::Gate, limits};
 
 const STALL: Duration = Duration::from_secs(30);
@@ -23,8 +23,8 @@ async fn taken_through_a_lossy_middle(
     mut toss: impl FnMut() -> bool + Send + 'static,
 ) -> Vec<Bytes> {
     // Two pairs with the test in between: what it does not pass on was tossed.
-    let (sending, middle_in) = pair().expect("a pair");
-    let (middle_out, receiving) = pair().expect("a pair");
+    let (sending, middle_in) = open_pair(&Arc::default()).expect("a pair");
+    let (middle_out, receiving) = open_pair(&Arc::default()).expect("a pair");
     let gate = Gate::new();
     let (messages, reader) = queue(&gate);
     for number in 0..total {
@@ -80,7 +80,7 @@ proptest! {
 
 #[tokio::test]
 async fn a_receiver_that_is_merely_slow_is_sent_nothing_twice() {
-    let (client, target) = pair().expect("a pair");
+    let (client, target) = open_pair(&Arc::default()).expect("a pair");
     let gate = Gate::new();
     let (messages, reader) = queue(&gate);
     for number in 0..4 {
@@ -107,7 +107,7 @@ async fn a_receiver_that_is_merely_slow_is_sent_nothing_twice() {
 
 #[tokio::test]
 async fn frames_that_are_tossed_for_too_long_are_a_stall() {
-    let (client, target) = pair().expect("a pair");
+    let (client, target) = open_pair(&Arc::default()).expect("a pair");
     let (messages, reader) = queue(&Gate::new());
     messages.push(Message::Eof, 0).expect("one");
     let sending = tokio::spawn(client.sender.run(reader, Duration::from_millis(100)));
@@ -126,7 +126,7 @@ async fn frames_that_are_tossed_for_too_long_are_a_stall() {
 
 #[tokio::test]
 async fn a_malformed_frame_ends_the_stream_with_its_cause() {
-    let (client, mut target) = pair().expect("a pair");
+    let (client, mut target) = open_pair(&Arc::default()).expect("a pair");
     client.socket.send(b"not a frame at all").await.expect("sent");
     let error = target.receiver.next().await.expect_err("malformed");
     assert!(error.to_string().contains("frame version"), "{error}");
@@ -134,7 +134,7 @@ async fn a_malformed_frame_ends_the_stream_with_its_cause() {
 
 #[tokio::test]
 async fn the_receiver_takes_what_was_sent_before_the_other_end_closed() {
-    let (client, mut target) = pair().expect("a pair");
+    let (client, mut target) = open_pair(&Arc::default()).expect("a pair");
     let (messages, reader) = queue(&Gate::new());
     messages.push(Message::Shell, 0).expect("one");
     messages.push(Message::Close, 0).expect("one");
@@ -149,10 +149,22 @@ async fn the_receiver_takes_what_was_sent_before_the_other_end_closed() {
 
 #[tokio::test]
 async fn sending_to_a_closed_end_says_so() {
-    let (client, target) = pair().expect("a pair");
+    let (client, target) = open_pair(&Arc::default()).expect("a pair");
     drop(target);
     let (messages, reader) = queue(&Gate::new());
     messages.push(Message::Eof, 0).expect("one");
     let ended = client.sender.run(reader, STALL).await;
     assert!(matches!(ended, Err(TapError::Closed)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn nothing_passes_a_tap_that_is_not_armed() {
+    let (client, mut target) = pair_of(&Arc::default()).expect("a pair");
+    let (messages, reader) = queue(&Gate::new());
+    messages.push(Message::Eof, 0).expect("room");
+    let End { sender, socket, receiver } = client;
+    let stalled = sender.run(reader, Duration::from_millis(50)).await;
+    assert!(matches!(stalled, Err(TapError::Stalled { .. })), "{stalled:?}");
+    drop((socket, receiver));
+    assert!(target.receiver.next().await.expect("no failure").is_none(), "the end, and nothing before it");
 }

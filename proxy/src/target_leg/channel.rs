@@ -12,7 +12,7 @@ use weir_common::frame::{ChannelType, Direction, Message, OpenFailure, Originato
 use super::{Connection, forwarding::Forwardings, global};
 use crate::{
     session::{Cause, Offer, Session},
-    tap::{self, Queue, QueueReader, Receiver, Routes, TapError, queue},
+    tap::{self, Confirmed, QueueReader, Receiver, Routes, TapError, queue},
 };
 
 /// Why a channel ended other than by being closed.
@@ -80,17 +80,15 @@ pub(super) async fn serve(
         Some(_) => return Err(ChannelError::NotOpened),
         None => return Ok(()),
     };
-    let (replies, reader) = queue(&connection.gate);
-    let (channel, closed) = match open(connection, channel_type, &replies).await {
+    let (channel, (reader, closed)) = match open(connection, channel_type).await {
         Ok(opened) => opened,
         Err(failure) => {
+            let (replies, reader) = queue(&connection.gate);
             let _ = replies.push(Message::OpenFailure(failure), 0);
             drop(replies);
             return Ok(sender.run(reader, stall_timeout).await?);
         }
     };
-    // From here on only the route keeps the queue open.
-    drop(replies);
     let id = channel.id();
     let (routes, lost) = (connection.routes.clone(), connection.lost.clone());
     // Dropping the read half keeps russh from waiting on a queue that nobody empties; the handler has it all.
@@ -135,18 +133,16 @@ async fn run(
     Ok(())
 }
 
-/// Opens a channel on the target. Its messages go to `replies`; the token is cancelled when the target closes it.
+/// Opens a channel on the target.
 async fn open(
     connection: &Connection,
     channel_type: ChannelType,
-    replies: &Queue,
-) -> Result<(Channel<Msg>, CancellationToken), OpenFailure> {
+) -> Result<(Channel<Msg>, Confirmed), OpenFailure> {
     let lost = || OpenFailure {
         code: CONNECT_FAILED,
         description: "the connection to the server was lost".to_owned(),
     };
     let handle = &connection.handle;
-    let opening = connection.routes.opening(replies).await;
     let opened = match channel_type {
         ChannelType::DirectTcpip { to, originator } => {
             let Originator { address, port } = originator;
@@ -156,7 +152,10 @@ async fn open(
         _ => handle.channel_open_session().await,
     };
     match opened {
-        Ok(channel) => Ok((channel, opening.confirmed().await.ok_or_else(lost)?)),
+        Ok(channel) => {
+            let confirmed = connection.routes.confirmed(&channel.id()).await.ok_or_else(lost)?;
+            Ok((channel, confirmed))
+        }
         Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenFailure {
             code: failure.code(),
             description: "the server refused the channel".to_owned(),

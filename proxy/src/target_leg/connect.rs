@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weir_common::session::{TargetCredential, TargetPeer};
 
 use super::{
-    Connection, Forwardings, Handler, address,
+    Connection, Forwardings, Handler, Severing, address,
     credential::{Login, Proof},
     error::{ConnectError, Failure},
     host_key::{Expectation, HostKeyCheck},
@@ -92,7 +92,7 @@ async fn connect_unbounded(
     let tcp = address::connect(&addresses).await?;
     let address = tcp.peer_addr().map_err(|source| Failure::Tcp { tried: Vec::new(), source })?;
 
-    let gate = Gate::new();
+    let gate = Severing(Gate::new());
     let (routes, forwardings) = (Arc::new(Routes::default()), Arc::new(Forwardings::default()));
     let lost = CancellationToken::new();
     let config = Arc::new(config(transport, &expectation));
@@ -101,11 +101,11 @@ async fn connect_unbounded(
         host_key: host_key.clone(),
         routes: routes.clone(),
         forwardings: forwardings.clone(),
-        gate: gate.clone(),
+        gate: Arc::clone(&gate),
         lost: lost.clone(),
         session: session.clone(),
     };
-    let stream = GatedStream::new(tcp, gate.clone());
+    let stream = GatedStream::new(tcp, Arc::clone(&gate));
     let connected = client::connect_stream(config, stream, handler).await;
     let accepted = match (connected, host_key.verdict()) {
         (_, Some(Err(refusal))) => Err(Failure::HostKey(refusal)),

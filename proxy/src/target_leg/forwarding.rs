@@ -12,6 +12,8 @@ use std::{
 
 use weir_common::frame::{ChannelType, TcpAddress};
 
+use crate::limits;
+
 /// One connection's forwardings.
 #[derive(Debug, Default)]
 pub(super) struct Forwardings {
@@ -57,6 +59,11 @@ impl Forwardings {
     /// The target listens there, once more.
     pub(super) fn listens(&self, at: Listening) {
         *self.lock().entry(at).or_default() += 1;
+    }
+
+    /// Whether no more places may be asked for.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().len() >= limits::LISTENING
     }
 
     /// The target was asked to listen there no more.

@@ -23,9 +23,9 @@ pub(super) async fn serve(
         let _ = answers.push(Message::OpenConfirm, 0);
         obey(connection, &mut receiver, answers).await
     };
-    let (obeyed, sent) = tokio::join!(answering, sender.run(reader, stall_timeout));
-    obeyed?;
-    Ok(sent?)
+    let sending = async { Ok(sender.run(reader, stall_timeout).await?) };
+    tokio::try_join!(answering, sending)?;
+    Ok(())
 }
 
 async fn obey(connection: &Connection, receiver: &mut Receiver, answers: Queue) -> Result<(), ChannelError> {
@@ -36,6 +36,7 @@ async fn obey(connection: &Connection, receiver: &mut Receiver, answers: Queue) 
                 connection.forwardings.listens_no_more(&Listening::at(&address));
                 done(&connection.handle.cancel_tcpip_forward(address.host, address.port).await)
             }
+            Message::StreamlocalForward(_) if connection.forwardings.is_full() => Message::Failure,
             Message::StreamlocalForward(path) => {
                 let listening = Listening::Path(path.clone());
                 connection.forwardings.listens(listening.clone());
@@ -59,6 +60,9 @@ async fn obey(connection: &Connection, receiver: &mut Receiver, answers: Queue) 
 
 async fn listen(connection: &Connection, address: TcpAddress) -> Message {
     let TcpAddress { host, port } = address;
+    if connection.forwardings.is_full() {
+        return Message::Failure;
+    }
     // Expected before it is asked for: the target may open a channel right behind its answer.
     let asked = Listening::Port(port);
     connection.forwardings.listens(asked.clone());

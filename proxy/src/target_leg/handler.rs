@@ -112,7 +112,7 @@ impl client::Handler for Handler {
         _window_bytes: u32,
         _: &mut client::Session,
     ) -> Result<(), russh::Error> {
-        self.checked(self.routes.confirm(channel))
+        self.checked(self.routes.confirm(channel, &self.gate))
     }
 
     async fn server_channel_open_forwarded_tcpip(

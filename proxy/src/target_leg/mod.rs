@@ -18,6 +18,7 @@ mod learned;
 use std::sync::Arc;
 
 use russh::{ChannelId, Disconnect, client};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weir_common::session::TargetPeer;
 
@@ -33,6 +34,7 @@ pub use self::{
 use self::{forwarding::Forwardings, handler::Handler};
 use crate::{
     gate::{Bypass, Gate},
+    limits,
     session::Session,
     tap::{self, Routes},
 };
@@ -42,7 +44,7 @@ pub struct Connection {
     handle: client::Handle<Handler>,
     routes: Arc<Routes<ChannelId>>,
     forwardings: Arc<Forwardings>,
-    gate: Arc<Gate>,
+    gate: Severing,
     lost: CancellationToken,
     peer: TargetPeer,
 }
@@ -73,7 +75,28 @@ impl Connection {
 
     /// Says goodbye.
     pub async fn close(&self) {
-        // The target may have gone first.
-        let _ = self.handle.disconnect(Disconnect::ByApplication, "session over", "").await;
+        // The target may have gone first, or read nothing any more.
+        let goodbye = self.handle.disconnect(Disconnect::ByApplication, "session over", "");
+        let _ = timeout(limits::WIND_DOWN, goodbye).await;
+        let _ = timeout(limits::WIND_DOWN, self.lost.cancelled()).await;
+        self.gate.sever();
+    }
+}
+
+/// The gate of a connection, which is cut when nobody wants it any more: russh's loop would go on with a target that says
+/// nothing.
+pub(crate) struct Severing(Arc<Gate>);
+
+impl std::ops::Deref for Severing {
+    type Target = Arc<Gate>;
+
+    fn deref(&self) -> &Arc<Gate> {
+        &self.0
+    }
+}
+
+impl Drop for Severing {
+    fn drop(&mut self) {
+        self.0.sever();
     }
 }
