@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use weir_common::{
+    frame::ChannelType,
     recording::{Content, Event, What},
     session::ChannelNo,
 };
@@ -22,7 +23,7 @@ pub const PROGRAMS_MAX: usize = 4;
 pub struct Channel {
     /// Its number.
     pub channel: u32,
-    /// What the client asked for: shell, command, subsystem.
+    /// What the client asked for: shell, command, subsystem; or where a forwarding leads.
     pub programs: Vec<String>,
     /// The terminal it asked for.
     pub terminal: Option<String>,
@@ -62,6 +63,10 @@ impl Channels {
             What::Shell | What::Exec(_) | What::Subsystem { .. } if channel.programs.len() < PROGRAMS_MAX => {
                 channel.programs.push(words());
             }
+            What::Open { channel: ChannelType::Session } => {}
+            What::Open { channel: purpose } if channel.programs.len() < PROGRAMS_MAX => {
+                channel.programs.push(timeline::purpose(purpose));
+            }
             What::Pty(pty) => channel.terminal = Some(timeline::terminal(pty)),
             What::Env(env) if channel.env.len() < ENVS_MAX => {
                 channel.env.push(format!("{}={}", env.name, env.value));
@@ -75,5 +80,29 @@ impl Channels {
 
     pub(super) fn finish(self) -> (Vec<Channel>, u64) {
         (self.channels.into_values().collect(), self.others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::frame::{Direction, Originator, TcpAddress};
+
+    use super::*;
+
+    #[test]
+    fn a_forwarding_says_where_it_leads_and_a_session_channel_what_ran() {
+        let mut channels = Channels::default();
+        let mut event = |ch, what| {
+            let dir = Direction::ClientToTarget;
+            channels.add(&Event { t: 0, dir, ch: ChannelNo(ch), seq: 0, len: 0, what }, Some("shell"));
+        };
+        event(0, What::Open { channel: ChannelType::Session });
+        event(0, What::Shell);
+        let originator = Originator { address: "127.0.0.1".into(), port: 4000 };
+        let to = TcpAddress { host: "db".into(), port: 5432 };
+        event(1, What::Open { channel: ChannelType::DirectTcpip { to, originator } });
+        let (channels, _) = channels.finish();
+        assert_eq!(channels[0].programs, ["shell"]);
+        assert_eq!(channels[1].programs, ["a forwarding to db:5432 from 127.0.0.1:4000"]);
     }
 }

@@ -62,7 +62,7 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
 }
 
 /// What a channel is for.
-fn purpose(channel: &ChannelType) -> String {
+pub(super) fn purpose(channel: &ChannelType) -> String {
     match channel {
         ChannelType::Session => "a session channel".to_owned(),
         ChannelType::DirectTcpip { to, originator } => {
