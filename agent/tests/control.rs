@@ -107,6 +107,28 @@ fn what_is_no_tap_is_refused_and_the_session_goes_on() {
 }
 
 #[test]
+fn nothing_passes_the_taps_of_a_session_that_is_frozen_and_what_passed_before_is_stored() {
+    let node = Node::new("");
+    let _agent = node.start();
+    let meta = meta();
+    let control = Control::connect(&node.socket());
+    control.open(&meta, false);
+    let mut tap = control.arm(0);
+    tap.pass(C2T, &Message::Open(ChannelType::Session));
+    assert_eq!(control.ask(&Request::Freeze, &[]), Some(Reply::Frozen));
+    for direction in [C2T, Direction::TargetToClient] {
+        assert!(!tap.try_pass(direction, Message::Eof), "{direction:?}");
+    }
+    let outcome = Outcome::Ended { reason: "the grant has expired".into() };
+    assert_eq!(control.close(outcome.clone()), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, outcome);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)].len(), 1);
+    let kernel = recording.manifest.channels[0].c2t.kernel.expect("counted");
+    assert_eq!(kernel.tossed_frozen, 1);
+}
+
+#[test]
 fn the_order_of_requests_is_kept() {
     let node = Node::new("");
     let _agent = node.start();

@@ -2,7 +2,7 @@
 //!
 //! A `SOCK_SEQPACKET` socket; one message is one JSON object of at most [`MAX_MESSAGE`] bytes. Each session has
 //! a connection of its own: [`Request::Open`] first, [`Request::Connected`] when the target is, then an [`Request::Arm`] and a [`Request::Disarm`] per
-//! channel, [`Request::Close`] at the end. Every request gets one [`Reply`], in order. A connection that ends without `Close` is a
+//! channel, [`Request::Freeze`] when the grant is over, [`Request::Close`] at the end. Every request gets one [`Reply`], in order. A connection that ends without `Close` is a
 //! connector that went away.
 //!
 //! `Arm` carries two descriptors (`SCM_RIGHTS`): the tap's client end, then its target end.
@@ -44,6 +44,9 @@ pub enum Request {
         /// The channel the tap was for.
         channel: ChannelNo,
     },
+    /// Nothing may pass the session's taps from here on: its grant is over. The kernel stops it at once, whatever the
+    /// proxy does; `Close` follows.
+    Freeze,
     /// The session is over and its taps carry nothing more.
     Close {
         /// How it ended.
@@ -69,6 +72,8 @@ pub enum Reply {
         /// The channel the tap was for.
         channel: ChannelNo,
     },
+    /// The session's taps are frozen.
+    Frozen,
     /// The session's end is in the spool.
     Closed,
     /// The request was not carried out now, and may be later: the agent is stopping, or the spool takes nothing.

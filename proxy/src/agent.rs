@@ -72,6 +72,9 @@ enum Command {
         target: TargetPeer,
         done: oneshot::Sender<Result<(), AgentError>>,
     },
+    Freeze {
+        done: oneshot::Sender<Result<(), AgentError>>,
+    },
     Close {
         outcome: Outcome,
         done: oneshot::Sender<()>,
@@ -135,6 +138,16 @@ impl Registration {
         answer.await.map_err(|_| gone())?
     }
 
+    /// Has the kernel let nothing more pass the session's taps.
+    ///
+    /// # Errors
+    /// [`AgentError`]; they may be open still.
+    pub async fn freeze(&self) -> Result<(), AgentError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Freeze { done }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
     /// Says that a channel is over and both ends of its tap are closed.
     ///
     /// Does not wait, and is not repeated: what the agent did not hear of now it forgets with the session.
@@ -182,6 +195,12 @@ async fn serve(
             }
             Some(Command::Connected { target, done }) => {
                 let answer = connection.ask(&Request::Connected { target }, Reply::Connected).await;
+                let in_step = is_in_step(&answer);
+                let _ = done.send(answer);
+                connection.again_unless(in_step, options, meta).await?;
+            }
+            Some(Command::Freeze { done }) => {
+                let answer = connection.ask(&Request::Freeze, Reply::Frozen).await;
                 let in_step = is_in_step(&answer);
                 let _ = done.send(answer);
                 connection.again_unless(in_step, options, meta).await?;

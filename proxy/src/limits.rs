@@ -174,6 +174,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the agent may take to answer a control message.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the end of a session whose grant is over waits for its taps to be frozen.
+pub const FREEZE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Whether a request's fields have a sensible size. The rest of them is bounded by the frame they have to fit in.
 #[must_use]
 pub fn admit(message: &Message) -> bool {

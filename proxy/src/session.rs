@@ -301,6 +301,15 @@ impl Session {
         }
     }
 
+    /// Has the kernel stop the session: its grant is over. If there is no agent to do it, the session ends all the same.
+    pub async fn freeze(&self) {
+        match timeout(limits::FREEZE_PATIENCE, self.registration.freeze()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(session = %self.id, %error, "the taps are not frozen"),
+            Err(_) => tracing::warn!(session = %self.id, "the agent did not freeze the taps in time"),
+        }
+    }
+
     /// Hands the client leg its end of a tap whose channel the target asks for.
     ///
     /// # Errors

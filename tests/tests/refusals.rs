@@ -132,6 +132,7 @@ fn a_grant_that_expires_during_a_session_ends_it_with_the_reason() {
     let output = bed.ssh_as("brief", "user/key").arg("echo in; sleep 60").output().expect("ssh runs");
     assert_eq!(output.stdout, b"in\n");
     assert!(said(&output).contains("the grant has expired; the session was closed"), "{}", said(&output));
+    assert!(bed.agent().log().contains("session frozen"), "the kernel was not told");
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "ended");

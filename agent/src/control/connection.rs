@@ -79,6 +79,7 @@ fn ask(received: Received) -> Result<Ask, ConnectionError> {
             Ok(Ask::Arm { channel, client, target })
         }
         Request::Disarm { channel } => Ok(Ask::Disarm { channel }),
+        Request::Freeze => Ok(Ask::Freeze),
         Request::Close { outcome } => Ok(Ask::Close { outcome }),
     }
 }

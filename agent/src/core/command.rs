@@ -58,6 +58,8 @@ pub enum Ask {
         /// The channel.
         channel: ChannelNo,
     },
+    /// Let nothing more pass the session's taps.
+    Freeze,
     /// End the session.
     Close {
         /// How it ended.

@@ -1,4 +1,4 @@
-//! What proxies ask: open, arm, disarm, close; and what follows when one goes away.
+//! What proxies ask: open, arm, disarm, freeze, close; and what follows when one goes away.
 //!
 //! Owns the difference between *not now* and *never*: while the agent is stopping or the spool takes nothing,
 //! a proxy is told to try again; what it is refused, no later try will bring.
@@ -70,6 +70,7 @@ impl Core {
                     Err(refusal) => Err(refusal),
                 }
             }
+            Ask::Freeze => self.freeze_taps(connection).map(|()| Reply::Frozen),
             Ask::Close { outcome } => match self.session_of(connection) {
                 Ok(session) => return self.close(session, outcome, Some(reply)),
                 Err(refusal) => Err(refusal),
@@ -214,6 +215,21 @@ impl Core {
             return Err(tap_refusal(&error));
         }
         info!(%session, %channel, "tap armed");
+        Ok(())
+    }
+
+    /// Has the kernel let nothing more pass the taps of a session whose grant is over.
+    fn freeze_taps(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
+        let session = self.session_of(connection)?;
+        let taps: Vec<_> =
+            self.journal.ledger().session(session).into_iter().flat_map(Session::taps).collect();
+        for (_, TapCookies { c2t, t2c }) in taps {
+            self.taps
+                .freeze(c2t)
+                .and_then(|()| self.taps.freeze(t2c))
+                .map_err(|error| tap_refusal(&error))?;
+        }
+        info!(%session, "session frozen");
         Ok(())
     }
 

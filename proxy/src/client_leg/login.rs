@@ -124,9 +124,10 @@ impl NewSession {
                 metrics().session_refused("not_recorded");
                 NOT_RECORDED.to_owned()
             })?;
-        let ending = end.clone();
+        let (ending, stopping) = (end.clone(), session.clone());
         session.watch(async move {
             let (cause, reason) = live.over().await;
+            stopping.freeze().await;
             tracing::warn!(session = %id, reason, "the session's grant does not cover it any more");
             ending.because_of(cause, reason);
         });
