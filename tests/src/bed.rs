@@ -400,6 +400,15 @@ impl Bed {
         self.agent.as_ref().expect("the agent runs")
     }
 
+    /// The running target.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn target(&self) -> &Process {
+        self.target.as_ref().expect("the target runs")
+    }
+
     /// The running proxy.
     ///
     /// # Panics

@@ -362,3 +362,22 @@ fn keepalives_are_answered_while_a_program_takes_no_input() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.stdout, b"20000000\n");
 }
+
+#[test]
+fn a_session_without_a_channel_ends_when_its_target_is_lost() {
+    let bed = Bed::start(BedOptions::default());
+    let ssh = bed.ssh().arg("-N").stderr(Stdio::piped()).spawn().expect("ssh starts");
+    eventually("the target is connected", || bed.agent().log().contains("target connected").then_some(()));
+    let listener = bed.target().pid();
+    let children = std::fs::read_to_string(format!("/proc/{listener}/task/{listener}/children"));
+    let serving = children.expect("proc(5)").trim().parse().expect("one process serves the session");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(serving), nix::sys::signal::Signal::SIGKILL)
+        .expect("it runs");
+    let output = ssh.wait_with_output().expect("ssh ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the connection to the server was lost"), "{said}");
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.manifest["outcome"]["kind"], "ended");
+    assert_eq!(recording.manifest["target"]["address"], format!("127.0.0.1:{}", bed.target_port()));
+}

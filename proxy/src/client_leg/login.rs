@@ -13,6 +13,7 @@ use crate::{
     config::Target,
     connections::Stranger,
     grant::{Grant, LiveGrant},
+    limits,
     metrics::metrics,
     session::{Cause, End, Offers, Session},
     target_leg,
@@ -194,6 +195,8 @@ async fn watch_target(established: Arc<Established>, leg: Leg, end: End) {
     while !leg.routes.is_empty() {
         sleep(LOST_POLL).await;
     }
+    // Some targets hang up behind the last channel, and the client is about to do the same: no loss.
+    sleep(limits::WIND_DOWN).await;
     end.because_of(Cause::TargetLost, "the connection to the server was lost");
 }
 
