@@ -137,6 +137,33 @@ fn a_local_forwarding_carries_many_connections_and_records_each_by_itself() {
 }
 
 #[test]
+fn a_forwarding_whose_server_does_not_answer_holds_up_no_other_channel() {
+    let bed = bed_that_permits("\"local_forward\"");
+    // Nobody accepts, and the queue is full: the kernel answers no more connections.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).expect("small")).expect("it listens");
+    let address = silent.local_addr().expect("bound");
+    let _queued = TcpStream::connect(address).expect("there is room for one");
+    let (service, slow, quick) = (tcp_service(), free_port(), free_port());
+    let forwarder = forward(
+        &bed,
+        &[
+            "-L",
+            &format!("{slow}:127.0.0.1:{}", address.port()),
+            "-L",
+            &format!("{quick}:127.0.0.1:{service}"),
+        ],
+    );
+    let waiting = connect(slow);
+    eventually("the target is asked for it", || bed.agent().log().contains("channel=0").then_some(()));
+    assert_eq!(ask(connect(quick), b"meanwhile"), backwards(b"meanwhile"));
+    drop((waiting, forwarder));
+    let recording = bed.recording(1);
+    bed.assert_verifies(&recording);
+    assert_eq!(recording.stream(1, "stdin"), b"meanwhile");
+}
+
+#[test]
 fn a_unix_socket_on_the_target_is_reached_by_a_local_forwarding() {
     let bed = bed_that_permits("\"local_forward\"");
     let (service, local) = (bed.path("run/service"), bed.path("run/local"));
