@@ -10,7 +10,7 @@ use weir_common::frame::{ChannelType, Message};
 
 use super::{
     channel::{failed, send, serve_target},
-    login::{Established, Stage},
+    login::{Established, Login},
 };
 use crate::{
     gate::Gate,
@@ -36,16 +36,13 @@ impl Drop for Global {
 
 impl Global {
     /// Gives the connection's global requests a tap, as soon as the session is there.
-    pub(super) fn open(gate: &Arc<Gate>, stage: &tokio::sync::watch::Sender<Stage>) -> Self {
+    pub(super) fn open(gate: &Arc<Gate>, login: Login) -> Self {
         let (to_target, reader) = queue(gate);
         let (answered, answers) = mpsc::channel(1);
         // The first message of an empty queue.
         let _ = to_target.push(Message::Open(ChannelType::Connection), 0);
-        let mut stage = stage.subscribe();
         tokio::spawn(async move {
-            let settled = stage.wait_for(|stage| !matches!(stage, Stage::Stranger | Stage::LoggedIn)).await;
-            let established = settled.ok().and_then(|stage| stage.established().cloned());
-            if let Some(established) = established {
+            if let Some(established) = login.settled().await {
                 serve(&established, reader, answered).await;
             }
         });

@@ -126,7 +126,8 @@ impl Handler {
             return None;
         }
         let _bypass = self.bypass();
-        let global = self.global.get_or_insert_with(|| Global::open(&self.gate, &self.stage));
+        let login = self.login();
+        let global = self.global.get_or_insert_with(|| Global::open(&self.gate, login));
         global.ask(message, &self.end).await
     }
 
@@ -174,12 +175,9 @@ impl Handler {
         self.channels.insert(id, state.clone());
         self.push(id, message)?;
 
-        let mut stage = self.stage.subscribe();
-        let leg = self.leg(session);
+        let (login, leg) = (self.login(), self.leg(session));
         tokio::spawn(async move {
-            let settled = stage.wait_for(|stage| !matches!(stage, Stage::Stranger | Stage::LoggedIn)).await;
-            let established = settled.ok().and_then(|stage| stage.established().cloned());
-            let Some(established) = established else {
+            let Some(established) = login.settled().await else {
                 leg.routes.remove(&id);
                 // The connection is about to end with the reason; a refused channel would only blur it.
                 sleep(limits::WIND_DOWN).await;

@@ -60,12 +60,16 @@ impl Login {
         drop(stranger);
     }
 
-    /// Ends whatever came of the login: the session, and the connection to the target.
-    pub(super) async fn finish(mut self, end: &End) {
-        // A session that is still being set up is waited for, so that the agent hears how it ended.
+    /// What came of a login: waits for a session that is being set up. None if there is no session.
+    pub(super) async fn settled(mut self) -> Option<Arc<Established>> {
         let settled = self.0.wait_for(|stage| !matches!(stage, Stage::LoggedIn)).await;
-        let established = settled.ok().and_then(|stage| stage.established().cloned());
-        let Some(established) = established else { return end.done() };
+        settled.ok().and_then(|stage| stage.established().cloned())
+    }
+
+    /// Ends whatever came of the login: the session, and the connection to the target.
+    pub(super) async fn finish(self, end: &End) {
+        // A session that is still being set up is waited for, so that the agent hears how it ended.
+        let Some(established) = self.settled().await else { return end.done() };
         established.session.finish().await;
         established.target.close().await;
         tracing::info!(session = %established.session.id(), ended = end.reason().unwrap_or("completed"), "session over");
