@@ -12,7 +12,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
-use weir_common::abi::{ABI_VERSION, MAX_MESSAGE, RECORD_HEADER_LEN, RecordHeader, TapCounts};
+use weir_common::abi::{
+    ABI_VERSION, MAX_MESSAGE, RECORD_HEADER_LEN, RECORD_MESSAGE, RecordHeader, TapCounts,
+};
 
 use crate::{RING, counts};
 
@@ -78,7 +80,7 @@ fn into_class<const ROOM: usize>(
             boot_ns,
             len,
             abi: ABI_VERSION,
-            reserved: 0,
+            kind: RECORD_MESSAGE,
         });
     }
     // The verifier of 5.10 needs to see, on one register and right here, that the length is neither 0 nor more

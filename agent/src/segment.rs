@@ -114,11 +114,10 @@ pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
     }
     let Events { lines, bulk, count } = events;
     let index = source.header.index;
-    let bulk = compress_where_it_pays(bulk, index)?;
-    let header = SegmentHeader { bulk: bulk.as_ref().map(|(name, _)| name.clone()), ..source.header.clone() };
-    let segment = compress(EVENTS_LEVEL, &[&json_line(&header)?, &lines]).map_err(SegmentError::Compress)?;
-    let bulk = bulk.map(|(name, bytes)| (object(name, &bytes), bytes));
+    let bulk = compress_where_it_pays(bulk, index)?.map(|(name, bytes)| (object(name, &bytes), bytes));
     let (bulk_object, bulk) = bulk.unzip();
+    let header = SegmentHeader { bulk: bulk_object.clone(), ..source.header.clone() };
+    let segment = compress(EVENTS_LEVEL, &[&json_line(&header)?, &lines]).map_err(SegmentError::Compress)?;
     let entry = SegmentEntry {
         index,
         events: count,
@@ -300,6 +299,7 @@ mod tests {
                 index: 1,
                 previous: Some(Sha256::of(b"before")),
                 bulk: None,
+                opened: None,
             },
             extents: pending.extents().collect(),
             sockets: HashMap::from([
@@ -376,7 +376,7 @@ mod tests {
             let (object, bulk) = (encoded.entry.bulk.expect("bulk"), encoded.bulk.expect("bulk"));
             assert_eq!((object.name.as_str(), object.sha256), (name, Sha256::of(&bulk)));
             let header: SegmentHeader = serde_json::from_str(&lines(&encoded.segment)[0]).expect("a header");
-            assert_eq!(header.bulk.as_deref(), Some(name));
+            assert_eq!(header.bulk.as_ref(), Some(&object));
             let plain = if name.ends_with(".zst") {
                 zstd::decode_all(&bulk[..]).expect("zstd")
             } else {

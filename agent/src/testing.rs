@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use weir_common::{
-    abi::{ABI_VERSION, RecordHeader},
+    abi::{ABI_VERSION, RECORD_MESSAGE, RecordHeader},
     frame::{Header, Message},
     recording::{Clock, Count, KernelCount, Recorder},
     session::{
-        ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta, SocketCookie,
+        CapturePolicy, ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta,
+        SocketCookie,
     },
 };
 
@@ -41,6 +42,7 @@ pub(crate) fn meta(number: u8) -> SessionMeta {
         client_address: ([192, 0, 2, 1], 4000).into(),
         client_version: "SSH-2.0-x".into(),
         expires_at: Timestamp::UNIX_EPOCH,
+        capture_policy: CapturePolicy::FailClosed,
     }
 }
 
@@ -86,7 +88,8 @@ pub(crate) fn stdout_record(number: u8, seq: u64, data: &[u8]) -> Vec<u8> {
 
 pub(crate) fn record(cookie: SocketCookie, message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).expect("short");
-    let header = RecordHeader { cookie: cookie.0, boot_ns: 2000, len, abi: ABI_VERSION, reserved: 0 };
+    let header =
+        RecordHeader { cookie: cookie.0, boot_ns: 2000, len, abi: ABI_VERSION, kind: RECORD_MESSAGE };
     [&header.to_bytes()[..], message].concat()
 }
 

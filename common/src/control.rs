@@ -131,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::{Integration, Permission, Proof, Resource, SessionId};
+    use crate::session::{CapturePolicy, Integration, Permission, Proof, Resource, SessionId};
 
     fn meta(user: String, approvers: Vec<String>) -> SessionMeta {
         SessionMeta {
@@ -153,6 +153,7 @@ mod tests {
             client_address: ([127, 0, 0, 1], 4711).into(),
             client_version: "SSH-2.0-OpenSSH_9.2".into(),
             expires_at: jiff::Timestamp::UNIX_EPOCH,
+            capture_policy: CapturePolicy::FailClosed,
         }
     }
 

@@ -3,7 +3,7 @@
 //! [`abi`] is what the BPF program and the agent share and needs no standard library. The rest, behind the
 //! `std` feature, is what the proxy, the agent and the console share: [`frame`] is what the proxy's two legs
 //! exchange, [`control`] what proxy and agent say to each other, [`session`] who and what a session is about,
-//! and [`recording`] what is stored.
+//! [`recording`] what is stored, and [`report`] what the console is told.
 //!
 //! Nothing here does I/O, reads a clock or knows aya or russh.
 
@@ -19,5 +19,7 @@ pub mod digest;
 pub mod frame;
 #[cfg(feature = "std")]
 pub mod recording;
+#[cfg(feature = "std")]
+pub mod report;
 #[cfg(feature = "std")]
 pub mod session;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `000001.ndjson.zst` … | a segment: zstd-compressed NDJSON, the first line a [`SegmentHeader`], then an [`Event`] a line |
 //! | `000001.bin` or `000001.bin.zst` | the segment's bulk, where it has any: bytes that are no text, in the order of the events that point into it |
+//! | `000001.sig` | the segment's signature, as `ssh-keygen -Y verify -n weir` reads it; each segment names the digests of its bulk and of the segment before it, so that it vouches for everything so far |
 //! | `manifest.json` | the [`Manifest`] |
 //! | `SHA256SUMS` | the digest of every object above, as `sha256sum -c` reads it |
 //! | `SHA256SUMS.sig` | its signature, as `ssh-keygen -Y verify -n weir` reads it |
@@ -67,6 +68,12 @@ pub fn bulk_name(index: u32, compressed: bool) -> String {
     if compressed { format!("{index:06}.bin.zst") } else { format!("{index:06}.bin") }
 }
 
+/// Object name of a segment's signature.
+#[must_use]
+pub fn signature_name(index: u32) -> String {
+    format!("{index:06}.sig")
+}
+
 /// The first line of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,22 +86,42 @@ pub struct SegmentHeader {
     pub index: u32,
     /// Digest of the segment before this one as stored; none for the first.
     pub previous: Option<Sha256>,
-    /// Object name of the segment's bulk, if it has any.
-    pub bulk: Option<String>,
+    /// The segment's bulk as stored, if it has any.
+    pub bulk: Option<StoredObject>,
+    /// Whose session it is; in the first segment only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Box<Opened>>,
 }
 
-/// One frame that the receiving leg took.
+/// What is known of a session when its first segment is sealed, so that the segments of one that is under way, or whose
+/// node never came back, say whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// The access context.
+    pub session: SessionMeta,
+    /// The target as the connector found it.
+    pub target: Option<TargetPeer>,
+    /// Who records it.
+    pub recorder: Recorder,
+    /// When the agent registered it.
+    pub opened_at: Timestamp,
+    /// How to read the events' times.
+    pub clock: Clock,
+}
+
+/// One frame that the receiving leg took, or the gap where some went unrecorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Kernel time since boot in nanoseconds; [`Clock`] relates it to the calendar.
+    /// Kernel time since boot in nanoseconds; [`Clock`] relates it to the calendar. Of a gap: when it was over.
     pub t: u64,
     /// Which way it went.
     pub dir: Direction,
     /// The channel.
     pub ch: ChannelNo,
-    /// The frame's sequence number in its direction and channel.
+    /// The frame's sequence number in its direction and channel. Of a gap: that of the first frame in it.
     pub seq: u64,
-    /// Bytes of the frame's body. The message the kernel captured is 16 bytes longer.
+    /// Bytes of the frame's body. The message the kernel captured is 16 bytes longer. Of a gap: 0.
     pub len: u32,
     /// What it said.
     #[serde(flatten)]
@@ -102,7 +129,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Bytes of the message that the kernel captured for this event.
+    /// Bytes of the message that the kernel captured for this event; nothing that makes sense for a gap.
     #[must_use]
     pub fn message_bytes(&self) -> u64 {
         u64::from(self.len) + HEADER_LEN as u64
@@ -155,6 +182,37 @@ pub enum What {
         status: u32,
     },
     ExitSignal(ExitSignal),
+    /// No frame: frames that passed unrecorded, which the grant permitted.
+    Gap(Gap),
+}
+
+/// Frames that passed unrecorded, because there was no room and the session's capture policy is `best_effort`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// How many, by the kernel's count.
+    pub records: u64,
+    /// Their bytes, frame headers included.
+    pub bytes: u64,
+    /// Kernel time since boot in nanoseconds of the first of them.
+    pub since: u64,
+    /// Why there was no room.
+    pub cause: GapCause,
+}
+
+/// Why there was no room to record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// The ring filled faster than the agent drained it.
+    RingFull,
+    /// The spool or its disk was full.
+    SpoolFull,
+    /// The spool could not be written.
+    SpoolUnwritable,
+    /// The session had used up its share of the spool.
+    SessionQuota,
+    /// No agent was running.
+    AgentDown,
 }
 
 /// Exact bytes, in the readable form that fits them. `Debug` shows their length only.
@@ -275,9 +333,9 @@ impl What {
         })
     }
 
-    /// The message that the frame carried, its bytes as `bytes` finds them.
-    pub fn into_message(self, bytes: impl FnOnce(Content) -> Bytes) -> Message {
-        match self {
+    /// The message that the frame carried, its bytes as `bytes` finds them; none of a gap.
+    pub fn into_message(self, bytes: impl FnOnce(Content) -> Bytes) -> Option<Message> {
+        Some(match self {
             Self::Open { channel } => Message::Open(channel),
             Self::OpenConfirm => Message::OpenConfirm,
             Self::OpenFailure(fields) => Message::OpenFailure(fields),
@@ -304,7 +362,8 @@ impl What {
             Self::Failure => Message::Failure,
             Self::ExitStatus { status } => Message::ExitStatus(status),
             Self::ExitSignal(fields) => Message::ExitSignal(fields),
-        }
+            Self::Gap(_) => return None,
+        })
     }
 
     /// The session's bytes in this event, if it is about such.
@@ -318,11 +377,11 @@ impl What {
         }
     }
 
-    /// The kind of the frame.
+    /// The kind of the frame; none of a gap.
     #[must_use]
-    pub fn kind(&self) -> frame::Kind {
+    pub fn kind(&self) -> Option<frame::Kind> {
         use frame::Kind;
-        match self {
+        Some(match self {
             Self::Open { .. } => Kind::Open,
             Self::OpenConfirm => Kind::OpenConfirm,
             Self::OpenFailure(_) => Kind::OpenFailure,
@@ -349,7 +408,8 @@ impl What {
             Self::Failure => Kind::Failure,
             Self::ExitStatus { .. } => Kind::ExitStatus,
             Self::ExitSignal(_) => Kind::ExitSignal,
-        }
+            Self::Gap(_) => return None,
+        })
     }
 }
 
@@ -404,7 +464,9 @@ impl std::ops::Add for Count {
 pub struct KernelCount {
     /// Captured and passed.
     pub captured: Count,
-    /// Tossed because the ring was full.
+    /// Passed unrecorded (`capture_policy = "best_effort"`).
+    pub passed: Count,
+    /// Tossed because there was no room: in the ring, or in the session's share of the spool.
     pub tossed_full: u64,
     /// Tossed because the tap was frozen.
     pub tossed_frozen: u64,
@@ -414,8 +476,8 @@ pub struct KernelCount {
 
 /// One direction of one channel, counted.
 ///
-/// `kernel.captured = accepted + duplicate + out_of_sequence + malformed`, in records and in bytes: every message
-/// that the kernel captured is accounted for.
+/// `kernel.captured = accepted + duplicate + out_of_sequence + malformed` and `kernel.passed = passed`, in records and
+/// in bytes: every message that the kernel captured or passed is accounted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectionTotals {
@@ -429,6 +491,8 @@ pub struct DirectionTotals {
     pub out_of_sequence: Count,
     /// Not a frame, or behind one that was not.
     pub malformed: Count,
+    /// Passed unrecorded, as the gaps in the recording say.
+    pub passed: Count,
     /// What the kernel counted. None where the node restarted before its counters were read.
     pub kernel: Option<KernelCount>,
 }

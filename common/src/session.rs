@@ -110,6 +110,17 @@ pub enum Permission {
     X11Forward,
 }
 
+/// What happens to a session's traffic where the kernel has no room to record it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CapturePolicy {
+    /// It stops until there is room. Nothing passes unrecorded.
+    #[default]
+    FailClosed,
+    /// It goes on; what passes unrecorded is counted by the kernel, and the gap recorded with its size and cause.
+    BestEffort,
+}
+
 /// How a user proved who they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -208,6 +219,9 @@ pub struct SessionMeta {
     pub client_version: String,
     /// When the grant expires.
     pub expires_at: Timestamp,
+    /// What happens where there is no room to record.
+    #[serde(default)]
+    pub capture_policy: CapturePolicy,
 }
 
 /// How a session ended.

@@ -175,8 +175,14 @@ mod tests {
     }
 
     fn header_line() -> String {
-        let header =
-            SegmentHeader { weir: 1, session: SessionId::generate(), index: 1, previous: None, bulk: None };
+        let header = SegmentHeader {
+            weir: 1,
+            session: SessionId::generate(),
+            index: 1,
+            previous: None,
+            bulk: None,
+            opened: None,
+        };
         serde_json::to_string(&header).expect("headers serialize")
     }
 

@@ -50,6 +50,7 @@ impl Session {
                 duplicate: Count::default(),
                 out_of_sequence: Count::default(),
                 malformed: Count::default(),
+                passed: Count::default(),
                 kernel: None,
             },
         };

@@ -195,6 +195,7 @@ fn a_session_has_as_many_channels_in_its_life_as_a_spool_entry_has_room_for() {
             duplicate: large,
             out_of_sequence: large,
             malformed: Count::default(),
+            passed: Count::default(),
             kernel: Some(KernelCount {
                 captured: large,
                 tossed_full: large.records,

@@ -69,6 +69,7 @@ impl Session {
             index: self.next_index(),
             previous: self.previous(),
             bulk: None,
+            opened: None,
         }
     }
 

@@ -26,7 +26,7 @@ impl From<Counts> for KernelCount {
     fn from(Counts(counts): Counts) -> Self {
         let TapCounts { captured_records, captured_bytes, tossed_full, tossed_frozen, tossed_size } = counts;
         let captured = Count { records: captured_records, bytes: captured_bytes };
-        Self { captured, tossed_full, tossed_frozen, tossed_size }
+        Self { captured, passed: Count::default(), tossed_full, tossed_frozen, tossed_size }
     }
 }
 

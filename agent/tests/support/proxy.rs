@@ -22,7 +22,9 @@ use weir_common::{
     abi::ABI_VERSION,
     control::{self, MAX_MESSAGE, Reply, Request},
     frame::{Direction, Header, Message},
-    session::{ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta},
+    session::{
+        CapturePolicy, ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta,
+    },
 };
 
 use super::PATIENCE;
@@ -48,6 +50,7 @@ pub(crate) fn meta() -> SessionMeta {
         client_address: ([192, 0, 2, 1], 40_000).into(),
         client_version: "SSH-2.0-OpenSSH_9.2".into(),
         expires_at: "2030-01-01T00:00:00Z".parse().expect("a time"),
+        capture_policy: CapturePolicy::FailClosed,
     }
 }
 

@@ -179,8 +179,15 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
         for (direction, totals) in
             [(Direction::ClientToTarget, channel.c2t), (Direction::TargetToClient, channel.t2c)]
         {
-            let DirectionTotals { cookie: _, accepted, duplicate, out_of_sequence, malformed, kernel } =
-                totals;
+            let DirectionTotals {
+                cookie: _,
+                accepted,
+                duplicate,
+                out_of_sequence,
+                malformed,
+                passed: _,
+                kernel,
+            } = totals;
             let tossed = |kernel: &weir_common::recording::KernelCount| {
                 kernel.tossed_full.saturating_add(kernel.tossed_frozen).saturating_add(kernel.tossed_size)
             };

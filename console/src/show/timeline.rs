@@ -2,7 +2,7 @@
 
 use weir_common::{
     frame::{ChannelType, Direction, Env, ExitSignal, OpenFailure, Originator, Pty, TcpAddress, WindowSize},
-    recording::What,
+    recording::{Gap, What},
 };
 
 use crate::recording::content_bytes;
@@ -53,6 +53,9 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
             let dumped = if *core_dumped { ", core dumped" } else { "" };
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
             format!("exit by signal {signal}{dumped}{message}")
+        }
+        What::Gap(Gap { records, bytes, .. }) => {
+            format!("{records} messages of {bytes} bytes passed unrecorded")
         }
     };
     Some(match words.char_indices().nth(WORDS_MAX) {

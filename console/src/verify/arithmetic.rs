@@ -75,7 +75,8 @@ fn check_stream(
     streams: &Streams,
     log: &mut Log,
 ) {
-    let DirectionTotals { cookie: _, accepted, duplicate, out_of_sequence, malformed, kernel } = totals;
+    let DirectionTotals { cookie: _, accepted, duplicate, out_of_sequence, malformed, passed: _, kernel } =
+        totals;
     let place = || Place { channel: Some(channel), direction: Some(direction), ..Place::object(MANIFEST) };
     let events = streams.accepted((channel, direction));
     if streams.is_complete() && events != *accepted {

@@ -11,7 +11,8 @@ pub(super) fn body_len(what: What) -> Option<u64> {
     if let Some(content) = what.content() {
         return Some(content.len()).filter(|&len| len <= MAX_BODY as u64);
     }
-    Some(what.into_message(|_| Bytes::new()).into_body().ok()?.len() as u64)
+    let Some(message) = what.into_message(|_| Bytes::new()) else { return Some(0) };
+    Some(message.into_body().ok()?.len() as u64)
 }
 
 #[cfg(test)]

@@ -150,7 +150,8 @@ impl Segment<'_> {
     }
 
     fn check_header(&mut self, header: &SegmentHeader) {
-        let SegmentHeader { weir, session, index, previous, bulk } = header;
+        let SegmentHeader { weir, session, index, previous, bulk, opened: _ } = header;
+        let bulk = bulk.as_ref().map(|bulk| bulk.name.clone());
         let expected = self.expected;
         let mut problems = Vec::new();
         if *weir != FORMAT_VERSION {
@@ -172,9 +173,9 @@ impl Segment<'_> {
                 text(&expected.previous)
             ));
         }
-        if *bulk != expected.bulk {
+        if bulk != expected.bulk {
             let text = |bulk: &Option<String>| bulk.clone().unwrap_or("none".to_owned());
-            problems.push(format!("says its bulk is {}, and it is {}", text(bulk), text(&expected.bulk)));
+            problems.push(format!("says its bulk is {}, and it is {}", text(&bulk), text(&expected.bulk)));
         }
         for problem in problems {
             self.finding(Place::line(&expected.name, 1), problem);
@@ -190,8 +191,9 @@ impl Segment<'_> {
             seq: Some(event.seq),
             ..Place::line(&self.expected.name, line)
         };
-        let kind = event.what.kind();
-        if !kind.goes(event.dir) {
+        if let Some(kind) = event.what.kind()
+            && !kind.goes(event.dir)
+        {
             problems.push(format!("is a frame of the kind {kind:?}, which can't go {}", event.dir));
         }
         if let Some(Content::Bulk { at, bytes }) = event.what.content() {

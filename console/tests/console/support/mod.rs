@@ -23,8 +23,8 @@ use weir_common::{
         bulk_name, segment_name, session_path, sums_text,
     },
     session::{
-        ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta,
-        SocketCookie, TargetCredential, TargetPeer,
+        CapturePolicy, ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId,
+        SessionMeta, SocketCookie, TargetCredential, TargetPeer,
     },
 };
 
@@ -92,13 +92,21 @@ impl Draft {
         let mut previous = None;
         for segment in &self.segments {
             let name = segment_name(segment.index);
-            let bulk = (!segment.bulk.is_empty()).then(|| bulk_name(segment.index, segment.bulk_packed));
+            let bulk = (!segment.bulk.is_empty()).then(|| {
+                let stored = segment.stored_bulk();
+                StoredObject {
+                    name: bulk_name(segment.index, segment.bulk_packed),
+                    sha256: Sha256::of(&stored),
+                    bytes: stored.len() as u64,
+                }
+            });
             let header = SegmentHeader {
                 weir: FORMAT_VERSION,
                 session: self.meta.session_id,
                 index: segment.index,
                 previous,
                 bulk: bulk.clone(),
+                opened: None,
             };
             let lines = std::iter::once(serde_json::to_string(&header).expect("headers serialize")).chain(
                 segment.events.iter().map(|event| serde_json::to_string(event).expect("events serialize")),
@@ -111,11 +119,11 @@ impl Draft {
                 index: segment.index,
                 events,
                 segment: stored(&name, &packed),
-                bulk: bulk.as_ref().map(|name| stored(name, &segment.stored_bulk())),
+                bulk: bulk.clone(),
             });
             objects.insert(name, packed);
-            if let Some(name) = bulk {
-                objects.insert(name, segment.stored_bulk());
+            if let Some(bulk) = bulk {
+                objects.insert(bulk.name, segment.stored_bulk());
             }
         }
         let manifest = self.manifest(entries);
@@ -167,8 +175,10 @@ impl Draft {
                 duplicate,
                 out_of_sequence,
                 malformed: Count::default(),
+                passed: Count::default(),
                 kernel: Some(KernelCount {
                     captured: accepted + duplicate + out_of_sequence,
+                    passed: Count::default(),
                     tossed_full: 3,
                     tossed_frozen: 0,
                     tossed_size: 0,
@@ -354,5 +364,6 @@ fn meta() -> SessionMeta {
         client_address: "203.0.113.7:51234".parse().expect("an address"),
         client_version: "SSH-2.0-OpenSSH_9.9".into(),
         expires_at: "2026-01-02T05:00:00Z".parse().expect("a time"),
+        capture_policy: CapturePolicy::FailClosed,
     }
 }

@@ -1,0 +1,1 @@
+//! What the proxy and the agent show to machines.
