@@ -299,7 +299,8 @@ fn a_file_whose_checkpoint_is_torn_goes_and_the_one_before_is_appended_to() {
     let journal = open(dir.path());
     assert!(!path.exists());
     assert_eq!(journal.spool.active_file(), Some(FileNo(last.0 - 1)));
-    assert!(accepted(&journal).iter().all(|&records| (1..12).contains(&records)));
+    let accepted = accepted(&journal);
+    assert!(accepted.iter().all(|&records| records > 0) && accepted.iter().sum::<u64>() < 2 * 12);
 }
 
 #[test]
