@@ -25,7 +25,7 @@ use crate::{
     core::{Core, CoreError, CoreHandle, CoreOptions},
     journal::{Journal, JournalError},
     signing::{SigningError, SigningKey},
-    store::{FileStore, Store, StoreError},
+    store::{FileStore, S3Store, Store, StoreError},
     storing::{Job, Worker},
     tap::{self, ProgramLog, TapError},
 };
@@ -172,6 +172,7 @@ impl Parts {
         info!(fingerprint = key.fingerprint(), "signing key");
         let store: Arc<dyn Store> = match &config.store {
             StoreLocation::Directory(root) => Arc::new(FileStore::open(root)?),
+            StoreLocation::S3(options) => Arc::new(S3Store::new(options.clone())),
         };
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
         let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;

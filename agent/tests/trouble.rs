@@ -207,6 +207,6 @@ fn a_damaged_key_or_configuration_stops_the_agent_with_the_reason() {
     fs::write(node.path("state/signing_key"), "no key").expect("writable");
     fs::set_permissions(node.path("state/signing_key"), fs::Permissions::from_mode(0o600)).expect("own file");
     assert!(node.spawn().wait_for_failure().contains("is not an unencrypted OpenSSH private key"));
-    let node = Node::new("store = \"s3://bucket/prefix\"");
+    let node = Node::new("store = \"ftp://bucket/prefix\"");
     assert!(node.spawn().wait_for_failure().contains("file:///"));
 }

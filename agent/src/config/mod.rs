@@ -3,6 +3,8 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod s3;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -16,6 +18,9 @@ use crate::{
     spool::SpoolOptions,
     tap::{MIN_RING_BYTES, TapOptions},
 };
+
+use self::s3::RawS3;
+pub use self::s3::{Encryption, LockMode, ObjectLock, S3Options};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -74,6 +79,8 @@ pub struct ControlConfig {
 pub enum StoreLocation {
     /// A directory on this node.
     Directory(PathBuf),
+    /// A bucket.
+    S3(S3Options),
 }
 
 /// Why there is no configuration.
@@ -115,6 +122,7 @@ struct Raw {
     open_timeout_ms: u64,
     state_dir: PathBuf,
     store: String,
+    s3: Option<RawS3>,
     signing_key: Option<PathBuf>,
     node: Option<String>,
     bpf_dir: PathBuf,
@@ -139,6 +147,7 @@ impl Default for Raw {
             open_timeout_ms: 5_000,
             state_dir: "/var/lib/weir".into(),
             store: "file:///var/lib/weir/store".into(),
+            s3: None,
             signing_key: None,
             node: None,
             bpf_dir: "/sys/fs/bpf".into(),
@@ -195,7 +204,7 @@ impl Raw {
         within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
         within("spool_file_bytes", self.spool_file_bytes, 64 * KIB, GIB)?;
         within("spool_max_bytes", self.spool_max_bytes, self.spool_file_bytes.saturating_mul(2), u64::MAX)?;
-        let store = store_location(&self.store)?;
+        let store = store_location(&self.store, self.s3)?;
         Ok(Config {
             control: ControlConfig {
                 path: self.control_socket,
@@ -244,15 +253,18 @@ fn within(key: &'static str, found: u64, least: u64, most: u64) -> Result<(), Co
     Err(value(key, format!("{found} is not between {least} and {most}")))
 }
 
-fn store_location(text: &str) -> Result<StoreLocation, ConfigError> {
+fn store_location(text: &str, s3: Option<RawS3>) -> Result<StoreLocation, ConfigError> {
+    if let Some(place) = text.strip_prefix("s3://") {
+        return Ok(StoreLocation::S3(s3.unwrap_or_default().validate(place)?));
+    }
+    if s3.is_some() {
+        return Err(value("s3", "counts only with store = \"s3://bucket/prefix\""));
+    }
     if let Some(path) = text.strip_prefix("file://") {
         absolute("store", Path::new(path))?;
         return Ok(StoreLocation::Directory(path.into()));
     }
-    if text.starts_with("s3://") {
-        return Err(value("store", "this build stores to directories only: file:///path"));
-    }
-    Err(value("store", format!("{text:?} is not a store; write file:///path")))
+    Err(value("store", format!("{text:?} is not a store; write s3://bucket/prefix or file:///path")))
 }
 
 #[cfg(test)]
@@ -281,7 +293,8 @@ mod tests {
         for (text, key) in [
             ("", "allowed_uids"),
             ("allowed_uids = [1]\nstate_dir = 'x'", "state_dir"),
-            ("allowed_uids = [1]\nstore = 's3://bucket'", "store"),
+            ("allowed_uids = [1]\nstore = 's3://b'", "store"),
+            ("allowed_uids = [1]\n[s3]\nregion = 'eu-central-1'", "s3"),
             ("allowed_uids = [1]\nstore = '/x'", "store"),
             ("allowed_uids = [1]\nstore = 'file://x'", "store"),
             ("allowed_uids = [1]\nsegment_max_age_ms = 0", "segment_max_age_ms"),
@@ -295,7 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn a_store_in_s3_is_refused_with_what_works() {
-        assert!(problem("allowed_uids = [1]\nstore = 's3://b/p'").contains("file:///"));
+    fn a_store_in_s3_has_a_table_of_its_own() {
+        let config = parse("allowed_uids = [1]\nstore = 's3://bucket/p'\n[s3]\nregion = 'eu-central-1'");
+        match config.expect("makes sense").store {
+            StoreLocation::S3(S3Options { bucket, prefix, region, .. }) => {
+                assert_eq!((&*bucket, &*prefix, region.as_deref()), ("bucket", "p", Some("eu-central-1")));
+            }
+            StoreLocation::Directory(path) => panic!("a directory: {}", path.display()),
+        }
     }
 }

@@ -4,13 +4,14 @@
 //! which makes every put repeatable; other bytes under the same name are a conflict.
 
 mod file;
+pub mod s3;
 
 use std::{future::Future, io, path::PathBuf, pin::Pin};
 
 use bytes::Bytes;
 use weir_common::digest::Sha256;
 
-pub use self::file::FileStore;
+pub use self::{file::FileStore, s3::S3Store};
 
 /// What a put did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +71,90 @@ pub enum StoreError {
         /// The bound.
         max_bytes: u64,
     },
+    /// There is no such object.
+    #[error("{path} is not in the store")]
+    Missing {
+        /// The object's path.
+        path: String,
+    },
+    /// Nobody answered, not in time, or with a word to come again later.
+    #[error("the store cannot {op} {path} now: {details}")]
+    Unavailable {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: String,
+        /// What came back.
+        details: String,
+    },
+    /// The agent may not do this.
+    #[error(
+        "the store does not allow {action} on {resource}: {details}; allow it to the agent's role (docs/store.md)"
+    )]
+    Denied {
+        /// The action, as IAM policies name it.
+        action: &'static str,
+        /// The ARN, as IAM policies name it.
+        resource: String,
+        /// What the store says.
+        details: String,
+    },
+    /// Nothing can be stored before somebody changes something.
+    #[error("the store cannot be used: {problem}; {advice}")]
+    Setup {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The store does not take this object, or not this request.
+    #[error("the store refuses to {op} {path}: {details}")]
+    Refused {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: String,
+        /// What the store says.
+        details: String,
+    },
+    /// The store acknowledged an object with another checksum than ours.
+    #[error("{path} was acknowledged with the checksum {found}, not {expected}")]
+    Altered {
+        /// The object's path.
+        path: String,
+        /// Our checksum, in base64.
+        expected: String,
+        /// The store's.
+        found: String,
+    },
     /// The store's task was cancelled.
     #[error("the store was interrupted at {path}")]
     Interrupted {
         /// The object's path.
         path: String,
     },
+}
+
+impl StoreError {
+    /// Whether other objects would probably fail alike: the store is away, or the agent may not use it. It is a guess:
+    /// a store that fails for one object alone may say the same.
+    #[must_use]
+    pub fn is_store_wide(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } | Self::Denied { .. } | Self::Setup { .. } => true,
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::StaleNetworkFileHandle
+            ),
+            Self::Conflict { .. }
+            | Self::TooLarge { .. }
+            | Self::Missing { .. }
+            | Self::Refused { .. }
+            | Self::Altered { .. }
+            | Self::Interrupted { .. } => false,
+        }
+    }
 }

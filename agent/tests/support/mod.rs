@@ -44,6 +44,7 @@ fn pause() {
 pub(crate) struct Node {
     dir: TempDir,
     extra: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -54,7 +55,18 @@ impl Node {
         fs::create_dir(&bpf).expect("a fresh directory");
         mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
             .expect("root may mount a bpffs");
-        Self { dir, extra: extra.to_owned() }
+        Self { dir, extra: extra.to_owned(), environment: Vec::new() }
+    }
+
+    /// Settings besides those that it was made with.
+    pub(crate) fn configure(&mut self, extra: &str) {
+        self.extra.push_str(extra);
+    }
+
+    /// What its agents find in their environment besides this process's.
+    pub(crate) fn environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment
+            .extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
 
     /// A fresh BPF file system in place of the old one: what a restart of the node leaves.
@@ -91,7 +103,7 @@ impl Node {
         self.path("run/agent.sock")
     }
 
-    fn write_config(&self) -> PathBuf {
+    pub(crate) fn write_config(&self) -> PathBuf {
         let at = |name| self.path(name).display().to_string();
         let (socket, state, store, bpf) = (at("run/agent.sock"), at("state"), at("store"), at("bpf"));
         let store = if self.extra.contains("store = ") {
@@ -129,6 +141,7 @@ impl Node {
             .arg("--config")
             .arg(self.write_config())
             .env("WEIR_LOG", "debug")
+            .envs(self.environment.iter().cloned())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent starts");
