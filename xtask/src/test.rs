@@ -11,7 +11,8 @@ use crate::{build_ebpf, exec, lint, prerequisites, python, vm, workspace};
 pub(crate) struct Options {
     /// Only the tests whose name contains this.
     filter: Option<String>,
-    /// Also run those that face the kernel on other kernels, as `cargo xtask vm matrix` does.
+    /// Also run the long soak of the agent, and those that face the kernel on other kernels, as
+    /// `cargo xtask vm matrix` does.
     #[arg(long, conflicts_with = "filter")]
     long: bool,
 }
@@ -33,7 +34,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     exec::run(
         test().args(["--package", "weir-tests"]).args(&options.filter).args(["--", "--test-threads=2"]),
     )?;
-    if options.long { vm::run_all() } else { Ok(()) }
+    if !options.long {
+        return Ok(());
+    }
+    eprintln!("Soaking the agent for several minutes");
+    exec::run(test().args(["--package", "weir-agent", "--test", "s3", "soak"]).env("WEIR_SOAK", "long"))?;
+    vm::run_all()
 }
 
 /// Builds what the end-to-end tests and the demo start.

@@ -1,6 +1,7 @@
 //! The store in a bucket, against `s3s-fs` in process behind a layer of faults, and against `moto`.
 
 mod server;
+mod soak;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;

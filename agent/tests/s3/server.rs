@@ -96,6 +96,7 @@ struct State {
     /// Only requests whose path contains this fail.
     only: Option<String>,
     asked: Vec<Asked>,
+    forgets: bool,
     failed: usize,
     not_allowed: Vec<String>,
     lost: Vec<String>,
@@ -198,6 +199,11 @@ impl Server {
         self.state().failed
     }
 
+    /// From now on it does not keep what is asked.
+    pub(crate) fn forgets_what_is_asked(&self) {
+        self.state().forgets = true;
+    }
+
     /// Everything that was asked.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
@@ -280,7 +286,9 @@ async fn answer(
         if !is_allowed {
             state.not_allowed.push(format!("{} {}", head.method, head.uri));
         }
-        state.asked.push(asked);
+        if !state.forgets {
+            state.asked.push(asked);
+        }
         let path = head.uri.path().to_owned();
         let is_first = head.method == Method::PUT && !state.lost.contains(&path);
         if is_first && fault == Some(Fault::LostAnswer) {

@@ -59,11 +59,16 @@ pub(crate) struct Control(OwnedFd);
 
 impl Control {
     pub(crate) fn connect(path: &Path) -> Self {
+        Self::try_connect(path).expect("the agent listens")
+    }
+
+    /// A connection, if an agent listens.
+    pub(crate) fn try_connect(path: &Path) -> Option<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
-        connect(fd.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).expect("the agent listens");
+        connect(fd.as_raw_fd(), &UnixAddr::new(path).expect("a short path")).ok()?;
         patient(&fd);
-        Self(fd)
+        Some(Self(fd))
     }
 
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[RawFd]) -> Result<(), Errno> {
@@ -86,7 +91,7 @@ impl Control {
     pub(crate) fn ask(&self, request: &Request, descriptors: &[RawFd]) -> Option<Reply> {
         match self.send(&control::encode(request).expect("short"), descriptors) {
             // Refused before it could ask: the reply says why.
-            Ok(()) | Err(Errno::EPIPE) => self.receive(),
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => self.receive(),
             Err(errno) => panic!("cannot ask: {errno}"),
         }
     }
