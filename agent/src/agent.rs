@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use weir_common::{abi::ABI_VERSION, recording::Recorder};
 
 use crate::{
+    check,
     config::{Config, StoreLocation},
     control::{ListenError, Listener},
     core::{Core, CoreError, CoreHandle, CoreOptions},
@@ -98,7 +99,7 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         // Replaying the spool and loading the program take their time, and nothing else runs yet.
         let start = tokio::task::spawn_blocking(move || Parts::open(config));
-        let Parts { core, handle, jobs, worker, log, listener, lock } =
+        let Parts { core, handle, jobs, worker, log, listener, lock, bucket } =
             start.await.map_err(|_| AgentError::Panicked)??;
         let (tell, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("weir-core".to_owned()).spawn(move || {
@@ -117,6 +118,9 @@ impl Agent {
         let mut tasks =
             vec![tokio::spawn(worker.run(jobs, report)), tokio::spawn(listener.serve(handle.clone(), stop))];
         tasks.extend(log.map(|log| tokio::spawn(forward(log))));
+        tasks.extend(
+            bucket.map(|(store, node)| tokio::spawn(async move { check::log_bucket(&store, &node).await })),
+        );
         info!("ready");
         Ok(Self { core: handle, stop_accepting, ended, tasks, thread, _lock: lock })
     }
@@ -162,6 +166,8 @@ struct Parts {
     log: Option<ProgramLog>,
     listener: Listener,
     lock: fs::File,
+    /// The store, if it is a bucket, and the node's name: what is to be looked at.
+    bucket: Option<(Arc<S3Store>, String)>,
 }
 
 impl Parts {
@@ -170,9 +176,13 @@ impl Parts {
         let key = SigningKey::load_or_make(&config.signing_key)?;
         key.write_allowed_signers(&config.state_dir)?;
         info!(fingerprint = key.fingerprint(), "signing key");
-        let store: Arc<dyn Store> = match &config.store {
-            StoreLocation::Directory(root) => Arc::new(FileStore::open(root)?),
-            StoreLocation::S3(options) => Arc::new(S3Store::new(options.clone())),
+        let recorder = recorder(config.node);
+        let (store, bucket): (Arc<dyn Store>, _) = match config.store {
+            StoreLocation::Directory(root) => (Arc::new(FileStore::open(&root)?), None),
+            StoreLocation::S3(options) => {
+                let store = Arc::new(S3Store::new(*options));
+                (Arc::clone(&store) as _, Some((store, recorder.node.clone())))
+            }
         };
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
         let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;
@@ -183,11 +193,11 @@ impl Parts {
             max_sessions: config.max_sessions,
             seal: config.seal,
             reattach_timeout: config.reattach_timeout,
-            recorder: recorder(config.node),
+            recorder,
         };
         let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
         let listener = Listener::bind(config.control)?;
-        Ok(Self { core, handle, jobs, worker, log, listener, lock })
+        Ok(Self { core, handle, jobs, worker, log, listener, lock, bucket })
     }
 }
 
@@ -204,7 +214,9 @@ fn lock(state_dir: &Path) -> Result<fs::File, AgentError> {
     }
 }
 
-fn recorder(node: Option<String>) -> Recorder {
+/// Who records on this node.
+#[must_use]
+pub fn recorder(node: Option<String>) -> Recorder {
     let name = uname().ok();
     let field = |value: Option<&OsStr>| {
         value.map_or_else(|| "unknown".to_owned(), |value| value.to_string_lossy().into_owned())

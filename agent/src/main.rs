@@ -1,13 +1,21 @@
 //! `weir-agent`: reads its configuration, runs the agent, stops at a signal.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use weir_agent::{agent::Agent, config::Config};
+use weir_agent::{
+    agent::{Agent, recorder},
+    check,
+    config::Config,
+};
 
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
@@ -19,20 +27,43 @@ use weir_agent::{agent::Agent, config::Config};
 #[command(version)]
 struct Arguments {
     /// The configuration file. It must name allowed_uids; everything else has a default.
-    #[arg(long, value_name = "FILE", default_value = "/etc/weir/agent.toml", env = "WEIR_AGENT_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/weir/agent.toml",
+        env = "WEIR_AGENT_CONFIG"
+    )]
     config: PathBuf,
     /// Read the configuration, say what is wrong with it, and exit.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Look whether the agent could work here: the store, the spool's disk, the key, the BPF file system.
+    ///
+    /// Stores one small object below v1/check/ in the bucket. The exit code is 1 if there is a problem, 0 if there are
+    /// at most warnings.
+    Check {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_ansi(std::io::stderr().is_terminal()).init();
+    // What a check finds is on standard output.
+    let usual = if arguments.command.is_some() { "error" } else { "info" };
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.with_ansi(io::stderr().is_terminal()).init();
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             error!("{}", told(&error));
             ExitCode::FAILURE
@@ -52,17 +83,34 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
         info!("{} is fine", arguments.config.display());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    if let Some(Command::Check { json }) = arguments.command {
+        return runtime.block_on(look(&config, json));
+    }
     let outcome = runtime.block_on(serve(config));
     // Jobs that are not done are found in the spool again.
     runtime.shutdown_background();
-    outcome
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn look(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let findings = check::all(config, &recorder(config.node.clone()).node).await;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &findings)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        check::print(&mut out, &findings, io::stdout().is_terminal())
+    }
+    .context("cannot write to standard output")?;
+    Ok(if check::has_problem(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ pub enum StoreLocation {
     /// A directory on this node.
     Directory(PathBuf),
     /// A bucket.
-    S3(S3Options),
+    S3(Box<S3Options>),
 }
 
 /// Why there is no configuration.
@@ -255,7 +255,7 @@ fn within(key: &'static str, found: u64, least: u64, most: u64) -> Result<(), Co
 
 fn store_location(text: &str, s3: Option<RawS3>) -> Result<StoreLocation, ConfigError> {
     if let Some(place) = text.strip_prefix("s3://") {
-        return Ok(StoreLocation::S3(s3.unwrap_or_default().validate(place)?));
+        return Ok(StoreLocation::S3(Box::new(s3.unwrap_or_default().validate(place)?)));
     }
     if s3.is_some() {
         return Err(value("s3", "counts only with store = \"s3://bucket/prefix\""));
@@ -311,7 +311,8 @@ mod tests {
     fn a_store_in_s3_has_a_table_of_its_own() {
         let config = parse("allowed_uids = [1]\nstore = 's3://bucket/p'\n[s3]\nregion = 'eu-central-1'");
         match config.expect("makes sense").store {
-            StoreLocation::S3(S3Options { bucket, prefix, region, .. }) => {
+            StoreLocation::S3(options) => {
+                let S3Options { bucket, prefix, region, .. } = *options;
                 assert_eq!((&*bucket, &*prefix, region.as_deref()), ("bucket", "p", Some("eu-central-1")));
             }
             StoreLocation::Directory(path) => panic!("a directory: {}", path.display()),

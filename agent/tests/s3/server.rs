@@ -204,6 +204,11 @@ impl Server {
         self.state().forgets = true;
     }
 
+    /// Counts failures from here on.
+    pub(crate) fn count_anew(&self) {
+        self.state().failed = 0;
+    }
+
     /// Everything that was asked.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
