@@ -8,6 +8,7 @@
 
 pub mod adopting;
 pub mod agent;
+pub mod breaker;
 pub mod check;
 pub mod clock;
 pub mod config;

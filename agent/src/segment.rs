@@ -43,7 +43,8 @@ const BULK_PAYS_PERCENT: usize = 90;
 pub struct SegmentSource {
     /// The spool's directory.
     pub spool: PathBuf,
-    /// The segment's first line; the bulk's name is found while encoding.
+    /// The segment's first line. Its bulk is found while encoding, unless it is known to be in the store in other
+    /// bytes already.
     pub header: SegmentHeader,
     /// Where its records lie, in order.
     pub extents: Vec<Extent>,
@@ -116,13 +117,15 @@ pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
     let index = source.header.index;
     let bulk = compress_where_it_pays(bulk, index)?.map(|(name, bytes)| (object(name, &bytes), bytes));
     let (bulk_object, bulk) = bulk.unzip();
-    let header = SegmentHeader { bulk: bulk_object.clone(), ..source.header.clone() };
+    let named = source.header.bulk.clone().or_else(|| bulk_object.clone());
+    let header = SegmentHeader { bulk: named, ..source.header.clone() };
     let segment = compress(EVENTS_LEVEL, &[&json_line(&header)?, &lines]).map_err(SegmentError::Compress)?;
     let entry = SegmentEntry {
         index,
         events: count,
         segment: object(segment_name(index), &segment),
         bulk: bulk_object,
+        signature: None,
     };
     Ok(EncodedSegment { entry, segment, bulk })
 }

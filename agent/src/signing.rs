@@ -12,7 +12,7 @@ use std::{
 };
 
 use ssh_key::{
-    HashAlg, LineEnding, PrivateKey,
+    HashAlg, LineEnding, PrivateKey, PublicKey, SshSig,
     private::{Ed25519Keypair, KeypairData},
 };
 use weir_common::recording::{SIGNATURE_NAMESPACE, SIGNER_IDENTITY};
@@ -153,6 +153,21 @@ impl SigningKey {
             .and_then(|signature| signature.to_pem(LineEnding::LF))
             .map_err(|source| SigningError::Key { op: "sign with", source })
     }
+}
+
+/// The most bytes of a signature.
+pub const SIGNATURE_MAX: u64 = 64 * 1024;
+
+/// The fingerprint of the key that made this signature of the message for recordings; `None` if it is none. Whether the
+/// key is one to trust is for whoever verifies the recording.
+#[must_use]
+pub fn signed_by(armored: &[u8], message: &[u8]) -> Option<String> {
+    let signature = SshSig::from_pem(armored).ok()?;
+    let key = PublicKey::from(signature.public_key().clone());
+    key.verify(SIGNATURE_NAMESPACE, message, &signature).ok()?;
+    // Verifiers want the very bytes that a signer writes.
+    let canonical = signature.to_pem(LineEnding::LF).ok()?;
+    (canonical.as_bytes() == armored).then(|| key.fingerprint(HashAlg::Sha256).to_string())
 }
 
 fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SigningError {

@@ -2,36 +2,37 @@
 //!
 //! Owns *never give up*: a job is tried again, after a growing pause, until it is done or the agent stops;
 //! the next agent finds it in the spool again. Bounded: so many jobs at a time hold encoded bytes, and one
-//! that waits for its next try holds none. A segment that is in the store already, with the same content in
-//! other bytes, is taken as it is there. Not here: which jobs there are (`core`).
+//! that waits for its next try holds none. Where the store as a whole does not answer, one job at a time tries
+//! (`breaker`). Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
+//! digests, signature. What is in the store already, with the same content in other bytes or signed by another key, is
+//! taken as it is there. Not here: which jobs there are (`core`).
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tracing::{debug, error, info, warn};
 use weir_common::{
     digest::Sha256,
-    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, StoredObject, sums_text},
+    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, StoredObject, signature_name, sums_text},
     session::SessionId,
 };
 
 use crate::{
     adopting,
+    breaker::{Breaker, Outage, Pauses},
     ledger::StateEntry,
-    segment::{self, SegmentError, SegmentSource},
+    segment::{self, EncodedSegment, SegmentError, SegmentSource},
     session::Session,
-    signing::{SigningError, SigningKey},
-    store::{Store, StoreError},
+    signing::{self, SIGNATURE_MAX, SigningError, SigningKey},
+    store::{Object, Store, StoreError},
 };
 
-/// The pause after the first failure of a job; it doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses after failures, be they a job's or the store's.
+const PAUSES: Pauses = Pauses { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
 
 /// Something to store.
 #[derive(Debug)]
@@ -124,6 +125,7 @@ pub struct Worker {
     store: Arc<dyn Store>,
     key: Arc<SigningKey>,
     slots: Arc<Semaphore>,
+    breaker: Arc<Breaker>,
 }
 
 impl Done {
@@ -142,7 +144,14 @@ impl Worker {
     /// A worker that does at most `parallel` jobs at a time.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: usize) -> Self {
-        Self { store, key, slots: Arc::new(Semaphore::new(parallel)) }
+        let (slots, breaker) = (Arc::new(Semaphore::new(parallel)), Arc::new(Breaker::new(PAUSES)));
+        Self { store, key, slots, breaker }
+    }
+
+    /// Where to see whether the store answers, and since when it has not.
+    #[must_use]
+    pub fn outage(&self) -> watch::Receiver<Option<Outage>> {
+        self.breaker.outage()
     }
 
     /// Does the jobs that come in until there will be no more; `report` gets each one that is done.
@@ -174,9 +183,9 @@ impl Worker {
 
     async fn until_done(&self, job: Job) -> Done {
         let session = job.session;
-        let mut pause = FIRST_PAUSE;
+        let mut pause = PAUSES.first;
         loop {
-            match self.once(&job).await {
+            match self.in_turn(&job).await {
                 Ok(stored) => return Done { session, stored },
                 Err(error @ StoringError::Store(StoreError::Conflict { .. })) => {
                     error!(%session, %error, "evidence conflicts with the store; it stays in the spool");
@@ -184,7 +193,32 @@ impl Worker {
                 Err(error) => warn!(%session, %error, ?pause, "storing failed; trying again"),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(PAUSES.longest);
+        }
+    }
+
+    /// Tries when it is this job's turn, and again for as long as it is the store that does not answer.
+    ///
+    /// # Errors
+    /// What is wrong with this very job.
+    pub async fn in_turn(&self, job: &Job) -> Result<Stored, StoringError> {
+        loop {
+            let turn = self.breaker.turn().await;
+            let slot = self.slots.acquire().await;
+            if turn.is_stale() {
+                continue;
+            }
+            let outcome = self.once(job).await;
+            drop(slot);
+            match outcome {
+                Err(StoringError::Store(error)) if error.is_store_wide() => turn.failed(&error.to_string()),
+                Ok(_) | Err(StoringError::Store(_)) => {
+                    turn.answered();
+                    return outcome;
+                }
+                // Nobody asked the store.
+                Err(_) => return outcome,
+            }
         }
     }
 
@@ -193,26 +227,73 @@ impl Worker {
     /// # Errors
     /// [`StoringError`]; whatever was stored before it is found again by the next try.
     pub async fn once(&self, job: &Job) -> Result<Stored, StoringError> {
-        let _slot = self.slots.acquire().await;
         match &job.work {
             Work::Segment(source) => {
-                let source = source.clone();
-                let encoded = tokio::task::spawn_blocking(move || segment::encode(&source)).await??;
-                let SegmentEntry { index, events, segment, bulk } = encoded.entry;
-                let bulk = match bulk.zip(encoded.bulk) {
-                    Some((object, body)) => Some(self.put_or_adopt(&job.dir, object, body).await?),
-                    None => None,
-                };
-                let segment = self.put_or_adopt(&job.dir, segment, encoded.segment).await?;
-                Ok(Stored::Segment(Box::new(SegmentEntry { index, events, segment, bulk })))
+                let entry = self.segment(&job.dir, (**source).clone()).await?;
+                Ok(Stored::Segment(Box::new(entry)))
             }
             Work::Manifest(manifest) => {
-                for (name, body) in closing_objects(manifest, &self.key)? {
-                    let sha256 = Sha256::of(&body);
-                    self.put(&job.dir, name, body, sha256).await?;
-                }
+                self.manifest(&job.dir, manifest).await?;
                 Ok(Stored::Manifest)
             }
+        }
+    }
+
+    /// Stores a segment: bulk, events, and the signature over these.
+    async fn segment(&self, dir: &str, mut source: SegmentSource) -> Result<SegmentEntry, StoringError> {
+        let Signed { encoded, signature } = self.encode(source.clone()).await?;
+        let EncodedSegment { entry, segment, bulk } = encoded;
+        let signed = described(signature_name(entry.index), &signature);
+        let objects = entry.bulk.iter().zip(&bulk).chain([(&entry.segment, &segment), (&signed, &signature)]);
+        let objects = objects.map(|(object, body)| to_store(dir, object, body.clone())).collect();
+        match self.store.put_all(objects).await {
+            Ok(()) => return Ok(SegmentEntry { signature: Some(signed), ..entry }),
+            // Some of it is there in other bytes.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let stored = match entry.bulk.clone().zip(bulk) {
+            Some((object, body)) => Some(self.put_or_adopt(dir, object, body).await?.0),
+            None => None,
+        };
+        let (entry, segment) = if stored == entry.bulk {
+            (entry, segment)
+        } else {
+            // The segment names its bulk as it is in the store.
+            source.header.bulk.clone_from(&stored);
+            let encoded = self.encode(source).await?.encoded;
+            (SegmentEntry { bulk: stored, ..encoded.entry }, encoded.segment)
+        };
+        let (object, body) = self.put_or_adopt(dir, entry.segment, segment).await?;
+        let signature = self.put_signature(dir, &signature_name(entry.index), body).await?;
+        Ok(SegmentEntry { segment: object, signature: Some(signature), ..entry })
+    }
+
+    async fn encode(&self, source: SegmentSource) -> Result<Signed, StoringError> {
+        let key = Arc::clone(&self.key);
+        tokio::task::spawn_blocking(move || {
+            let encoded = segment::encode(&source)?;
+            let signature = key.sign(&encoded.segment)?.into();
+            Ok(Signed { encoded, signature })
+        })
+        .await?
+    }
+
+    /// Stores what completes a session.
+    async fn manifest(&self, dir: &str, manifest: &Manifest) -> Result<(), StoringError> {
+        let mut text = serde_json::to_string_pretty(manifest)?;
+        text.push('\n');
+        let text = Bytes::from(text);
+        let named = manifest.objects().map(|object| (object.name.as_str(), object.sha256));
+        let sums = Bytes::from(sums_text(named.chain([(MANIFEST, Sha256::of(&text))])));
+        let signature = self.key.sign(&sums)?.into();
+        let objects = [(MANIFEST, text), (SUMS, sums.clone()), (SIGNATURE, signature)]
+            .map(|(name, body)| to_store(dir, &described(name.to_owned(), &body), body));
+        match self.store.put_all(objects.into()).await {
+            Err(StoreError::Conflict { path, .. }) if path.ends_with(SIGNATURE) => {
+                self.put_signature(dir, SIGNATURE, sums).await.map(drop)
+            }
+            outcome => Ok(outcome?),
         }
     }
 
@@ -222,9 +303,9 @@ impl Worker {
         dir: &str,
         object: StoredObject,
         body: Bytes,
-    ) -> Result<StoredObject, StoringError> {
-        let conflict = match self.put(dir, &object.name, body.clone(), object.sha256).await {
-            Ok(()) => return Ok(object),
+    ) -> Result<(StoredObject, Bytes), StoringError> {
+        let conflict = match self.put(dir, &object, body.clone()).await {
+            Ok(()) => return Ok((object, body)),
             Err(error @ StoreError::Conflict { .. }) if adopting::is_adoptable(&object.name) => error,
             Err(error) => return Err(error.into()),
         };
@@ -242,25 +323,164 @@ impl Worker {
             return Err(conflict.into());
         }
         info!(dir, name = object.name, "the store has it already, compressed by another version");
-        Ok(StoredObject { sha256: Sha256::of(&theirs), bytes: theirs.len() as u64, ..object })
+        Ok((described(object.name, &theirs), theirs))
     }
 
-    async fn put(&self, dir: &str, name: &str, body: Bytes, sha256: Sha256) -> Result<(), StoreError> {
-        let put = self.store.put(&format!("{dir}/{name}"), body, sha256).await?;
-        debug!(dir, name, ?put, "stored");
+    /// Signs, stores the signature, and says what is there then: it, or another key's signature of the same bytes, made
+    /// before the key was changed.
+    async fn put_signature(
+        &self,
+        dir: &str,
+        name: &str,
+        message: Bytes,
+    ) -> Result<StoredObject, StoringError> {
+        let (key, signed) = (Arc::clone(&self.key), message.clone());
+        let signature = tokio::task::spawn_blocking(move || key.sign(&signed)).await??;
+        let body = Bytes::from(signature);
+        let object = described(name.to_owned(), &body);
+        let conflict = match self.put(dir, &object, body).await {
+            Ok(()) => return Ok(object),
+            Err(error @ StoreError::Conflict { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let theirs = match self.store.get(&format!("{dir}/{name}"), SIGNATURE_MAX).await {
+            Ok(theirs) => theirs,
+            Err(StoreError::TooLarge { .. }) => return Err(conflict.into()),
+            Err(error) => return Err(error.into()),
+        };
+        let found = theirs.clone();
+        let key = tokio::task::spawn_blocking(move || signing::signed_by(&found, &message)).await?;
+        let Some(key) = key else { return Err(conflict.into()) };
+        warn!(dir, name, key, "the store has it signed by another key already, and keeps that signature");
+        Ok(described(name.to_owned(), &theirs))
+    }
+
+    async fn put(&self, dir: &str, object: &StoredObject, body: Bytes) -> Result<(), StoreError> {
+        let put = self.store.put(&format!("{dir}/{}", object.name), body, object.sha256).await?;
+        debug!(dir, name = object.name, ?put, "stored");
         Ok(())
     }
 }
 
-/// The objects that complete a session, in the order in which they are stored.
-fn closing_objects(
-    manifest: &Manifest,
-    key: &SigningKey,
-) -> Result<[(&'static str, Bytes); 3], StoringError> {
-    let mut text = serde_json::to_string_pretty(manifest)?;
-    text.push('\n');
-    let segments = manifest.objects().map(|object| (object.name.as_str(), object.sha256));
-    let sums = sums_text(segments.chain([(MANIFEST, Sha256::of(text.as_bytes()))]));
-    let signature = key.sign(sums.as_bytes())?;
-    Ok([(MANIFEST, text.into()), (SUMS, sums.into()), (SIGNATURE, signature.into())])
+/// A segment and its signature.
+struct Signed {
+    encoded: EncodedSegment,
+    signature: Bytes,
+}
+
+fn described(name: String, body: &Bytes) -> StoredObject {
+    StoredObject { name, sha256: Sha256::of(body), bytes: body.len() as u64 }
+}
+
+fn to_store(dir: &str, object: &StoredObject, body: Bytes) -> Object {
+    Object { path: format!("{dir}/{}", object.name), body, sha256: object.sha256 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::{
+            Mutex,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    use super::*;
+    use crate::{
+        ledger::Ledger,
+        store::{GetFuture, Put, PutFuture},
+        testing::{closed, opened, session_id},
+    };
+
+    /// A store whose disk is full at first, and where one session's directory is broken for good.
+    #[derive(Default)]
+    struct Troubled {
+        full_for: AtomicU32,
+        at_once: AtomicU32,
+        most_at_once: AtomicU32,
+        stored: Mutex<BTreeSet<String>>,
+    }
+
+    impl Store for Troubled {
+        fn put<'a>(&'a self, path: &'a str, _: Bytes, _: Sha256) -> PutFuture<'a> {
+            let failed =
+                |kind: io::ErrorKind| StoreError::Io { op: "write", path: path.into(), source: kind.into() };
+            Box::pin(async move {
+                if path.contains(&session_id(9).to_string()) {
+                    return Err(failed(io::ErrorKind::NotADirectory));
+                }
+                let (full, one_less) = (&self.full_for, |left: u32| left.checked_sub(1));
+                if full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                    let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+                    self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    self.at_once.fetch_sub(1, Ordering::SeqCst);
+                    return Err(failed(io::ErrorKind::StorageFull));
+                }
+                self.stored.lock().expect("no panic").insert(path.to_owned());
+                Ok(Put::Stored)
+            })
+        }
+
+        fn get<'a>(&'a self, path: &'a str, _: u64) -> GetFuture<'a> {
+            Box::pin(async move { Err(StoreError::Interrupted { path: path.to_owned() }) })
+        }
+    }
+
+    fn job(number: u8) -> Job {
+        let mut ledger = Ledger::default();
+        for change in [opened(number), closed(number)] {
+            ledger.apply(change).expect("in order");
+        }
+        let session = ledger.session(session_id(number)).expect("is there");
+        Job::next(session, Path::new("/nowhere")).expect("its manifest")
+    }
+
+    fn worker(store: &Arc<Troubled>) -> Worker {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let key = SigningKey::load_or_make(&dir.path().join("key")).expect("a key");
+        let short = Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
+        let breaker = Arc::new(Breaker::new(short));
+        Worker { breaker, ..Worker::new(Arc::clone(store) as _, Arc::new(key), 4) }
+    }
+
+    #[tokio::test]
+    async fn in_an_outage_one_job_at_a_time_tries_and_when_it_is_over_all_are_done() {
+        let store = Arc::new(Troubled { full_for: AtomicU32::new(20), ..Troubled::default() });
+        let worker = worker(&store);
+        let outage = worker.outage();
+        let job_one = job(1);
+        let mut first = Box::pin(worker.in_turn(&job_one));
+        let mut seen = outage.clone();
+        tokio::select! {
+            _ = &mut first => panic!("the store fails"),
+            known = seen.wait_for(Option::is_some) => {
+                let error = known.expect("the worker lives").as_ref().map(|outage| outage.error.clone());
+                assert!(error.is_some_and(|error| error.contains("cannot write")));
+            }
+        }
+        let others: Vec<_> = (2..=8)
+            .map(|number| {
+                let worker = worker.clone();
+                tokio::spawn(async move { worker.in_turn(&job(number)).await.is_ok() })
+            })
+            .collect();
+        assert!(first.await.is_ok());
+        for other in others {
+            assert!(other.await.expect("no panic"));
+        }
+        assert_eq!(*outage.borrow(), None);
+        assert_eq!(store.most_at_once.load(Ordering::SeqCst), 1);
+        assert_eq!(store.stored.lock().expect("no panic").len(), 8 * 3);
+    }
+
+    #[tokio::test]
+    async fn a_session_with_a_trouble_of_its_own_is_no_outage_and_holds_up_nobody() {
+        let store = Arc::new(Troubled::default());
+        let worker = worker(&store);
+        assert!(worker.in_turn(&job(9)).await.is_err());
+        assert_eq!(*worker.outage().borrow(), None);
+        assert!(worker.in_turn(&job(1)).await.is_ok());
+    }
 }

@@ -7,8 +7,8 @@ use weir_common::{
     frame::{Header, Message},
     recording::{Clock, Count, KernelCount, Recorder},
     session::{
-        CapturePolicy, ChannelNo, Integration, Outcome, Permission, Proof, Resource, SessionId, SessionMeta,
-        SocketCookie,
+        CapturePolicy, ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId,
+        SessionMeta, SocketCookie, TargetCredential, TargetPeer,
     },
 };
 
@@ -43,6 +43,15 @@ pub(crate) fn meta(number: u8) -> SessionMeta {
         client_version: "SSH-2.0-x".into(),
         expires_at: Timestamp::UNIX_EPOCH,
         capture_policy: CapturePolicy::FailClosed,
+    }
+}
+
+pub(crate) fn target() -> TargetPeer {
+    TargetPeer {
+        address: ([192, 0, 2, 9], 22).into(),
+        host_key: "SHA256:h".into(),
+        host_key_trust: HostKeyTrust::Pinned,
+        credential: TargetCredential::PrivateKey,
     }
 }
 

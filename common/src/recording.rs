@@ -541,6 +541,16 @@ pub struct SegmentEntry {
     pub segment: StoredObject,
     /// Its bulk, if it has any.
     pub bulk: Option<StoredObject>,
+    /// Its signature. None only before it is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<StoredObject>,
+}
+
+impl SegmentEntry {
+    /// The objects that belong to the segment.
+    pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
+        std::iter::once(&self.segment).chain(&self.bulk).chain(&self.signature)
+    }
 }
 
 /// Which program recorded the session.
@@ -586,7 +596,7 @@ pub struct Manifest {
 impl Manifest {
     /// Every stored object that the manifest names.
     pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
-        self.segments.iter().flat_map(|entry| std::iter::once(&entry.segment).chain(&entry.bulk))
+        self.segments.iter().flat_map(SegmentEntry::objects)
     }
 }
 

@@ -14,7 +14,7 @@ fn main() -> anyhow::Result<()> {
     let root = PathBuf::from(env::args_os().nth(1).context("pass the directory to write to")?);
     let key = support::new_key();
     let mut sealed = support::sample().seal();
-    sealed.sign(&key);
+    sealed.reseal(&key);
     let session = sealed.write(&root);
     let signers = root.join("allowed_signers");
     fs::write(&signers, support::allowed_signers(&key))?;

@@ -42,8 +42,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Checked are, in this order: that exactly the listed objects are there; their digests; the signature over the list
-of digests and who made it; the manifest; every segment down to the sequence of the frames; and that the events
-add up to what the kernel counted.
+of digests and who made it; the manifest; the signature of each segment; every segment down to the sequence of the
+frames; and that the events add up to what the kernel counted. A session that is under way is verified as far as it is
+stored and signed.
 
 The file of allowed signers is the one of OpenSSH (ssh-keygen(1), ALLOWED SIGNERS). A line of it:
   weir-agent namespaces=\"weir\" ssh-ed25519 AAAA…
@@ -59,6 +60,7 @@ Exit codes, the first that applies to any of the sessions:
   1  something is wrong with a recording
   2  a recording or the file of allowed signers can't be read, or the command line is wrong
   3  nothing is wrong, but it is not known who may sign
+  4  nothing is wrong, but a session's end is not there: it is under way, or its node was lost
   0  every recording is intact and signed by an allowed signer")]
 pub struct VerifyArgs {
     /// Directories of sessions.

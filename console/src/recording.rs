@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weir_common::{
     digest::Sha256,
-    recording::{Content, Event, MANIFEST, Manifest, SUMS, bulk_name, parse_sums, segment_name},
+    recording::{Content, Event, MANIFEST, Manifest, Opened, SUMS, bulk_name, parse_sums, segment_name},
     session::SessionId,
 };
 
@@ -37,6 +37,8 @@ pub struct Recording {
     pub session: SessionDir,
     /// Its manifest; `None` if it has none that can be read.
     pub manifest: Option<Manifest>,
+    /// Whose session it is, by the first segment, where there is no manifest.
+    pub opened: Option<Box<Opened>>,
     /// What does not fit together.
     pub warnings: Vec<String>,
     segments: Vec<SegmentNames>,
@@ -56,7 +58,7 @@ impl Recording {
         let manifest = read_manifest(&session, has(MANIFEST), &mut warnings)?;
         let mut indices: Vec<u32> = files.iter().filter_map(|name| segment_index(name)).collect();
         indices.sort_unstable();
-        let segments = match &manifest {
+        let segments: Vec<_> = match &manifest {
             Some(manifest) => (manifest.segments.iter())
                 .map(|entry| SegmentNames {
                     name: entry.segment.name.clone(),
@@ -74,7 +76,13 @@ impl Recording {
                 .collect(),
         };
         check_digests(&session, manifest.is_some(), has(SUMS), &mut warnings)?;
-        Ok(Self { session, manifest, warnings: warnings.0, segments })
+        let first = segments.first().filter(|_| manifest.is_none());
+        // What is wrong with it will be a warning when its events are read.
+        let opened = first.and_then(|first| {
+            let reader = SegmentReader::new(session.object(&first.name).ok()?).ok()?;
+            reader.header().opened.clone()
+        });
+        Ok(Self { session, manifest, opened, warnings: warnings.0, segments })
     }
 
     /// Whether the session is over and its recording complete, as far as the directory says.

@@ -38,6 +38,8 @@ pub enum Exit {
     Failed = 2,
     /// It is not known who may sign.
     SignerUnknown = 3,
+    /// Nothing is wrong with a recording, and its end is not there.
+    Unfinished = 4,
 }
 
 /// Why a command was not carried out.
@@ -114,6 +116,7 @@ fn run_verify(args: &VerifyArgs, world: &mut World<'_>) -> Result<Exit, RunError
         exits.push(match report.verdict {
             Verdict::Intact => Exit::Fine,
             Verdict::SignerUnknown => Exit::SignerUnknown,
+            Verdict::Unfinished => Exit::Unfinished,
             Verdict::NotIntact => Exit::Wrong,
         });
         // A reader that closes the pipe early does not change what there is to say.
@@ -123,7 +126,9 @@ fn run_verify(args: &VerifyArgs, world: &mut World<'_>) -> Result<Exit, RunError
             _ => print::text(&report, &by_hand, world.look, world.out),
         });
     }
-    let exit = [Exit::Wrong, Exit::Failed, Exit::SignerUnknown].into_iter().find(|exit| exits.contains(exit));
+    let exit = [Exit::Wrong, Exit::Failed, Exit::SignerUnknown, Exit::Unfinished]
+        .into_iter()
+        .find(|exit| exits.contains(exit));
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit.unwrap_or(Exit::Fine)),

@@ -224,14 +224,23 @@ fn a_segment_that_another_version_compressed_is_taken_as_it_is_in_the_store() {
     let (stored, _) = run(&key, &[]);
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::copy(&key, dir.path().join("key")).expect("a key");
-    let of_before: BTreeMap<_, _> = stored
-        .iter()
-        .filter(|(path, _)| path.ends_with("/000001.ndjson.zst") || path.ends_with("/000001.bin.zst"))
-        .map(|(path, bytes)| {
-            let plain = zstd::decode_all(&bytes[..]).expect("zstd");
-            (path.clone(), Bytes::from(zstd::encode_all(&plain[..], 19).expect("compresses")))
-        })
-        .collect();
+    let again = |plain: &[u8]| Bytes::from(zstd::encode_all(plain, 19).expect("compresses"));
+    let plain = |bytes: &Bytes| zstd::decode_all(&bytes[..]).expect("zstd");
+    let mut of_before = BTreeMap::new();
+    for (path, bytes) in stored.iter().filter(|(path, _)| path.ends_with("/000001.ndjson.zst")) {
+        let mut text = String::from_utf8(plain(bytes)).expect("text");
+        let bulk = path.replace(".ndjson.zst", ".bin.zst");
+        if let Some(ours) = stored.get(&bulk) {
+            // The version before compressed the bulk, too, and its segment names it as it stored it.
+            let theirs = again(&plain(ours));
+            let named =
+                |bytes: &Bytes| format!("\"sha256\":\"{}\",\"bytes\":{}", Sha256::of(bytes), bytes.len());
+            assert!(text.contains(&named(ours)), "{}", text.lines().next().unwrap_or_default());
+            text = text.replace(&named(ours), &named(&theirs));
+            of_before.insert(bulk, theirs);
+        }
+        of_before.insert(path.clone(), again(text.as_bytes()));
+    }
     assert_eq!(of_before.len(), 3, "two segments and a bulk");
     assert!(of_before.iter().all(|(path, bytes)| stored[path] != bytes));
     let objects: Objects = Arc::new(Mutex::new(of_before.clone()));
@@ -243,7 +252,68 @@ fn a_segment_that_another_version_compressed_is_taken_as_it_is_in_the_store() {
         let (session, name) = path.rsplit_once('/').expect("a path");
         let sums = std::str::from_utf8(&objects[&format!("{session}/SHA256SUMS")]).expect("text");
         assert!(sums.contains(&format!("{}  {name}\n", Sha256::of(bytes))), "{sums}");
+        if let Some(path) = path.strip_suffix(".ndjson.zst") {
+            let signature = &objects[&format!("{path}.sig")];
+            assert!(crate::signing::signed_by(signature, bytes).is_some(), "signed as it is in the store");
+        }
     }
+}
+
+#[test]
+fn what_another_key_signed_before_is_taken_as_it_is_and_what_nobody_signed_is_not() {
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    let [before, after] = ["before", "after"].map(|name| keys.path().join(name));
+    for key in [&before, &after] {
+        SigningKey::load_or_make(key).expect("a key");
+    }
+    let (stored, _) = run(&before, &[]);
+    let is_signature = |path: &str| path.ends_with("/000001.sig") || path.ends_with("/SHA256SUMS.sig");
+    let live = |start: BTreeMap<String, Bytes>| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::copy(&after, dir.path().join("key")).expect("a key");
+        let objects: Objects = Arc::new(Mutex::new(start));
+        let done = Life::begin(dir.path(), &objects, u32::MAX).live().is_ok();
+        let objects = std::mem::take(&mut *objects.lock().expect("no panic in between"));
+        (objects, done)
+    };
+    // All but the last signature was stored when the key was changed.
+    let mut most = stored.clone();
+    most.retain(|path, _| !path.ends_with("/SHA256SUMS.sig"));
+    let (objects, done) = live(most.clone());
+    assert!(done);
+    assert!(most.iter().all(|(path, bytes)| objects[path] == bytes), "nothing is overwritten");
+    let (objects, done) = live(stored.clone());
+    assert!(done && objects == stored, "complete already");
+    for (path, _) in stored.iter().filter(|(path, _)| is_signature(path)) {
+        let (session, _) = path.rsplit_once('/').expect("a path");
+        let mut forged = stored.clone();
+        forged.insert(path.clone(), stored[&format!("{session}/000002.sig")].clone());
+        let (_, done) = live(forged);
+        assert!(!done, "{path} is valid, but of other bytes");
+    }
+}
+
+#[test]
+fn a_target_that_becomes_known_while_the_first_segment_is_stored_does_not_change_its_bytes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut journal = open(dir.path());
+    for change in [opened(1), armed(1)] {
+        journal.append(change).expect("in order");
+    }
+    let record = stdout_record(1, 0, b"said");
+    journal.append_records(&[RingRecord { bytes: &record, end: 1 }], |_| {}).expect("room");
+    let session = session_id(1);
+    journal.append(StateEntry::SealStarted { session, index: 1, records: 1 }).expect("in order");
+    let header = |journal: &Journal| {
+        let session = journal.ledger().session(session).expect("is there");
+        serde_json::to_string(&session.segment_header()).expect("serializes")
+    };
+    let before = header(&journal);
+    assert!(before.contains(r#""opened":{"session":{"#) && before.contains(r#""target":null"#), "{before}");
+    journal.append(StateEntry::Connected { session, target: crate::testing::target() }).expect("in order");
+    assert_eq!(header(&journal), before);
+    drop(journal);
+    assert_eq!(header(&open(dir.path())), before, "nor does a restart");
 }
 
 /// Two sessions with these many records each, in as many files as it takes.

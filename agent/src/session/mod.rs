@@ -72,6 +72,10 @@ pub struct Sealing {
     pub index: u32,
     /// Its records.
     pub records: Pending,
+    /// The target as it was known when the segment was begun: however often the segment is encoded, and whatever has
+    /// become known since, its bytes are the same.
+    #[serde(default)]
+    pub target: Option<TargetPeer>,
 }
 
 /// What the kernel counted for a channel; none where it could not be asked.
@@ -249,7 +253,7 @@ impl Session {
     pub fn begin_seal(&mut self, index: u32, records: u64) -> Result<(), StepError> {
         self.may_begin_seal(index, records)?;
         let records = self.pending.take(records).ok_or(StepError::Records { records })?;
-        self.sealing = Some(Sealing { index, records });
+        self.sealing = Some(Sealing { index, records, target: self.target.clone() });
         Ok(())
     }
 

@@ -53,7 +53,13 @@ fn segment(index: u32, records: u64) -> SegmentEntry {
         sha256: weir_common::digest::Sha256::of(name.as_bytes()),
         bytes: 1,
     };
-    SegmentEntry { index, events: Count { records, bytes: 0 }, segment: object("s"), bulk: None }
+    SegmentEntry {
+        index,
+        events: Count { records, bytes: 0 },
+        segment: object("s"),
+        bulk: None,
+        signature: None,
+    }
 }
 
 proptest! {

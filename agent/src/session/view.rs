@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use weir_common::{
     digest::Sha256,
     frame::Direction,
-    recording::{ChannelTotals, FORMAT_VERSION, Manifest, SegmentHeader, session_path},
+    recording::{ChannelTotals, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
@@ -69,7 +69,19 @@ impl Session {
             index: self.next_index(),
             previous: self.previous(),
             bulk: None,
-            opened: None,
+            opened: self.segments.is_empty().then(|| Box::new(self.opened())),
+        }
+    }
+
+    fn opened(&self) -> Opened {
+        // What became known since the segment was begun would change its bytes.
+        let target = self.sealing.as_ref().map_or(&self.target, |sealing| &sealing.target);
+        Opened {
+            session: (*self.meta).clone(),
+            target: target.clone(),
+            recorder: self.recorder.clone(),
+            opened_at: self.opened_at,
+            clock: self.clock,
         }
     }
 

@@ -5,6 +5,7 @@
 //! 0750, files 0640.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     io::{Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -16,7 +17,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tempfile::NamedTempFile;
 use weir_common::digest::Sha256;
 
-use super::{GetFuture, Put, PutFuture, Store, StoreError};
+use super::{GetFuture, Object, Put, PutAllFuture, PutFuture, Store, StoreError};
 
 const DIR_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -53,22 +54,44 @@ impl FileStore {
         let target = self.root.join(path);
         let dir = target.parent().unwrap_or(&self.root);
         self.make_dirs(dir)?;
+        let put = place(self.write(&target, body)?, path, &target, sha256)?;
+        sync_dir(dir)?;
+        Ok(put)
+    }
+
+    /// One flush of each directory at the end, instead of one an object.
+    fn put_all_blocking(&self, objects: &[Object]) -> Result<(), StoreError> {
+        let mut written = Vec::with_capacity(objects.len());
+        for object in objects {
+            let target = self.root.join(&object.path);
+            self.make_dirs(target.parent().unwrap_or(&self.root))?;
+            let file = self.write(&target, &object.body)?;
+            written.push((file, object, target));
+        }
+        let mut dirs = BTreeSet::new();
+        let mut placed = Ok(());
+        for (file, Object { path, sha256, .. }, target) in written {
+            dirs.insert(target.parent().unwrap_or(&self.root).to_owned());
+            placed = place(file, path, &target, *sha256).map(drop);
+            if placed.is_err() {
+                break;
+            }
+        }
+        // Also where one failed: those before it are there.
+        dirs.iter().try_for_each(|dir| sync_dir(dir))?;
+        placed
+    }
+
+    /// The bytes on the disk, under a temporary name.
+    fn write(&self, target: &Path, body: &[u8]) -> Result<NamedTempFile, StoreError> {
         let temporary = self.root.join(TEMPORARY);
         let mut file = NamedTempFile::new_in(&temporary).map_err(failed("make a file in", &temporary))?;
         file.write_all(body)
             .and_then(|()| file.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)))
             .and_then(|()| file.as_file().sync_all())
-            .map_err(failed("write", &target))?;
+            .map_err(failed("write", target))?;
         forget(file.as_file());
-        let put = match file.persist_noclobber(&target) {
-            Ok(_) => Put::Stored,
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                already_there(path, &target, sha256)?
-            }
-            Err(error) => return Err(failed("write", &target)(error.error)),
-        };
-        sync_dir(dir)?;
-        Ok(put)
+        Ok(file)
     }
 
     fn get_blocking(&self, path: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
@@ -105,12 +128,32 @@ impl Store for FileStore {
         })
     }
 
+    fn put_all(&self, objects: Vec<Object>) -> PutAllFuture<'_> {
+        let store = self.clone();
+        Box::pin(async move {
+            let path = objects.first().map(|object| object.path.clone()).unwrap_or_default();
+            let put = tokio::task::spawn_blocking(move || store.put_all_blocking(&objects));
+            put.await.map_err(|_| StoreError::Interrupted { path })?
+        })
+    }
+
     fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
         let (store, name) = (self.clone(), path.to_owned());
         Box::pin(async move {
             let get = tokio::task::spawn_blocking(move || store.get_blocking(&name, max_bytes));
             get.await.map_err(|_| StoreError::Interrupted { path: path.to_owned() })?
         })
+    }
+}
+
+/// Gives the bytes their name, unless there is an object of that name.
+fn place(file: NamedTempFile, path: &str, target: &Path, sha256: Sha256) -> Result<Put, StoreError> {
+    match file.persist_noclobber(target) {
+        Ok(_) => Ok(Put::Stored),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            already_there(path, target, sha256)
+        }
+        Err(error) => Err(failed("write", target)(error.error)),
     }
 }
 
@@ -169,6 +212,28 @@ mod tests {
         let conflict = put(&store, "a/b", b"forgery").expect_err("another object");
         assert!(matches!(conflict, StoreError::Conflict { .. }), "{conflict}");
         assert_eq!(fs::read(dir.path().join("a/b")).expect("is there"), b"evidence");
+        assert_eq!(fs::read_dir(dir.path().join(".tmp")).expect("is there").count(), 0);
+    }
+
+    #[test]
+    fn several_objects_are_stored_in_order_up_to_the_first_conflict() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = FileStore::open(dir.path()).expect("open");
+        let object = |path: &str, body: &'static [u8]| Object {
+            path: path.to_owned(),
+            body: Bytes::from_static(body),
+            sha256: Sha256::of(body),
+        };
+        let objects = [object("s/a", b"1"), object("s/b", b"2"), object("t/c", b"3")];
+        store.put_all_blocking(&objects).expect("stored");
+        store.put_all_blocking(&objects).expect("the same again");
+        let more = [object("s/0", b"0"), object("s/b", b"other"), object("s/z", b"9")];
+        let conflict = store.put_all_blocking(&more).expect_err("another object");
+        assert!(matches!(conflict, StoreError::Conflict { path, .. } if path == "s/b"));
+        let there = |path: &str| dir.path().join(path).exists();
+        assert!(there("s/0") && !there("s/z"));
+        assert_eq!(fs::read(dir.path().join("s/b")).expect("is there"), b"2");
+        assert_eq!(fs::read(dir.path().join("t/c")).expect("is there"), b"3");
         assert_eq!(fs::read_dir(dir.path().join(".tmp")).expect("is there").count(), 0);
     }
 

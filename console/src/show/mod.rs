@@ -10,7 +10,7 @@ mod timeline;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use weir_common::recording::{Event, Manifest};
+use weir_common::recording::{Clock, Event, Manifest, Opened};
 
 use crate::recording::{Item, Recording};
 use channels::Channels;
@@ -25,7 +25,7 @@ const WARNINGS_MAX: usize = 50;
 /// Something that happened and was not data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When, if the manifest relates kernel time to the calendar.
+    /// When, if the manifest or the first segment relates kernel time to the calendar.
     pub at: Option<Timestamp>,
     /// Nanoseconds since the recording's first event.
     pub after_ns: u64,
@@ -46,6 +46,8 @@ pub struct Shown {
     pub finished: bool,
     /// The manifest.
     pub manifest: Option<Manifest>,
+    /// Whose session it is, where there is no manifest yet.
+    pub opened: Option<Box<Opened>>,
     /// How many segments there are.
     pub segments: usize,
     /// Every channel that said anything.
@@ -67,6 +69,7 @@ pub fn gather(recording: &Recording) -> Shown {
         directory: recording.session.name(),
         finished: recording.is_finished(),
         manifest: recording.manifest.clone(),
+        opened: recording.opened.clone(),
         segments: recording.segment_count(),
         channels: Vec::new(),
         events_of_other_channels: 0,
@@ -93,6 +96,11 @@ pub fn gather(recording: &Recording) -> Shown {
 }
 
 impl Shown {
+    fn clock(&self) -> Option<Clock> {
+        let manifest = self.manifest.as_ref().map(|manifest| manifest.clock);
+        manifest.or_else(|| self.opened.as_ref().map(|opened| opened.clock))
+    }
+
     fn add(&mut self, event: &Event, first_t: u64, what: Option<String>) {
         let Some(what) = what else { return };
         if self.timeline.len() == TIMELINE_MAX {
@@ -100,7 +108,7 @@ impl Shown {
             return;
         }
         self.timeline.push(Entry {
-            at: self.manifest.as_ref().and_then(|manifest| manifest.clock.at(event.t)),
+            at: self.clock().and_then(|clock| clock.at(event.t)),
             after_ns: event.t.saturating_sub(first_t),
             channel: event.ch.0,
             from: timeline::sender(event.dir),

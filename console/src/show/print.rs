@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use weir_common::{
     frame::Direction,
-    recording::{DirectionTotals, Manifest},
-    session::{HostKeyTrust, Proof},
+    recording::{DirectionTotals, Manifest, Recorder},
+    session::{HostKeyTrust, Proof, SessionMeta, TargetPeer},
 };
 
 use super::{Channel, Entry, Shown};
@@ -61,36 +61,12 @@ pub fn text(shown: &Shown, look: Look, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn context(shown: &Shown, manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut line = |name: &str, value: String| {
-        writeln!(out, "{}  {}", look.heading(&format!("{name:<9}")), escape::text(&value))
-    };
-    let session = &manifest.session;
-    let resource = &session.resource;
-    line("Session", session.session_id.to_string())?;
-    line("User", format!("{}, who proved it with {}", session.user, proof(&session.proof)))?;
-    line("Client", format!("{} from {}", session.client_version, session.client_address))?;
-    line("Resource", format!("{} at {}:{}", resource.name, resource.host, resource.port))?;
-    line("Login", login(manifest))?;
-    let approvers = match session.approvers.join(", ") {
-        nobody if nobody.is_empty() => "nobody".to_owned(),
-        approvers => approvers,
-    };
-    line(
-        "Access",
-        format!("request {}, flow {}, approved by {approvers}", session.request_id, session.access_flow),
-    )?;
-    line("Grant", format!("{}, expires {} UTC", session.grant_id, seconds(session.expires_at)))?;
+    session(&manifest.session, login(manifest), look, out)?;
+    let mut line = |name: &str, value: String| line(name, &value, look, out);
     let (opened, closed) = (manifest.opened_at, manifest.closed_at);
     line("Time", format!("{} to {} UTC, {}", seconds(opened), seconds(closed), duration(opened, closed)))?;
     line("Outcome", manifest.outcome.to_string())?;
-    let recorder = &manifest.recorder;
-    line(
-        "Recorder",
-        format!(
-            "weir-agent {} on {}, kernel {}, ABI {}",
-            recorder.agent, recorder.node, recorder.kernel, recorder.abi
-        ),
-    )?;
+    line("Recorder", recorder(&manifest.recorder))?;
     let sum = |numbers: &mut dyn Iterator<Item = u64>| grouped(numbers.fold(0, u64::saturating_add));
     let segments = &manifest.segments;
     let events = sum(&mut segments.iter().map(|entry| entry.events.records));
@@ -100,6 +76,34 @@ fn context(shown: &Shown, manifest: &Manifest, look: Look, out: &mut dyn Write) 
         "Segments",
         format!("{}, {events} events of {captured} captured bytes, stored in {stored}", shown.segments),
     )
+}
+
+fn line(name: &str, value: &str, look: Look, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}  {}", look.heading(&format!("{name:<9}")), escape::text(value))
+}
+
+fn session(session: &SessionMeta, login: String, look: Look, out: &mut dyn Write) -> io::Result<()> {
+    let mut line = |name: &str, value: String| line(name, &value, look, out);
+    let resource = &session.resource;
+    line("Session", session.session_id.to_string())?;
+    line("User", format!("{}, who proved it with {}", session.user, proof(&session.proof)))?;
+    line("Client", format!("{} from {}", session.client_version, session.client_address))?;
+    line("Resource", format!("{} at {}:{}", resource.name, resource.host, resource.port))?;
+    line("Login", login)?;
+    let approvers = match session.approvers.join(", ") {
+        nobody if nobody.is_empty() => "nobody".to_owned(),
+        approvers => approvers,
+    };
+    line(
+        "Access",
+        format!("request {}, flow {}, approved by {approvers}", session.request_id, session.access_flow),
+    )?;
+    line("Grant", format!("{}, expires {} UTC", session.grant_id, seconds(session.expires_at)))
+}
+
+fn recorder(recorder: &Recorder) -> String {
+    let Recorder { agent, node, kernel, abi } = recorder;
+    format!("weir-agent {agent} on {node}, kernel {kernel}, ABI {abi}")
 }
 
 fn proof(proof: &Proof) -> String {
@@ -114,7 +118,13 @@ fn proof(proof: &Proof) -> String {
 
 fn login(manifest: &Manifest) -> String {
     let login = &manifest.session.target_login;
-    let Some(target) = &manifest.target else { return format!("{login}, but the server was not reached") };
+    match &manifest.target {
+        Some(target) => login_at(login, target),
+        None => format!("{login}, but the server was not reached"),
+    }
+}
+
+fn login_at(login: &str, target: &TargetPeer) -> String {
     let trust = match target.host_key_trust {
         HostKeyTrust::Pinned => "pinned",
         HostKeyTrust::KnownHosts => "known",
@@ -125,13 +135,22 @@ fn login(manifest: &Manifest) -> String {
 }
 
 fn unfinished(shown: &Shown, look: Look, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}  {}", look.heading("Session  "), escape::text(&shown.directory))?;
-    writeln!(
-        out,
-        "{}  {}",
-        look.heading("State    "),
-        look.verdict(Mark::Open, "not finished: there is no manifest, so who it was is not known here yet")
-    )?;
+    let state = match &shown.opened {
+        Some(opened) => {
+            let login = &opened.session.target_login;
+            let login =
+                (opened.target.as_ref()).map_or_else(|| login.clone(), |target| login_at(login, target));
+            session(&opened.session, login, look, out)?;
+            line("Time", &format!("since {} UTC", seconds(opened.opened_at)), look, out)?;
+            line("Recorder", &recorder(&opened.recorder), look, out)?;
+            "not finished: there is no manifest yet"
+        }
+        None => {
+            line("Session", &shown.directory, look, out)?;
+            "not finished: there is no manifest, and no first segment to say who it was"
+        }
+    };
+    writeln!(out, "{}  {}", look.heading("State    "), look.verdict(Mark::Open, state))?;
     writeln!(out, "{}  {} so far", look.heading("Segments "), shown.segments)
 }
 

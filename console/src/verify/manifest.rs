@@ -2,7 +2,7 @@
 
 use weir_common::{
     digest::Sha256,
-    recording::{MANIFEST, Manifest, SUMS, StoredObject, bulk_name, segment_name},
+    recording::{MANIFEST, Manifest, SUMS, StoredObject, bulk_name, segment_name, signature_name},
 };
 
 use super::{
@@ -20,6 +20,10 @@ pub(super) fn check(
     objects: &Objects,
     log: &mut Log,
 ) -> Result<Option<Manifest>, StoreError> {
+    if objects.is_unfinished() {
+        log.incomplete(Check::Manifest, "none yet");
+        return Ok(None);
+    }
     let Some(manifest) = read(session, objects, log)? else { return Ok(None) };
     check_place(session, &manifest, log);
     for (index, entry) in (1..).zip(&manifest.segments) {
@@ -33,6 +37,13 @@ pub(super) fn check(
             && ![true, false].map(|compressed| bulk_name(entry.index, compressed)).contains(&bulk.name)
         {
             finding(log, format!("the bulk of segment {} is named {}", entry.index, bulk.name));
+        }
+        match &entry.signature {
+            None => finding(log, format!("names no signature of segment {}", entry.index)),
+            Some(signature) if signature.name != signature_name(entry.index) => {
+                finding(log, format!("the signature of segment {} is named {}", entry.index, signature.name));
+            }
+            Some(_) => {}
         }
     }
     manifest.objects().for_each(|object| check_object(object, objects, log));

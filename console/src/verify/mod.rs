@@ -1,7 +1,7 @@
 //! Verifies a session's recording and reports everything that is wrong with it, and where.
 //!
-//! The order: the directory's objects, their digests, the signature over the digests, the manifest, every
-//! segment, the arithmetic. Each step trusts nothing that an earlier one did not establish, and goes on where an
+//! The order: the directory's objects, their digests, the signature over the digests, the manifest, the segments'
+//! signatures, every segment, the arithmetic. Of a session that is under way there is a part of that. Each step trusts nothing that an earlier one did not establish, and goes on where an
 //! earlier one failed as far as that makes sense: a reviewer wants to know all of it.
 //!
 //! Only what keeps the recording from being read at all is an error; whatever its content is wrong about is a
@@ -9,6 +9,7 @@
 
 mod arithmetic;
 mod body;
+mod chain;
 mod manifest;
 mod objects;
 mod pattern;
@@ -22,7 +23,8 @@ mod streams;
 use jiff::Timestamp;
 
 use crate::store::{SessionDir, StoreError};
-use report::{Log, Report, Summary};
+use report::{Check, Log, Report, Summary, Unfinished};
+use segments::Checked;
 use signers::AllowedSigners;
 
 /// What to hold a recording against.
@@ -45,8 +47,19 @@ pub fn verify(session: &SessionDir, options: &Options<'_>) -> Result<Report, Sto
     let objects = objects::check(session, &mut log)?;
     let signer = signature::check(session, &objects, options, &mut log)?;
     let manifest = manifest::check(session, &objects, &mut log)?;
-    let streams = segments::check(session, &objects, manifest.as_ref(), &mut log)?;
+    let chain = chain::check(session, &objects, manifest.as_ref(), options, &mut log)?;
+    let Checked { streams, opened } =
+        segments::check(session, &objects, manifest.as_ref(), &chain, &mut log)?;
     arithmetic::check(manifest.as_ref(), &streams, &mut log);
-    let summary = manifest.as_ref().map(Summary::of);
-    Ok(Report::new(session.path().display().to_string(), summary, signer, log))
+    let unfinished = objects.is_unfinished().then(|| Unfinished {
+        segments: chain.signed.last().copied().unwrap_or_default(),
+        until: opened.as_ref().and_then(|opened| opened.clock.at(streams.last_t())),
+    });
+    if unfinished.is_some() && chain.signer.is_some() {
+        log.detail(Check::Signature, format!("valid, of each of {} segments", chain.signed.len()));
+    }
+    let summary = manifest.as_ref().map(Summary::of).or_else(|| opened.as_deref().map(Summary::of_opened));
+    let signer = signer.or(chain.signer);
+    let directory = session.path().display().to_string();
+    Ok(Report::new(directory, summary, signer, unfinished, log))
 }

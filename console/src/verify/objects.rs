@@ -12,7 +12,7 @@ use weir_common::{
 use super::report::{Check, Log, Place};
 use crate::{
     hashed::{Hashed, Stored},
-    manifest::SUMS_MAX,
+    manifest::{SUMS_MAX, segment_index},
     store::{EntryKind, SessionDir, StoreError},
 };
 
@@ -34,6 +34,17 @@ impl Objects {
         self.files.contains(name)
     }
 
+    /// Whether nothing is there of what ends a session, and something of what comes before: it is under way, or its end
+    /// never came into the store.
+    pub(super) fn is_unfinished(&self) -> bool {
+        ![MANIFEST, SUMS, SIGNATURE].iter().any(|name| self.has(name)) && self.segments().next().is_some()
+    }
+
+    /// The numbers of the segments that are there.
+    pub(super) fn segments(&self) -> impl Iterator<Item = u32> {
+        self.names().filter_map(segment_index)
+    }
+
     /// The regular files' names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.files.iter().map(String::as_str)
@@ -44,21 +55,26 @@ pub(super) fn check(session: &SessionDir, log: &mut Log) -> Result<Objects, Stor
     let files = list_files(session, log)?;
     let sums = read_sums(session, &files, log)?;
     let listed = sums.as_deref().and_then(|bytes| parse(bytes, log));
-    for name in [SUMS, SIGNATURE, MANIFEST].into_iter().filter(|&name| !files.contains(name)) {
-        log.finding(Check::Objects, Place::object(name), "is missing");
-    }
     if let Some(listed) = &listed {
         compare_names(&files, listed, log);
     }
     let stored = digest(session, &files, listed.as_ref(), log)?;
-    if !files.contains(MANIFEST) && !files.contains(SUMS) {
-        log.note(
-            "no manifest and no digests: this session may still be under way, or its agent has not closed it",
+    let objects = Objects { files, sums, listed, stored };
+    if objects.is_unfinished() {
+        log.detail(Check::Objects, format!("{} objects, and not the session's end", objects.files.len()));
+        log.incomplete(
+            Check::Digests,
+            "no SHA256SUMS yet; each segment has the digests of its bulk and of the one before",
         );
+        return Ok(objects);
     }
-    log.detail(Check::Objects, format!("{} objects, none missing and none extra", files.len()));
-    log.detail(Check::Digests, format!("{} objects have the digest that SHA256SUMS lists", stored.len()));
-    Ok(Objects { files, sums, listed, stored })
+    for name in [SUMS, SIGNATURE, MANIFEST].into_iter().filter(|&name| !objects.has(name)) {
+        log.finding(Check::Objects, Place::object(name), "is missing");
+    }
+    log.detail(Check::Objects, format!("{} objects, none missing and none extra", objects.files.len()));
+    let digests = format!("{} objects have the digest that SHA256SUMS lists", objects.stored.len());
+    log.detail(Check::Digests, digests);
+    Ok(objects)
 }
 
 fn list_files(session: &SessionDir, log: &mut Log) -> Result<BTreeSet<String>, StoreError> {

@@ -7,9 +7,9 @@ use std::{
     path::Path,
 };
 
-use weir_common::recording::{SIGNATURE, SIGNATURE_NAMESPACE, SUMS};
+use weir_common::recording::{SIGNATURE, SIGNATURE_NAMESPACE, SUMS, segment_name, signature_name};
 
-use super::report::{Check, Finding, Report, Summary, Verdict};
+use super::report::{Check, Finding, Report, Summary, Unfinished, Verdict};
 use crate::{
     escape,
     look::{Look, Mark},
@@ -82,6 +82,12 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
             "INTACT",
             "nothing is missing, nothing was altered, the signer is allowed".to_owned(),
         ),
+        Verdict::Unfinished => (Mark::Open, "UNFINISHED", so_far(report)),
+        Verdict::SignerUnknown if report.unfinished.is_some() => (
+            Mark::Open,
+            "SIGNER NOT KNOWN",
+            format!("anyone could have signed it, pass --allowed-signers; {}", so_far(report)),
+        ),
         Verdict::SignerUnknown => (
             Mark::Open,
             "SIGNER NOT KNOWN",
@@ -93,18 +99,32 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
     writeln!(out, "{} {directory}: {detail}", look.verdict(mark, verdict))
 }
 
+/// How far a session without an end is verified.
+fn so_far(report: &Report) -> String {
+    let Some(Unfinished { segments, until }) = report.unfinished else { return String::new() };
+    let until = until.map_or_else(String::new, |until| {
+        format!(", which ends at {} UTC", until.strftime("%Y-%m-%d %H:%M:%S"))
+    });
+    format!(
+        "verified up to segment {segments}{until}; the session is under way or its end is not in the store"
+    )
+}
+
 fn summary_line(summary: &Summary) -> String {
     let Summary { session, opened_at, closed_at, outcome } = summary;
     let (resource, id) = (&session.resource, session.session_id);
+    let end = match (closed_at, outcome) {
+        (Some(closed_at), Some(outcome)) => format!("{}, {outcome}", table::duration(*opened_at, *closed_at)),
+        _ => "no end yet".to_owned(),
+    };
     format!(
-        "session {id}: {} on {} ({}@{}:{}), {} UTC, {}, {outcome}",
+        "session {id}: {} on {} ({}@{}:{}), {} UTC, {end}",
         session.user,
         resource.name,
         session.target_login,
         resource.host,
         resource.port,
         opened_at.strftime("%Y-%m-%d %H:%M:%S"),
-        table::duration(*opened_at, *closed_at),
     )
 }
 
@@ -134,6 +154,14 @@ fn write_by_hand(report: &Report, by_hand: &ByHand<'_>, out: &mut dyn Write) -> 
     let signers = by_hand.signers.map(|path| quoted(&path.display().to_string()));
     writeln!(out, "  Without Weir:")?;
     writeln!(out, "    cd {}", quoted(&report.directory))?;
+    if let Some(Unfinished { segments, .. }) = report.unfinished {
+        let (signature, segment) = (signature_name(segments), segment_name(segments));
+        return writeln!(
+            out,
+            "    ssh-keygen -Y verify -f {} -I {identity} -n {SIGNATURE_NAMESPACE} -s {signature} < {segment}",
+            signers.as_deref().unwrap_or("ALLOWED_SIGNERS"),
+        );
+    }
     writeln!(out, "    sha256sum -c {SUMS}")?;
     writeln!(
         out,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use weir_common::{
     frame::Direction,
-    recording::Manifest,
+    recording::{Manifest, Opened},
     session::{ChannelNo, Outcome, SessionId, SessionMeta},
 };
 
@@ -119,10 +119,19 @@ pub struct Summary {
     pub session: SessionMeta,
     /// When it began.
     pub opened_at: Timestamp,
-    /// When it ended.
-    pub closed_at: Timestamp,
+    /// When it ended; none while that is not in the store.
+    pub closed_at: Option<Timestamp>,
     /// How.
-    pub outcome: Outcome,
+    pub outcome: Option<Outcome>,
+}
+
+/// How far a session without an end is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    /// The last segment that is signed.
+    pub segments: u32,
+    /// When its last event was, by the kernel's clock; none if that can't be told.
+    pub until: Option<Timestamp>,
 }
 
 impl Summary {
@@ -130,9 +139,14 @@ impl Summary {
         Self {
             session: manifest.session.clone(),
             opened_at: manifest.opened_at,
-            closed_at: manifest.closed_at,
-            outcome: manifest.outcome.clone(),
+            closed_at: Some(manifest.closed_at),
+            outcome: Some(manifest.outcome.clone()),
         }
+    }
+
+    pub(super) fn of_opened(opened: &Opened) -> Self {
+        let Opened { session, opened_at, .. } = opened;
+        Self { session: session.clone(), opened_at: *opened_at, closed_at: None, outcome: None }
     }
 
     /// The session's id.
@@ -148,6 +162,8 @@ impl Summary {
 pub enum Verdict {
     /// Nothing is wrong and the signer is allowed.
     Intact,
+    /// Nothing is wrong with what is there and its signer is allowed, but the session's end is not in the store.
+    Unfinished,
     /// Nothing is wrong, but it is not known who may sign.
     SignerUnknown,
     /// Something is wrong.
@@ -174,8 +190,10 @@ pub struct Report {
     pub directory: String,
     /// What it amounts to.
     pub verdict: Verdict,
-    /// The session, if its manifest can be read.
+    /// The session, if its manifest can be read, or its first segment.
     pub session: Option<Summary>,
+    /// How far it is verified, if its end is not in the store.
+    pub unfinished: Option<Unfinished>,
     /// Who signed, if that can be read.
     pub signer: Option<Signer>,
     /// Every check.
@@ -187,11 +205,18 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(directory: String, session: Option<Summary>, signer: Option<Signer>, log: Log) -> Self {
+    pub(super) fn new(
+        directory: String,
+        session: Option<Summary>,
+        signer: Option<Signer>,
+        unfinished: Option<Unfinished>,
+        log: Log,
+    ) -> Self {
         let Log { mut findings, counts, notes, mut details, incomplete } = log;
         findings.sort_by_key(|finding| finding.check);
         let allowed = signer.as_ref().is_some_and(|signer| signer.allowed_by.is_some());
         let verdict = match (counts.iter().sum::<u64>(), allowed) {
+            (0, true) if unfinished.is_some() => Verdict::Unfinished,
             (0, true) => Verdict::Intact,
             (0, false) => Verdict::SignerUnknown,
             _ => Verdict::NotIntact,
@@ -202,7 +227,7 @@ impl Report {
             complete: !incomplete[check as usize],
             findings: counts[check as usize],
         });
-        Self { directory, verdict, session, signer, checks: checks.into(), findings, notes }
+        Self { directory, verdict, session, signer, unfinished, checks: checks.into(), findings, notes }
     }
 }
 

@@ -2,24 +2,27 @@
 //!
 //! A segment is read once, line by line, and digested on the way: what is judged is what has the digest.
 
+use std::collections::BTreeSet;
+
 use weir_common::{
     digest::Sha256,
     frame::MAX_BODY,
     recording::{
-        Content, Count, Event, FORMAT_VERSION, Manifest, SegmentEntry, SegmentHeader, bulk_name, segment_name,
+        Content, Count, Event, FORMAT_VERSION, Manifest, Opened, SegmentEntry, SegmentHeader, bulk_name,
+        segment_name,
     },
     session::SessionId,
 };
 
 use super::{
     body::body_len,
+    chain::Chain,
     objects::Objects,
     report::{Check, Log, Place},
     streams::Streams,
 };
 use crate::{
     bulk::BulkReader,
-    manifest::segment_index,
     segment::{Line, SegmentError, SegmentReader},
     store::{SessionDir, StoreError},
 };
@@ -34,20 +37,30 @@ struct Expected<'a> {
     entry: Option<&'a SegmentEntry>,
 }
 
-/// Checks all segments and says what their events amount to.
+/// What the segments say.
+pub(super) struct Checked {
+    /// What their events amount to.
+    pub(super) streams: Streams,
+    /// Whose session it is, by the first one.
+    pub(super) opened: Option<Box<Opened>>,
+}
+
+/// Checks all segments, of a session without an end those that are signed.
 pub(super) fn check(
     session: &SessionDir,
     objects: &Objects,
     manifest: Option<&Manifest>,
+    chain: &Chain,
     log: &mut Log,
-) -> Result<Streams, StoreError> {
+) -> Result<Checked, StoreError> {
+    let mut opened = None;
     let mut streams =
         Streams::new(manifest.map(|manifest| manifest.channels.iter().map(|c| c.channel).collect()));
     let mut events = Count::default();
     let mut previous = None;
     let expected = match manifest {
         Some(manifest) => from_manifest(manifest),
-        None => from_names(session, objects),
+        None => from_names(session, objects, chain),
     };
     let segments = expected.len();
     for mut expected in expected {
@@ -60,14 +73,22 @@ pub(super) fn check(
             streams.lose_track();
             continue;
         }
-        let mut segment = Segment { session, objects, expected: &expected, log, streams: &mut streams };
+        let mut segment = Segment {
+            session,
+            objects,
+            manifest,
+            expected: &expected,
+            log,
+            streams: &mut streams,
+            opened: &mut opened,
+        };
         events = events + segment.check()?;
     }
     log.detail(
         Check::Segments,
         format!("{segments} segments are one chain and hold {} frames, all in sequence", events.records),
     );
-    Ok(streams)
+    Ok(Checked { streams, opened })
 }
 
 fn from_manifest(manifest: &Manifest) -> Vec<Expected<'_>> {
@@ -84,7 +105,7 @@ fn from_manifest(manifest: &Manifest) -> Vec<Expected<'_>> {
 }
 
 /// What there is to check where no manifest says it.
-fn from_names<'a>(session: &SessionDir, objects: &Objects) -> Vec<Expected<'a>> {
+fn from_names<'a>(session: &SessionDir, objects: &Objects, chain: &Chain) -> Vec<Expected<'a>> {
     let expected = |index| Expected {
         index,
         name: segment_name(index),
@@ -96,16 +117,23 @@ fn from_names<'a>(session: &SessionDir, objects: &Objects) -> Vec<Expected<'a>> 
         previous: None,
         entry: None,
     };
-    objects.names().filter_map(segment_index).map(expected).collect()
+    let mut indices: BTreeSet<u32> =
+        if objects.is_unfinished() { chain.signed.clone() } else { objects.segments().collect() };
+    // The first one that is missing breaks the chain; which others are is not worth a finding each.
+    let gap = (1..).zip(&indices).find(|(place, index)| place != *index).map(|(place, _)| place);
+    indices.extend(gap);
+    indices.into_iter().map(expected).collect()
 }
 
 /// A segment that is being checked.
 struct Segment<'a> {
     session: &'a SessionDir,
     objects: &'a Objects,
+    manifest: Option<&'a Manifest>,
     expected: &'a Expected<'a>,
     log: &'a mut Log,
     streams: &'a mut Streams,
+    opened: &'a mut Option<Box<Opened>>,
 }
 
 impl Segment<'_> {
@@ -150,8 +178,8 @@ impl Segment<'_> {
     }
 
     fn check_header(&mut self, header: &SegmentHeader) {
-        let SegmentHeader { weir, session, index, previous, bulk, opened: _ } = header;
-        let bulk = bulk.as_ref().map(|bulk| bulk.name.clone());
+        let SegmentHeader { weir, session, index, previous, bulk: named, opened } = header;
+        let bulk = named.as_ref().map(|bulk| bulk.name.clone());
         let expected = self.expected;
         let mut problems = Vec::new();
         if *weir != FORMAT_VERSION {
@@ -176,10 +204,51 @@ impl Segment<'_> {
         if bulk != expected.bulk {
             let text = |bulk: &Option<String>| bulk.clone().unwrap_or("none".to_owned());
             problems.push(format!("says its bulk is {}, and it is {}", text(&bulk), text(&expected.bulk)));
+        } else if let Some(named) = named
+            && let Some(stored) = self.objects.stored.get(&named.name)
+            && (stored.sha256, stored.bytes) != (named.sha256, named.bytes)
+        {
+            problems.push(format!(
+                "gives {} the SHA-256 {} and {} bytes, and it has {} and {}",
+                named.name, named.sha256, named.bytes, stored.sha256, stored.bytes
+            ));
+        }
+        problems.extend(self.check_opened(*session, opened.as_deref()));
+        if self.opened.is_none() {
+            self.opened.clone_from(opened);
         }
         for problem in problems {
             self.finding(Place::line(&expected.name, 1), problem);
         }
+    }
+
+    /// What the first segment says of whose session it is, against what else is known of that.
+    fn check_opened(&self, session: SessionId, opened: Option<&Opened>) -> Option<String> {
+        let Some(opened) = opened else {
+            return (self.expected.index == 1).then(|| "does not say whose session it is".to_owned());
+        };
+        if self.expected.index != 1 {
+            return Some("says whose session it is, which is for the first segment to say".to_owned());
+        }
+        let Opened { session: meta, target, recorder, opened_at, clock } = opened;
+        if meta.session_id != session {
+            return Some(format!("belongs to session {session} and says it is {}", meta.session_id));
+        }
+        let Some(manifest) = self.manifest else {
+            let date = opened_at.strftime("%Y-%m-%d").to_string();
+            let elsewhere = self.session.partition().filter(|partition| *partition != date)?;
+            return Some(format!("says the session was opened on {date} UTC, and it lies in dt={elsewhere}"));
+        };
+        let differs = [
+            ("the access context", *meta != manifest.session),
+            ("the target", target.is_some() && *target != manifest.target),
+            ("the recorder", *recorder != manifest.recorder),
+            ("when the session was opened", *opened_at != manifest.opened_at),
+            ("the clock", *clock != manifest.clock),
+        ];
+        let differs: Vec<_> = differs.iter().filter(|(_, differs)| *differs).map(|(what, _)| *what).collect();
+        let differs = Some(differs.join(", ")).filter(|differs| !differs.is_empty())?;
+        Some(format!("says something else than the manifest about {differs}"))
     }
 
     /// `bulk_end` is where the bulk of the events so far ends; `None` once that is not known any more.

@@ -1,8 +1,12 @@
-//! Checks the signature over `SHA256SUMS`: that it is one, that it is valid, and that its signer is allowed to.
+//! Checks the signature over `SHA256SUMS`: that it is one, that it is valid, and that its signer is allowed to. What is a
+//! valid signature, and who is allowed to make it, is the same for the segments (`chain`).
 //!
 //! The armored text must be byte for byte what a signer writes: base64 has bits that decoders ignore, and a
 //! change of those is a change of the evidence too.
 
+use std::io::{self, Read};
+
+use sha2::Digest;
 use ssh_key::{HashAlg, LineEnding, PublicKey, SshSig};
 use weir_common::recording::{SIGNATURE, SIGNATURE_NAMESPACE, SUMS};
 
@@ -11,22 +15,27 @@ use super::{
     objects::Objects,
     report::{Check, Log, Place, Signer},
 };
-use crate::store::{SessionDir, StoreError};
+use crate::{
+    hashed::READ_BYTES,
+    store::{SessionDir, StoreError},
+};
 
 /// The most bytes of a signature.
 pub(super) const SIGNATURE_MAX: u64 = 64 << 10;
 
 /// Why a signature does not hold.
 #[derive(Debug, thiserror::Error)]
-enum SignatureError {
+pub(super) enum SignatureError {
     #[error("is not an SSH signature: {source}")]
     NotASignature { source: ssh_key::Error },
     #[error("has SSHSIG version {version}, and only version {} is known", SshSig::VERSION)]
     Version { version: u32 },
     #[error("is for the namespace {found}, and should be for {SIGNATURE_NAMESPACE}")]
     Namespace { found: String },
-    #[error("is not the signature of this {SUMS} by the key it names: {source}")]
-    Invalid { source: ssh_key::Error },
+    #[error("is not the signature of this {object} by the key it names: {source}")]
+    Invalid { object: String, source: ssh_key::Error },
+    #[error("is a signature of {object}, which can't be read: {source}")]
+    Digest { object: String, source: io::Error },
     #[error("says what a valid signature says, but not in the bytes a signer writes")]
     NotCanonical,
 }
@@ -39,6 +48,9 @@ pub(super) fn check(
     log: &mut Log,
 ) -> Result<Option<Signer>, StoreError> {
     let place = || Place::object(SIGNATURE);
+    if objects.is_unfinished() {
+        return Ok(None);
+    }
     if !objects.has(SIGNATURE) {
         log.finding(Check::Signature, place(), "is missing: nobody vouches for this recording");
         return Ok(None);
@@ -55,7 +67,7 @@ pub(super) fn check(
         log.finding(Check::Signature, place(), format!("has nothing to be checked against: no {SUMS}"));
         return Ok(None);
     };
-    let signature = match verify(&armored, sums) {
+    let signature = match verify(&armored, SUMS, |alg| digest(alg, &mut &sums[..])) {
         Ok(signature) => signature,
         Err(error) => {
             log.finding(Check::Signature, place(), error.to_string());
@@ -66,7 +78,12 @@ pub(super) fn check(
     Ok(Some(allowed(&key, options, log)))
 }
 
-fn verify(armored: &[u8], sums: &[u8]) -> Result<SshSig, SignatureError> {
+/// A signature that is valid for the object with this digest, whoever made it.
+pub(super) fn verify(
+    armored: &[u8],
+    object: &str,
+    digest: impl FnOnce(HashAlg) -> io::Result<Vec<u8>>,
+) -> Result<SshSig, SignatureError> {
     let signature = SshSig::from_pem(armored).map_err(|source| SignatureError::NotASignature { source })?;
     // Neither the version nor the armor is covered by the signature itself.
     if signature.version() != SshSig::VERSION {
@@ -75,9 +92,11 @@ fn verify(armored: &[u8], sums: &[u8]) -> Result<SshSig, SignatureError> {
     if signature.namespace() != SIGNATURE_NAMESPACE {
         return Err(SignatureError::Namespace { found: signature.namespace().to_owned() });
     }
+    let digest = digest(signature.hash_alg())
+        .map_err(|source| SignatureError::Digest { object: object.to_owned(), source })?;
     PublicKey::from(signature.public_key().clone())
-        .verify(SIGNATURE_NAMESPACE, sums, &signature)
-        .map_err(|source| SignatureError::Invalid { source })?;
+        .verify_prehash(SIGNATURE_NAMESPACE, &digest, &signature)
+        .map_err(|source| SignatureError::Invalid { object: object.to_owned(), source })?;
     let canonical =
         signature.to_pem(LineEnding::LF).map_err(|source| SignatureError::NotASignature { source })?;
     if canonical.as_bytes() != armored {
@@ -86,38 +105,65 @@ fn verify(armored: &[u8], sums: &[u8]) -> Result<SshSig, SignatureError> {
     Ok(signature)
 }
 
-fn allowed(key: &PublicKey, options: &Options<'_>, log: &mut Log) -> Signer {
-    let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-    let identity = options.identity;
-    let mut signer = Signer {
-        allowed_signers_line: format!(
-            "{identity} namespaces=\"{SIGNATURE_NAMESPACE}\" {}",
-            key.to_openssh().unwrap_or_default()
-        ),
-        fingerprint,
+/// What is to be read, digested.
+pub(super) fn digest(alg: HashAlg, object: &mut impl Read) -> io::Result<Vec<u8>> {
+    fn whole<D: Digest>(object: &mut impl Read) -> io::Result<Vec<u8>> {
+        let (mut digest, mut buffer) = (D::new(), vec![0; READ_BYTES]);
+        loop {
+            match object.read(&mut buffer) {
+                Ok(0) => return Ok(digest.finalize().to_vec()),
+                Ok(n) => digest.update(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    match alg {
+        HashAlg::Sha256 => whole::<sha2::Sha256>(object),
+        HashAlg::Sha512 => whole::<sha2::Sha512>(object),
+        _ => Err(io::Error::other("it is digested in a way that is not known")),
+    }
+}
+
+/// The key's owner as a report names it.
+pub(super) fn signer(key: &PublicKey, options: &Options<'_>) -> Signer {
+    let key_text = key.to_openssh().unwrap_or_default();
+    Signer {
+        allowed_signers_line: format!("{} namespaces=\"{SIGNATURE_NAMESPACE}\" {key_text}", options.identity),
+        fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
         allowed_by: None,
-    };
-    let Some(signers) = options.signers else {
-        log.detail(
+    }
+}
+
+/// By which line the key may sign, or why not; `None` if it is not known who may.
+pub(super) fn is_allowed(key: &PublicKey, options: &Options<'_>) -> Option<Result<String, String>> {
+    let signers = options.signers?;
+    let line = signers.check(options.identity, key.key_data(), SIGNATURE_NAMESPACE, options.now);
+    let by = line.map(|line| format!("{} line {line}", signers.source()));
+    Some(by.map_err(|refused| refused.to_string()))
+}
+
+fn allowed(key: &PublicKey, options: &Options<'_>, log: &mut Log) -> Signer {
+    let mut signer = signer(key, options);
+    match is_allowed(key, options) {
+        None => log.detail(
             Check::Signature,
             format!("valid, by the key {}, and who may sign is not known", signer.fingerprint),
-        );
-        return signer;
-    };
-    match signers.check(identity, key.key_data(), SIGNATURE_NAMESPACE, options.now) {
-        Ok(line) => {
-            let by = format!("{} line {line}", signers.source());
+        ),
+        Some(Ok(by)) => {
+            let (identity, fingerprint) = (options.identity, &signer.fingerprint);
             log.detail(
                 Check::Signature,
-                format!("valid, by {identity} with the key {}, allowed by {by}", signer.fingerprint),
+                format!("valid, by {identity} with the key {fingerprint}, allowed by {by}"),
             );
             signer.allowed_by = Some(by);
         }
-        Err(refused) => {
+        Some(Err(refused)) => {
             let problem = format!("is valid, but its key {} {refused}", signer.fingerprint);
             log.finding(Check::Signature, Place::object(SIGNATURE), problem);
-            for (line, reason) in signers.unused() {
-                log.note(format!("{} line {line} was not used: {reason}", signers.source()));
+            for (line, reason) in options.signers.iter().flat_map(|signers| signers.unused()) {
+                let source = options.signers.map_or("", |signers| signers.source());
+                log.note(format!("{source} line {line} was not used: {reason}"));
             }
         }
     }

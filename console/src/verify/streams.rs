@@ -87,6 +87,11 @@ impl Streams {
         self.complete
     }
 
+    /// Kernel time of the newest event; 0 if there is none.
+    pub(super) fn last_t(&self) -> u64 {
+        self.streams.values().map(|stream| stream.last_t).max().unwrap_or_default()
+    }
+
     /// What a stream amounts to.
     pub(super) fn accepted(&self, stream: StreamId) -> Count {
         self.streams.get(&stream).map_or(Count::default(), |stream| stream.accepted)

@@ -169,7 +169,7 @@ fn a_segment_that_does_not_continue_the_one_before_it_is_found() {
 fn a_segment_taken_from_the_middle_is_found_even_if_the_manifest_closes_up() {
     let case = Case::new(sample().seal(), |sealed, key| {
         let removed = sealed.manifest.segments.remove(1);
-        for object in [Some(removed.segment), removed.bulk].into_iter().flatten() {
+        for object in [Some(removed.segment), removed.bulk, removed.signature].into_iter().flatten() {
             sealed.objects.remove(&object.name);
         }
         sealed.reseal(key);
@@ -184,7 +184,7 @@ fn a_segment_taken_from_the_middle_is_found_even_if_the_manifest_closes_up() {
 fn the_last_segment_taken_away_is_found_by_the_arithmetic() {
     let case = Case::new(sample().seal(), |sealed, key| {
         let removed = sealed.manifest.segments.pop().expect("three segments");
-        for object in [Some(removed.segment), removed.bulk].into_iter().flatten() {
+        for object in [Some(removed.segment), removed.bulk, removed.signature].into_iter().flatten() {
             sealed.objects.remove(&object.name);
         }
         sealed.reseal(key);
@@ -204,7 +204,10 @@ fn a_header_of_another_session_index_version_or_bulk_is_found() {
     with_text(1, index).only_finds(Check::Segments, "says it is segment 7, and is listed as 2");
     let version = |text: &str| text.replacen("\"weir\":1", "\"weir\":2", 1);
     with_text(1, version).only_finds(Check::Segments, "is in version 2 of the format");
-    let bulk = |text: &str| text.replacen("\"000002.bin\"", "null", 1);
+    let bulk = |text: &str| {
+        let (from, to) = (text.find("{\"name\"").expect("bulk"), text.find("}}").expect("a header"));
+        format!("{}null{}", &text[..from], &text[to + 1..])
+    };
     with_text(1, bulk).only_finds(Check::Segments, "says its bulk is none, and it is 000002.bin");
 }
 

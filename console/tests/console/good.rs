@@ -6,6 +6,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use ssh_key::PrivateKey;
+
 use crate::support::{allowed_signers, new_key, sample};
 use weir_common::recording::{SIGNATURE, SUMS};
 
@@ -27,7 +29,7 @@ fn a_good_recording_is_intact_for_weir_and_for_sha256sum_and_ssh_keygen() {
     let root = tempfile::tempdir().expect("temporary directory");
     let key = new_key();
     let mut sealed = sample().seal();
-    sealed.sign(&key);
+    sealed.reseal(&key);
     let dir = sealed.write(root.path());
     let signers = root.path().join("allowed_signers");
     fs::write(&signers, allowed_signers(&key)).expect("writable");
@@ -39,29 +41,37 @@ fn a_good_recording_is_intact_for_weir_and_for_sha256sum_and_ssh_keygen() {
     let (output, text) = run(Command::new("sha256sum").args(["--strict", "-c", SUMS]).current_dir(&dir));
     assert!(output.status.success(), "{text}");
 
-    let sums = File::open(dir.join(SUMS)).expect("just written");
-    let (output, text) = run(Command::new("ssh-keygen")
-        .args(["-Y", "verify", "-I", "weir-agent", "-n", "weir", "-s", SIGNATURE, "-f"])
-        .arg(&signers)
-        .stdin(Stdio::from(sums))
-        .current_dir(&dir));
-    assert!(output.status.success(), "{text}");
-    assert!(text.starts_with("Good \"weir\" signature for weir-agent"), "{text}");
+    for (object, signature) in [(SUMS, SIGNATURE), ("000003.ndjson.zst", "000003.sig")] {
+        let object = File::open(dir.join(object)).expect("just written");
+        let (output, text) = run(Command::new("ssh-keygen")
+            .args(["-Y", "verify", "-I", "weir-agent", "-n", "weir", "-s", signature, "-f"])
+            .arg(&signers)
+            .stdin(Stdio::from(object))
+            .current_dir(&dir));
+        assert!(output.status.success(), "{text}");
+        assert!(text.starts_with("Good \"weir\" signature for weir-agent"), "{text}");
+    }
 }
 
 #[test]
 fn a_signature_made_by_ssh_keygen_is_accepted_byte_for_byte() {
     let root = tempfile::tempdir().expect("temporary directory");
-    let dir = sample().seal().write(root.path());
     let key = root.path().join("key");
     let (output, text) =
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
     assert!(output.status.success(), "{text}");
-    let (output, text) = run(Command::new("ssh-keygen")
-        .args(["-Y", "sign", "-n", "weir", "-f"])
-        .arg(&key)
-        .arg(dir.join(SUMS)));
-    assert!(output.status.success(), "{text}");
+    let mut sealed = sample().seal();
+    sealed.reseal(&PrivateKey::read_openssh_file(&key).expect("just made"));
+    let dir = sealed.write(root.path());
+    for (object, signature) in [("000001.ndjson.zst", "000001.sig"), (SUMS, SIGNATURE)] {
+        fs::remove_file(dir.join(signature)).expect("signed above");
+        let (output, text) = run(Command::new("ssh-keygen")
+            .args(["-Y", "sign", "-n", "weir", "-f"])
+            .arg(&key)
+            .arg(dir.join(object)));
+        assert!(output.status.success(), "{text}");
+        fs::rename(dir.join(format!("{object}.sig")), dir.join(signature)).expect("just made");
+    }
     let public = fs::read_to_string(root.path().join("key.pub")).expect("made by ssh-keygen");
     let signers = root.path().join("allowed_signers");
     fs::write(&signers, format!("weir-agent {public}")).expect("writable");
@@ -74,7 +84,7 @@ fn an_unknown_signer_has_an_exit_code_of_its_own_and_the_line_to_pass_works() {
     let root = tempfile::tempdir().expect("temporary directory");
     let key = new_key();
     let mut sealed = sample().seal();
-    sealed.sign(&key);
+    sealed.reseal(&key);
     let dir = sealed.write(root.path());
     let (code, text) = weir(&["verify"], &[&dir]);
     assert_eq!(code, Some(3), "{text}");
@@ -95,7 +105,7 @@ fn of_several_directories_the_worst_decides_and_json_has_one_object_each() {
     fs::write(&signers, allowed_signers(&key)).expect("writable");
     let good_and_bad = [false, true].map(|bad| {
         let mut sealed = sample().seal();
-        sealed.sign(&key);
+        sealed.reseal(&key);
         let dir = sealed.write(root.path());
         if bad {
             fs::write(dir.join("extra"), "").expect("writable");
@@ -127,7 +137,7 @@ fn allowed_signers_are_found_in_the_environment_and_in_the_home_directory() {
     let root = tempfile::tempdir().expect("temporary directory");
     let key = new_key();
     let mut sealed = sample().seal();
-    sealed.sign(&key);
+    sealed.reseal(&key);
     let dir = sealed.write(root.path());
     let config = root.path().join(".config/weir");
     fs::create_dir_all(&config).expect("writable");
@@ -151,7 +161,7 @@ fn allowed_signers_are_found_in_the_environment_and_in_the_home_directory() {
 fn a_reader_that_closes_the_output_early_does_not_change_the_verdict() {
     let root = tempfile::tempdir().expect("temporary directory");
     let mut sealed = sample().seal();
-    sealed.sign(&new_key());
+    sealed.reseal(&new_key());
     let dir = sealed.write(root.path());
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -7,3 +7,4 @@ mod play;
 mod show;
 mod support;
 mod tamper;
+mod unfinished;

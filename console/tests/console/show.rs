@@ -66,8 +66,11 @@ fn a_session_under_way_is_shown_as_far_as_it_is_stored() {
     }
     let text = text(&case);
     has_line(&text, &["State", "not finished"]);
+    has_line(&text, &["User", "alice@example.com"]);
+    has_line(&text, &["Access request REQ-1042"]);
+    has_line(&text, &["Time", "since 2026-01-02 03:04:05 UTC"]);
     has_line(&text, &["Segments", "2 so far"]);
-    has_line(&text, &["+4.777", "1", "client", "exec cat backup.tar"]);
+    has_line(&text, &["2026-01-02 03:04:10.027", "1", "client", "exec cat backup.tar"]);
     assert!(!text.contains("warning"), "{text}");
 }
 

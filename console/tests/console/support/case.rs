@@ -32,6 +32,9 @@ impl Case {
     /// Writes a recording and trusts a new key. `prepare` decides what is signed by which key.
     pub(crate) fn new(mut sealed: Sealed, prepare: impl FnOnce(&mut Sealed, &PrivateKey)) -> Self {
         let key = new_key();
+        sealed.sign_segments(&key);
+        sealed.write_manifest();
+        sealed.write_sums();
         prepare(&mut sealed, &key);
         let root = tempfile::tempdir().expect("temporary directory");
         let dir = sealed.write(root.path());

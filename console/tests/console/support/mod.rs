@@ -19,8 +19,8 @@ use weir_common::{
     frame::{ChannelType, Direction, Env, Message, Pty, WindowSize},
     recording::{
         ChannelTotals, Clock, Count, DirectionTotals, Event, FORMAT_VERSION, KernelCount, MANIFEST, Manifest,
-        Recorder, SIGNATURE, SIGNATURE_NAMESPACE, SUMS, SegmentEntry, SegmentHeader, StoredObject, What,
-        bulk_name, segment_name, session_path, sums_text,
+        Opened, Recorder, SIGNATURE, SIGNATURE_NAMESPACE, SUMS, SegmentEntry, SegmentHeader, StoredObject,
+        What, bulk_name, segment_name, session_path, signature_name, sums_text,
     },
     session::{
         CapturePolicy, ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId,
@@ -106,7 +106,7 @@ impl Draft {
                 index: segment.index,
                 previous,
                 bulk: bulk.clone(),
-                opened: None,
+                opened: (segment.index == 1).then(|| Box::new(self.opened())),
             };
             let lines = std::iter::once(serde_json::to_string(&header).expect("headers serialize")).chain(
                 segment.events.iter().map(|event| serde_json::to_string(event).expect("events serialize")),
@@ -120,6 +120,7 @@ impl Draft {
                 events,
                 segment: stored(&name, &packed),
                 bulk: bulk.clone(),
+                signature: None,
             });
             objects.insert(name, packed);
             if let Some(bulk) = bulk {
@@ -131,6 +132,11 @@ impl Draft {
         sealed.write_manifest();
         sealed.write_sums();
         sealed
+    }
+
+    fn opened(&self) -> Opened {
+        let Manifest { session, recorder, opened_at, clock, .. } = self.manifest(Vec::new());
+        Opened { session, target: None, recorder, opened_at, clock }
     }
 
     fn manifest(&self, segments: Vec<SegmentEntry>) -> Manifest {
@@ -221,7 +227,9 @@ impl Sealed {
     /// Changes an object and makes the manifest say so.
     pub(crate) fn replace(&mut self, name: &str, bytes: Vec<u8>) {
         for entry in &mut self.manifest.segments {
-            for object in std::iter::once(&mut entry.segment).chain(&mut entry.bulk) {
+            for object in
+                std::iter::once(&mut entry.segment).chain(&mut entry.bulk).chain(&mut entry.signature)
+            {
                 if object.name == name {
                     *object = stored(name, &bytes);
                 }
@@ -246,8 +254,21 @@ impl Sealed {
         self.objects.insert(SIGNATURE.to_owned(), armored.into_bytes());
     }
 
-    /// Makes manifest, digests and signature fit whatever was changed.
+    /// Signs the segments as they are now.
+    pub(crate) fn sign_segments(&mut self, key: &PrivateKey) {
+        for entry in &mut self.manifest.segments {
+            let Some(segment) = self.objects.get(&entry.segment.name) else { continue };
+            let signature = key.sign(SIGNATURE_NAMESPACE, HashAlg::Sha512, segment).expect("an ed25519 key");
+            let armored = signature.to_pem(LineEnding::LF).expect("a short signature").into_bytes();
+            let name = signature_name(entry.index);
+            entry.signature = Some(stored(&name, &armored));
+            self.objects.insert(name, armored);
+        }
+    }
+
+    /// Makes manifest, digests and signatures fit whatever was changed.
     pub(crate) fn reseal(&mut self, key: &PrivateKey) {
+        self.sign_segments(key);
         self.write_manifest();
         self.write_sums();
         self.sign(key);
