@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 use weir_common::{
     control::Reply,
-    session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
+    session::{CapturePolicy, ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
 use super::{Ask, ConnectionId, Core, FULL, UNWRITABLE, command};
@@ -161,7 +161,8 @@ impl Core {
     /// leaves none, and told nobody that it was armed.
     fn untapped(&self, session: &Session) -> Result<Option<ChannelNo>, Refusal> {
         for totals in session.armed() {
-            let drained = totals.c2t.drained().records + totals.t2c.drained().records;
+            let drained = [totals.c2t, totals.t2c].map(|way| way.drained().records + way.passed.records);
+            let drained = drained[0] + drained[1];
             for cookie in [totals.c2t.cookie, totals.t2c.cookie] {
                 if !self.taps.has(cookie).map_err(|error| tap_refusal(&error))? && drained > 0 {
                     return Ok(Some(totals.channel));
@@ -189,7 +190,16 @@ impl Core {
         target: OwnedFd,
     ) -> Result<(), Refusal> {
         let session = self.session_of(connection)?;
-        self.writable()?;
+        let known = self.journal.ledger().session(session);
+        let policy = known.map(|session| session.meta().capture_policy).unwrap_or_default();
+        match policy {
+            CapturePolicy::FailClosed => self.writable()?,
+            // It goes on while there is no room for records; the entries about it still find some.
+            CapturePolicy::BestEffort => self.untroubled()?,
+        }
+        if self.frozen.contains(&session) {
+            return Err(format!("session {session} is frozen: its grant is over").into());
+        }
         if self.closing.contains_key(&session) {
             return Err(format!("session {session} is ending").into());
         }
@@ -198,9 +208,7 @@ impl Core {
         }
         let cookie = |end: &OwnedFd| Taps::cookie(end.as_fd()).map_err(|error| tap_refusal(&error));
         let cookies = TapCookies { c2t: cookie(&target)?, t2c: cookie(&client)? };
-        let known = self.journal.ledger().session(session);
-        let policy = known.map(|session| session.meta().capture_policy).unwrap_or_default();
-        let before = known.and_then(|session| session.tap(channel));
+        let before = self.journal.ledger().session(session).and_then(|session| session.tap(channel));
         before.map_or(Ok(()), |before| self.retire(channel, before))?;
         self.append(StateEntry::Armed { session, channel, c2t: cookies.c2t, t2c: cookies.t2c })?;
         if let Some(before) = before {
@@ -225,6 +233,7 @@ impl Core {
     /// Has the kernel let nothing more pass the taps of a session whose grant is over.
     fn freeze_taps(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
         let session = self.session_of(connection)?;
+        self.frozen.insert(session);
         let taps: Vec<_> =
             self.journal.ledger().session(session).into_iter().flat_map(Session::taps).collect();
         for (_, TapCookies { c2t, t2c }) in taps {
@@ -243,7 +252,7 @@ impl Core {
         for cookie in [cookies.c2t, cookies.t2c] {
             // What the ledger knows may be behind: records wait in the ring.
             let captured = |taps: &Taps| match taps.counts(cookie) {
-                Ok(counts) => Ok(counts.map(|counts| counts.captured.records)),
+                Ok(counts) => Ok(counts.map(|counts| counts.captured.records + counts.passed.records)),
                 Err(error) => Err(tap_refusal(&error)),
             };
             match captured(&self.taps)? {
@@ -288,13 +297,15 @@ impl Core {
     /// Nothing new begins while sessions stall.
     fn writable(&self) -> Result<(), Refusal> {
         let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
+        self.untroubled()?;
+        if full { Err(Refusal::NotNow(FULL.to_owned())) } else { Ok(()) }
+    }
+
+    /// Nothing is asked of a spool that could not be written a moment ago.
+    fn untroubled(&self) -> Result<(), Refusal> {
         // After the pause this very request may find out that the trouble has passed.
         let trouble = self.trouble.is_some_and(|trouble| Instant::now() < trouble.until);
-        match (trouble, full) {
-            (true, _) => Err(Refusal::NotNow(UNWRITABLE.to_owned())),
-            (false, true) => Err(Refusal::NotNow(FULL.to_owned())),
-            (false, false) => Ok(()),
-        }
+        if trouble { Err(Refusal::NotNow(UNWRITABLE.to_owned())) } else { Ok(()) }
     }
 
     fn append(&mut self, change: StateEntry) -> Result<(), Refusal> {
