@@ -28,7 +28,7 @@ use crate::{
     signing::{SigningError, SigningKey},
     store::{FileStore, S3Store, Store, StoreError},
     storing::{Job, Worker},
-    tap::{self, ProgramLog, TapError},
+    tap::{ProgramLog, RingPlace, Rings, TapError},
 };
 
 /// The most jobs that wait for the worker to take them.
@@ -186,7 +186,7 @@ impl Parts {
         };
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
         let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;
-        let (mut taps, ring) = tap::open(&config.tap)?;
+        let (mut taps, ring) = Rings::open(&config.tap)?.open_ring(RingPlace::current(0))?;
         let log = taps.take_log()?;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
         let options = CoreOptions {

@@ -10,14 +10,15 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use weir_common::{
-    abi::RecordHeader,
+    abi::{RECORD_GAP, RecordHeader},
     frame::{Direction, FrameError},
-    recording::{Clock, Count, Recorder, SegmentEntry},
+    recording::{Clock, Count, Gap, Recorder, SegmentEntry},
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
 use crate::{
-    session::{Captured, ChannelKernel, End, RecordError, Session, StepError, TapCookies},
+    gap::SpooledGap,
+    session::{Captured, ChannelKernel, End, RecordError, Session, StepError, TapCookies, Unrecorded},
     spool::{FileNo, Place},
     tap::RingId,
 };
@@ -155,6 +156,15 @@ pub enum Accounted {
     To(SessionId),
     /// It ended its stream: the message is no frame.
     Ended(SessionId, ChannelNo, Direction, FrameError),
+    /// It says that messages passed unrecorded.
+    Gap {
+        /// The session.
+        session: SessionId,
+        /// What passed, and why.
+        gap: Gap,
+        /// Whether the session's policy permits it.
+        permitted: bool,
+    },
     /// Its socket is no armed channel's, or the record is not of this program's making.
     Orphan,
 }
@@ -205,6 +215,13 @@ impl Ledger {
         self.sessions().filter_map(Session::oldest_file).min()
     }
 
+    /// The session that an armed socket belongs to, and the sequence number of the frame that would be taken next from it.
+    #[must_use]
+    pub fn next_seq(&self, cookie: SocketCookie) -> Option<(SessionId, u64)> {
+        let Socket { session, channel, direction } = *self.sockets.get(&cookie)?;
+        Some((session, self.sessions.get(&session)?.next_seq(channel, direction)?))
+    }
+
     /// Accounts for a record that lies in the spool at `place`, in an entry of `entry_len` bytes.
     pub fn record(&mut self, record: &[u8], place: Place, entry_len: u64) -> Accounted {
         let Some((header, message)) = RecordHeader::split(record) else {
@@ -217,11 +234,24 @@ impl Ledger {
             self.orphans.add(message.len() as u64);
             return Accounted::Orphan;
         };
+        if header.kind == RECORD_GAP {
+            let gap = SpooledGap::from_message(message).map(|spooled| spooled.gap);
+            let recorded = gap.map(|gap| {
+                let count = Count { records: gap.records, bytes: gap.bytes };
+                let gap = Unrecorded { count, boot_ns: header.boot_ns, entry_len };
+                session.gap(channel, direction, gap, place)
+            });
+            let (Some(gap), Some(Ok(()) | Err(RecordError::Gap))) = (gap, &recorded) else {
+                self.orphans.add(message.len() as u64);
+                return Accounted::Orphan;
+            };
+            return Accounted::Gap { session: id, gap, permitted: recorded == Some(Ok(())) };
+        }
         let captured = Captured { boot_ns: header.boot_ns, message, entry_len };
         match session.record(channel, direction, captured, place) {
             Ok(()) => Accounted::To(id),
             Err(RecordError::NoFrame(error)) => Accounted::Ended(id, channel, direction, error),
-            Err(RecordError::NoTap) => {
+            Err(RecordError::NoTap | RecordError::Gap) => {
                 self.orphans.add(message.len() as u64);
                 Accounted::Orphan
             }

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod gap;
 pub mod journal;
 pub mod ledger;
 pub mod segment;

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use weir_common::{
-    abi::RecordHeader,
+    abi::{RECORD_GAP, RecordHeader},
     digest::Sha256,
     frame::{Direction, FrameError, Header},
     recording::{Count, Event, SegmentEntry, SegmentHeader, StoredObject, What, bulk_name, segment_name},
@@ -22,6 +22,7 @@ use weir_common::{
 };
 
 use crate::{
+    gap::SpooledGap,
     session::pending::Extent,
     spool::{
         self, FileNo,
@@ -152,10 +153,17 @@ impl Events {
             }
             let record = RecordHeader::split(entry.payload).filter(|_| entry.kind == Kind::Record);
             let known = record.and_then(|(header, message)| {
-                Some((sockets.get(&SocketCookie(header.cookie))?, header.boot_ns, message))
+                Some((sockets.get(&SocketCookie(header.cookie))?, header, message))
             });
-            let (&(ch, dir), t, message) = known.ok_or(SegmentError::NotARecord { file, offset })?;
-            self.event(t, ch, dir, message)?;
+            let (&(ch, dir), header, message) = known.ok_or(SegmentError::NotARecord { file, offset })?;
+            if header.kind == RECORD_GAP {
+                let gap = SpooledGap::from_message(message);
+                let SpooledGap { seq, gap } = gap.ok_or(SegmentError::NotARecord { file, offset })?;
+                let what = What::Gap(gap);
+                self.write(&Event { t: header.boot_ns, dir, ch, seq, len: 0, what }, 0)?;
+            } else {
+                self.event(header.boot_ns, ch, dir, message)?;
+            }
         }
         Ok(())
     }
@@ -163,9 +171,13 @@ impl Events {
     fn event(&mut self, t: u64, ch: ChannelNo, dir: Direction, message: &[u8]) -> Result<(), SegmentError> {
         let (Header { kind, len, seq }, body) = Header::split(message)?;
         let what = What::read(kind, body, &mut self.bulk)?;
-        serde_json::to_writer(&mut self.lines, &Event { t, dir, ch, seq, len, what })?;
+        self.write(&Event { t, dir, ch, seq, len, what }, message.len() as u64)
+    }
+
+    fn write(&mut self, event: &Event, captured_bytes: u64) -> Result<(), SegmentError> {
+        serde_json::to_writer(&mut self.lines, event)?;
         self.lines.push(b'\n');
-        self.count.add(message.len() as u64);
+        self.count.add(captured_bytes);
         Ok(())
     }
 }
@@ -272,7 +284,7 @@ fn object(name: String, bytes: &[u8]) -> StoredObject {
 mod tests {
     use std::{fs, path::Path};
 
-    use weir_common::recording::FORMAT_VERSION;
+    use weir_common::recording::{FORMAT_VERSION, Gap, GapCause};
 
     use super::*;
     use crate::{
@@ -415,6 +427,20 @@ mod tests {
         }
         fs::write(&path, &whole[..whole.len() - 1]).expect("writable");
         assert!(matches!(encode(&source), Err(SegmentError::Read { .. })));
+    }
+
+    #[test]
+    fn a_gap_is_an_event_of_its_own_that_says_how_much_is_missing_and_why() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let gap = Gap { records: 3, bytes: 300, since: 1500, cause: GapCause::SpoolFull };
+        let gap = SpooledGap { seq: 1, gap }.to_record(cookies(1)[1], 1900);
+        let records = [stdout_record(1, 0, b"x"), gap, stdout_record(1, 4, b"y")];
+        let encoded = encode(&source(dir.path(), &records)).expect("encodes");
+        assert_eq!(
+            lines(&encoded.segment)[2],
+            r#"{"t":1900,"dir":"t2c","ch":0,"seq":1,"len":0,"kind":"gap","records":3,"bytes":300,"since":1500,"cause":"spool_full"}"#
+        );
+        assert_eq!(encoded.entry.events, Count { records: 3, bytes: 34 });
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn a_session_that_has_ended_or_whose_taps_the_kernel_lost_is_not_resumed() {
     tap.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
     for map in ["TAPS", "COUNTS"] {
-        fs::remove_file(node.path("bpf/weir/1").join(map)).expect("pinned");
+        fs::remove_file(node.path("bpf/weir/2/0").join(map)).expect("pinned");
     }
     let _agent = node.start();
     let reason = resume(&lost);

@@ -623,10 +623,16 @@ impl Inbound {
         Self { direction, next_seq: 0, ended: false }
     }
 
-    /// The sequence number of the frame that would be taken next; equally the number of frames taken.
+    /// The sequence number of the frame that would be taken next; equally the number of frames taken, or skipped.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// Takes note of so many frames that the receiving leg took and the kernel did not record: the next frame is in
+    /// sequence behind them. Only taps that never toss for want of room have such gaps, so none of them is sent twice.
+    pub fn skip(&mut self, frames: u64) {
+        self.next_seq = self.next_seq.saturating_add(frames);
     }
 
     /// Decides about one message, in the order in which the kernel captured them.

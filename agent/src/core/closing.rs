@@ -80,6 +80,11 @@ impl Core {
     fn finish_closing(&mut self, id: SessionId, impatient: bool) {
         let Some(session) = self.journal.ledger().session(id) else { return };
         let totals: Vec<_> = session.armed().collect();
+        if self.record_open_gaps(&totals).is_err() {
+            return;
+        }
+        let Some(session) = self.journal.ledger().session(id) else { return };
+        let totals: Vec<_> = session.armed().collect();
         let taps: Vec<_> = session.taps().map(|(_, cookies)| cookies).collect();
         let kernel: Vec<_> = totals.iter().map(|channel| self.kernel_counts(channel)).collect();
         let adds_up = totals.iter().zip(&kernel).all(|(totals, kernel)| adds_up(totals, kernel));
@@ -97,6 +102,7 @@ impl Core {
             return;
         }
         taps.into_iter().for_each(|cookies| self.forget(cookies));
+        self.frozen.remove(&id);
         info!(session = %id, %outcome, "session closed");
         say(self.closing.remove(&id).and_then(|closing| closing.reply), Reply::Closed);
         self.schedule(id);

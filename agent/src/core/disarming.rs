@@ -91,14 +91,19 @@ impl Core {
     }
 
     fn finish_disarming(&mut self, id: SessionId, channel: ChannelNo, impatient: bool) {
-        let session = self.journal.ledger().session(id);
-        let Some((totals, tap)) = session.and_then(|session| {
+        let found = |core: &Self| {
+            let session = core.journal.ledger().session(id)?;
             let totals = session.armed().find(|totals| totals.channel == channel)?;
             Some((totals, session.tap(channel)?))
-        }) else {
+        };
+        let Some((totals, tap)) = found(self) else {
             self.disarming.remove(&(id, channel));
             return;
         };
+        if self.record_open_gaps(&[totals]).is_err() {
+            return;
+        }
+        let totals = found(self).map_or(totals, |(totals, _)| totals);
         let kernel = self.kernel_counts(&totals);
         let adds_up = adds_up(&totals, &kernel);
         if !adds_up && !impatient {

@@ -7,10 +7,15 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
-use weir_common::abi::{RECORD_HEADER_LEN, RecordHeader};
+use weir_common::{
+    abi::{GapRecord, RECORD_GAP, RECORD_HEADER_LEN, RECORD_MESSAGE, RecordHeader},
+    recording::GapCause,
+    session::SocketCookie,
+};
 
 use super::{Core, TICK};
 use crate::{
+    clock,
     journal::{Journal, JournalError, RingRecord, entry_bytes},
     ledger::Accounted,
 };
@@ -44,21 +49,40 @@ impl Core {
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut foreign = 0_u64;
+        let gap;
         let mut walk = self.ring.records();
+        let mut end = walk.position();
         let more = loop {
             if bytes >= PASS_BYTES || records.len() >= PASS_RECORDS {
                 break true;
             }
-            let Some(record) = walk.next() else { break false };
-            match trim(record.bytes) {
-                Some(trimmed) => {
+            let Some(record) = walk.next() else {
+                end = walk.position();
+                break false;
+            };
+            match read(record.bytes) {
+                // A pass of its own: where it is in its stream is known when everything before it is accounted for.
+                Some(Told::Gap(..)) if !records.is_empty() => break true,
+                Some(Told::Gap(cookie, told, ended_ns)) => {
+                    end = walk.position();
+                    gap = self.spooled_gap(cookie, told, ended_ns);
+                    match &gap {
+                        Some(gap) => {
+                            bytes += entry_bytes(gap.len());
+                            records.push(RingRecord { bytes: gap, end: record.end });
+                        }
+                        None => foreign += 1,
+                    }
+                    break true;
+                }
+                Some(Told::Message(trimmed)) => {
                     bytes += entry_bytes(trimmed.len());
                     records.push(RingRecord { bytes: trimmed, end: record.end });
                 }
                 None => foreign += 1,
             }
+            end = walk.position();
         };
-        let end = walk.position();
         if records.is_empty() && end == self.ring.consumer_position() {
             return Drained::Nothing;
         }
@@ -79,6 +103,7 @@ impl Core {
                         "sessions stall until the spool has room"
                     );
                     self.stalled_since = Some(Instant::now());
+                    self.causes.begin(GapCause::SpoolFull, None, clock::boot_ns());
                 }
                 Drained::Blocked { pause: STALLED_PAUSE }
             }
@@ -105,6 +130,7 @@ impl Core {
         let _ = self.noted(Ok(()));
         if let Some(since) = self.stalled_since.take() {
             info!(stalled = ?since.elapsed(), "the spool has room again");
+            self.causes.end(GapCause::SpoolFull, None, clock::boot_ns());
         }
     }
 }
@@ -133,6 +159,10 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refus
         Accounted::Ended(session, channel, direction, error) => {
             warn!(%session, %channel, %direction, %error, "a message is no frame; its stream ends here");
         }
+        Accounted::Gap { session, gap, permitted: true } => Core::tell_gap(session, &gap),
+        Accounted::Gap { session, gap, permitted: false } => {
+            error!(%session, records = gap.records, "messages passed unrecorded that must not; it will not verify");
+        }
         Accounted::Orphan => orphans += 1,
     });
     if orphans > 0 {
@@ -141,8 +171,23 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refus
     appended.map_err(Refusal::Journal)
 }
 
-/// The record without the padding of its size class.
-fn trim(record: &[u8]) -> Option<&[u8]> {
-    let (_, message) = RecordHeader::split(record)?;
-    record.get(..RECORD_HEADER_LEN + message.len())
+/// What a record of the ring tells.
+enum Told<'a> {
+    /// A message: the record without the padding of its size class.
+    Message(&'a [u8]),
+    /// A gap, and the kernel time when it was over.
+    Gap(SocketCookie, GapRecord, u64),
+}
+
+/// Reads a record; `None` if this agent's program did not write it.
+fn read(record: &[u8]) -> Option<Told<'_>> {
+    let (header, message) = RecordHeader::split(record)?;
+    match header.kind {
+        RECORD_MESSAGE => record.get(..RECORD_HEADER_LEN + message.len()).map(Told::Message),
+        RECORD_GAP => {
+            let gap = GapRecord::from_bytes(message)?;
+            Some(Told::Gap(SocketCookie(header.cookie), gap, header.boot_ns))
+        }
+        _ => None,
+    }
 }

@@ -5,10 +5,12 @@
 //! for the store or for a peer. Not here: what records mean (`session`), bytes on the disk (`spool`), sockets
 //! (`control`).
 
+mod causes;
 mod closing;
 mod command;
 mod disarming;
 mod drain;
+mod gaps;
 mod requests;
 mod sealing;
 mod settling;
@@ -28,12 +30,13 @@ use nix::{
 use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 use weir_common::{
-    recording::Recorder,
+    recording::{GapCause, Recorder},
     session::{ChannelNo, SessionId},
 };
 
 pub use self::command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle};
 use self::{
+    causes::Causes,
     closing::Closing,
     command::{Command, Inbox},
     disarming::Disarming,
@@ -41,6 +44,7 @@ use self::{
     settling::Positions,
 };
 use crate::{
+    clock,
     journal::{Journal, JournalError},
     session::{SealLimits, Session},
     storing::{Done, Job},
@@ -115,6 +119,9 @@ pub struct Core {
     storing: HashSet<SessionId>,
     /// Jobs that are done and not in the spool yet.
     done: VecDeque<Done>,
+    /// Sessions whose grant is over: nothing passes their taps, and none is armed for them.
+    frozen: HashSet<SessionId>,
+    causes: Causes,
     trouble: Option<Trouble>,
     /// Since when there has been no room for what is in the ring.
     stalled_since: Option<Instant>,
@@ -164,6 +171,8 @@ impl Core {
             disarming: HashMap::new(),
             storing: HashSet::new(),
             done: VecDeque::new(),
+            frozen: HashSet::new(),
+            causes: Causes::new(clock::boot_ns()),
             trouble: None,
             stalled_since: None,
             next_tick: Instant::now(),
@@ -287,11 +296,13 @@ impl Core {
             (Ok(_), Some(trouble)) => {
                 let stalled = trouble.since.elapsed();
                 info!(?stalled, "the spool can be written again");
+                self.causes.end(GapCause::SpoolUnwritable, None, clock::boot_ns());
                 self.trouble = None;
             }
             (Err(JournalError::Spool(error)), None) => {
                 error!(%error, "the spool cannot be written; sessions stall until it can");
                 self.trouble = Some(Trouble::new(Instant::now(), FIRST_PAUSE));
+                self.causes.begin(GapCause::SpoolUnwritable, None, clock::boot_ns());
             }
             (Err(JournalError::Spool(_)), Some(trouble)) => {
                 self.trouble = Some(Trouble::new(trouble.since, (trouble.pause * 2).min(TICK)));

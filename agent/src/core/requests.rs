@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 use weir_common::{
     control::Reply,
-    session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
+    session::{CapturePolicy, ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
 use super::{Ask, ConnectionId, Core, FULL, UNWRITABLE, command};
@@ -21,7 +21,7 @@ use crate::{
     journal::JournalError,
     ledger::StateEntry,
     session::{Session, StepError, TapCookies},
-    tap::{TapError, Taps},
+    tap::{TapError, TapState, Taps},
 };
 
 /// Without room for this many bytes of records nothing new begins.
@@ -161,7 +161,8 @@ impl Core {
     /// leaves none, and told nobody that it was armed.
     fn untapped(&self, session: &Session) -> Result<Option<ChannelNo>, Refusal> {
         for totals in session.armed() {
-            let drained = totals.c2t.drained().records + totals.t2c.drained().records;
+            let drained = [totals.c2t, totals.t2c].map(|way| way.drained().records + way.passed.records);
+            let drained = drained[0] + drained[1];
             for cookie in [totals.c2t.cookie, totals.t2c.cookie] {
                 if !self.taps.has(cookie).map_err(|error| tap_refusal(&error))? && drained > 0 {
                     return Ok(Some(totals.channel));
@@ -189,7 +190,16 @@ impl Core {
         target: OwnedFd,
     ) -> Result<(), Refusal> {
         let session = self.session_of(connection)?;
-        self.writable()?;
+        let known = self.journal.ledger().session(session);
+        let policy = known.map(|session| session.meta().capture_policy).unwrap_or_default();
+        match policy {
+            CapturePolicy::FailClosed => self.writable()?,
+            // It goes on while there is no room for records; the entries about it still find some.
+            CapturePolicy::BestEffort => self.untroubled()?,
+        }
+        if self.frozen.contains(&session) {
+            return Err(format!("session {session} is frozen: its grant is over").into());
+        }
         if self.closing.contains_key(&session) {
             return Err(format!("session {session} is ending").into());
         }
@@ -205,7 +215,9 @@ impl Core {
             self.forget(before);
         }
         // Each end's copy here is closed with it, before anybody is told that the tap is armed.
-        let armed = [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd()).map(drop));
+        let state = TapState::recording(policy);
+        let armed =
+            [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd(), state).map(drop));
         if let Err(error) = armed {
             self.forget(cookies);
             let taken_back = self.append(StateEntry::ArmFailed { session, channel });
@@ -221,6 +233,7 @@ impl Core {
     /// Has the kernel let nothing more pass the taps of a session whose grant is over.
     fn freeze_taps(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
         let session = self.session_of(connection)?;
+        self.frozen.insert(session);
         let taps: Vec<_> =
             self.journal.ledger().session(session).into_iter().flat_map(Session::taps).collect();
         for (_, TapCookies { c2t, t2c }) in taps {
@@ -239,7 +252,7 @@ impl Core {
         for cookie in [cookies.c2t, cookies.t2c] {
             // What the ledger knows may be behind: records wait in the ring.
             let captured = |taps: &Taps| match taps.counts(cookie) {
-                Ok(counts) => Ok(counts.map(|counts| counts.captured.records)),
+                Ok(counts) => Ok(counts.map(|counts| counts.captured.records + counts.passed.records)),
                 Err(error) => Err(tap_refusal(&error)),
             };
             match captured(&self.taps)? {
@@ -284,13 +297,15 @@ impl Core {
     /// Nothing new begins while sessions stall.
     fn writable(&self) -> Result<(), Refusal> {
         let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
+        self.untroubled()?;
+        if full { Err(Refusal::NotNow(FULL.to_owned())) } else { Ok(()) }
+    }
+
+    /// Nothing is asked of a spool that could not be written a moment ago.
+    fn untroubled(&self) -> Result<(), Refusal> {
         // After the pause this very request may find out that the trouble has passed.
         let trouble = self.trouble.is_some_and(|trouble| Instant::now() < trouble.until);
-        match (trouble, full) {
-            (true, _) => Err(Refusal::NotNow(UNWRITABLE.to_owned())),
-            (false, true) => Err(Refusal::NotNow(FULL.to_owned())),
-            (false, false) => Ok(()),
-        }
+        if trouble { Err(Refusal::NotNow(UNWRITABLE.to_owned())) } else { Ok(()) }
     }
 
     fn append(&mut self, change: StateEntry) -> Result<(), Refusal> {

@@ -51,10 +51,11 @@ impl Settling {
     }
 }
 
-/// Whether the kernel counted what was drained, as far as it could be asked.
+/// Whether the kernel captured what was drained, and passed unrecorded what gaps say, as far as it could be asked.
 pub(super) fn adds_up(totals: &ChannelTotals, kernel: &ChannelKernel) -> bool {
     let agrees = |drained: &DirectionTotals, counted: Option<KernelCount>| {
-        counted.is_none_or(|counted| counted.captured == drained.drained())
+        counted
+            .is_none_or(|counted| counted.captured == drained.drained() && counted.passed == drained.passed)
     };
     agrees(&totals.c2t, kernel.c2t) && agrees(&totals.t2c, kernel.t2c)
 }

@@ -142,9 +142,12 @@ impl Session {
 }
 
 impl Channel {
-    /// Messages of both directions, whatever became of them.
+    /// Messages of both directions, whatever became of them, those included that passed unrecorded.
     pub(super) fn drained(&self) -> u64 {
-        self.c2t.totals.drained().records + self.t2c.totals.drained().records
+        [&self.c2t.totals, &self.t2c.totals]
+            .map(|totals| totals.drained().records.saturating_add(totals.passed.records))
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     pub(super) fn count(&mut self, kernel: ChannelKernel) {

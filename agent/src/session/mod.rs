@@ -15,12 +15,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use weir_common::{
     frame::{Direction, FrameError, Verdict},
-    recording::{ChannelTotals, Clock, KernelCount, Recorder, SegmentEntry},
-    session::{ChannelNo, Outcome, SessionMeta, SocketCookie, TargetPeer},
+    recording::{ChannelTotals, Clock, Count, KernelCount, Recorder, SegmentEntry},
+    session::{CapturePolicy, ChannelNo, Outcome, SessionMeta, SocketCookie, TargetPeer},
 };
 
 pub use self::channels::{ARMED_MAX, CHANNELS_MAX};
-use self::{channels::Channel, pending::Pending};
+use self::{
+    channels::{Channel, Way},
+    pending::Pending,
+};
 use crate::spool::Place;
 
 /// When pending records become a segment.
@@ -48,6 +51,8 @@ pub struct Session {
     /// The ones that were disarmed before the end.
     #[serde(default)]
     disarmed: BTreeMap<ChannelNo, ChannelTotals>,
+    /// How many gaps the events have.
+    gaps: u64,
     pending: Pending,
     sealing: Option<Sealing>,
     segments: Vec<SegmentEntry>,
@@ -158,6 +163,9 @@ pub enum RecordError {
     /// The stream ends here, which it does once.
     #[error(transparent)]
     NoFrame(#[from] FrameError),
+    /// The kernel says that messages passed unrecorded, which the session's policy does not permit.
+    #[error("messages passed unrecorded, and the capture policy is fail_closed")]
+    Gap,
 }
 
 impl Session {
@@ -172,6 +180,7 @@ impl Session {
             target: None,
             channels: Vec::new(),
             disarmed: BTreeMap::new(),
+            gaps: 0,
             pending: Pending::default(),
             sealing: None,
             segments: Vec::new(),
@@ -210,19 +219,12 @@ impl Session {
         record: Captured<'_>,
         place: Place,
     ) -> Result<(), RecordError> {
-        // What would become pending behind the end would never be stored.
-        let armed = self.channels.iter_mut().rev().find(|other| other.no == channel);
-        let Some(channel) = armed.filter(|_| self.end.is_none()) else {
-            return Err(RecordError::NoTap);
-        };
-        let way = match direction {
-            Direction::ClientToTarget => &mut channel.c2t,
-            Direction::TargetToClient => &mut channel.t2c,
-        };
+        let way = self.way(channel, direction).ok_or(RecordError::NoTap)?;
         let bytes = record.message.len() as u64;
+        let mut taken = false;
         let (count, outcome) = match way.inbound.accept(record.message) {
             Verdict::Take(_) => {
-                self.pending.push(place, record.entry_len, bytes, record.boot_ns);
+                taken = true;
                 (&mut way.totals.accepted, Ok(()))
             }
             Verdict::Duplicate => (&mut way.totals.duplicate, Ok(())),
@@ -231,7 +233,46 @@ impl Session {
             Verdict::Ended => (&mut way.totals.malformed, Ok(())),
         };
         count.add(bytes);
+        if taken {
+            self.pending.push(place, record.entry_len, bytes, record.boot_ns);
+        }
         outcome
+    }
+
+    /// Accounts for a gap whose record lies in the spool at `place`: so many frames passed unrecorded, and the receiving
+    /// leg took them. It becomes an event in any case; whether it may be one is told, and verification asks.
+    ///
+    /// # Errors
+    /// [`RecordError::NoTap`], and the gap is not counted here; [`RecordError::Gap`], and it is.
+    pub fn gap(
+        &mut self,
+        channel: ChannelNo,
+        direction: Direction,
+        gap: Unrecorded,
+        place: Place,
+    ) -> Result<(), RecordError> {
+        let Unrecorded { count, boot_ns, entry_len } = gap;
+        let way = self.way(channel, direction).ok_or(RecordError::NoTap)?;
+        way.inbound.skip(count.records);
+        let passed = &mut way.totals.passed;
+        passed.records = passed.records.saturating_add(count.records);
+        passed.bytes = passed.bytes.saturating_add(count.bytes);
+        self.gaps += 1;
+        self.pending.push(place, entry_len, 0, boot_ns);
+        match self.meta.capture_policy {
+            CapturePolicy::BestEffort => Ok(()),
+            CapturePolicy::FailClosed => Err(RecordError::Gap),
+        }
+    }
+
+    /// An armed channel's direction; `None` behind the end too, where what became pending would never be stored.
+    fn way(&mut self, channel: ChannelNo, direction: Direction) -> Option<&mut Way> {
+        let armed = self.channels.iter_mut().rev().find(|other| other.no == channel);
+        let channel = armed.filter(|_| self.end.is_none())?;
+        Some(match direction {
+            Direction::ClientToTarget => &mut channel.c2t,
+            Direction::TargetToClient => &mut channel.t2c,
+        })
     }
 
     /// How many records the next segment should take, if it is time for one.
@@ -329,6 +370,17 @@ pub struct Captured<'a> {
     pub boot_ns: u64,
     /// The message.
     pub message: &'a [u8],
+    /// Bytes of the spool entry around it.
+    pub entry_len: u64,
+}
+
+/// A gap, as its record in the spool tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unrecorded {
+    /// What passed.
+    pub count: Count,
+    /// Kernel time when it was over.
+    pub boot_ns: u64,
     /// Bytes of the spool entry around it.
     pub entry_len: u64,
 }

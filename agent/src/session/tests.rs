@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use weir_common::{
     frame::{Message, WINDOW},
     recording::{Count, DirectionTotals},
+    session::CapturePolicy,
 };
 
 use super::*;
@@ -89,6 +90,69 @@ proptest! {
         prop_assert_eq!(checkpoint.totals(), session.totals());
         prop_assert_eq!(checkpoint.gone_records(), frames);
     }
+}
+
+/// Nothing is tossed for want of room under best effort: a frame is captured, or it is part of a gap.
+fn best_effort() -> Session {
+    let StateEntry::Opened { mut meta, clock, recorder, opened_at } = opened(1) else {
+        unreachable!("it is")
+    };
+    meta.capture_policy = CapturePolicy::BestEffort;
+    let mut session = Session::new(meta, clock, recorder, opened_at);
+    session.arm(ChannelNo(0), COOKIES).expect("the first");
+    session
+}
+
+fn pass(session: &mut Session, count: Count) -> Result<(), RecordError> {
+    let gap = Unrecorded { count, boot_ns: 5, entry_len: 100 };
+    session.gap(ChannelNo(0), Direction::TargetToClient, gap, Place { file: FileNo(1), offset: 5_000_000 })
+}
+
+proptest! {
+    #[test]
+    fn however_captures_and_gaps_interleave_every_frame_is_accounted_for(
+        fates in prop::collection::vec((any::<bool>(), 0_usize..50), 1..200),
+    ) {
+        let mut session = best_effort();
+        let (mut open, mut passed, mut captured, mut gaps) = (Count::default(), Count::default(), Count::default(), 0);
+        for (seq, &(recorded, len)) in (0..).zip(&fates) {
+            let message = output(&"x".repeat(len), seq);
+            if recorded {
+                if open.records > 0 {
+                    prop_assert_eq!(pass(&mut session, std::mem::take(&mut open)), Ok(()));
+                    gaps += 1;
+                }
+                captured.add(message.len() as u64);
+                prop_assert_eq!(capture(&mut session, &message, 1), Ok(()));
+            } else {
+                open.add(message.len() as u64);
+                passed.add(message.len() as u64);
+            }
+        }
+        if open.records > 0 {
+            prop_assert_eq!(pass(&mut session, open), Ok(()));
+            gaps += 1;
+        }
+        let totals = session.totals()[0].t2c;
+        prop_assert_eq!((totals.accepted, totals.passed), (captured, passed));
+        prop_assert_eq!(totals.drained(), captured);
+        prop_assert_eq!(session.next_seq(ChannelNo(0), Direction::TargetToClient), Some(fates.len() as u64));
+        prop_assert_eq!(session.accepted_records(), captured.records + gaps);
+        let text = serde_json::to_string(&session).expect("serializes");
+        let checkpoint: Session = serde_json::from_str(&text).expect("just written");
+        prop_assert_eq!(checkpoint.gone_records(), captured.records + gaps);
+        prop_assert_eq!(checkpoint.totals(), session.totals());
+    }
+}
+
+#[test]
+fn a_gap_of_a_session_that_fails_closed_is_told_and_recorded_all_the_same() {
+    let mut session = session();
+    assert_eq!(pass(&mut session, Count { records: 2, bytes: 40 }), Err(RecordError::Gap));
+    assert_eq!(capture(&mut session, &output("a", 2), 1), Ok(()));
+    let totals = session.totals()[0].t2c;
+    assert_eq!((totals.passed.records, totals.accepted.records), (2, 1));
+    assert_eq!(session.may_take_back(ChannelNo(0)), Err(StepError::ChannelUsed { channel: ChannelNo(0) }));
 }
 
 #[test]

@@ -129,10 +129,21 @@ impl Session {
         totals
     }
 
-    /// How many records are the session's events.
+    /// How many records are the session's events, gaps included.
     #[must_use]
     pub fn accepted_records(&self) -> u64 {
-        self.all().map(|totals| totals.c2t.accepted.records + totals.t2c.accepted.records).sum()
+        let frames = self.all().map(|totals| totals.c2t.accepted.records + totals.t2c.accepted.records);
+        frames.sum::<u64>() + self.gaps
+    }
+
+    /// The sequence number of the frame that would be taken next from this direction of an armed channel.
+    #[must_use]
+    pub fn next_seq(&self, channel: ChannelNo, direction: Direction) -> Option<u64> {
+        let channel = self.channels.iter().rev().find(|other| other.no == channel)?;
+        Some(match direction {
+            Direction::ClientToTarget => channel.c2t.inbound.next_seq(),
+            Direction::TargetToClient => channel.t2c.inbound.next_seq(),
+        })
     }
 
     fn all(&self) -> impl Iterator<Item = ChannelTotals> {

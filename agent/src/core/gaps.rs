@@ -1,0 +1,63 @@
+//! Gaps on their way into the spool: those that the ring tells, and those that are open when a tap is over.
+
+use tracing::warn;
+use weir_common::{
+    abi::{GapRecord, TapGap},
+    recording::{ChannelTotals, Count, DirectionTotals, Gap},
+    session::{SessionId, SocketCookie},
+};
+
+use super::Core;
+use crate::{
+    clock,
+    gap::SpooledGap,
+    journal::{JournalError, RingRecord},
+    ledger::Accounted,
+};
+
+impl Core {
+    /// The spool's record of a gap that the ring tells; `None` if its socket is no session's.
+    pub(super) fn spooled_gap(&self, cookie: SocketCookie, gap: GapRecord, ended_ns: u64) -> Option<Vec<u8>> {
+        let GapRecord { records, bytes, since_ns, cause: _, reserved: _ } = gap;
+        let (session, seq) = self.journal.ledger().next_seq(cookie)?;
+        let cause = self.causes.of(session, since_ns, ended_ns);
+        let spooled = SpooledGap { seq, gap: Gap { records, bytes, since: since_ns, cause } };
+        Some(spooled.to_record(cookie, ended_ns))
+    }
+
+    /// Puts the gaps into the spool that are still open at the end of these channels. Nothing passes them any more,
+    /// and what was captured of them is drained.
+    pub(super) fn record_open_gaps(&mut self, channels: &[ChannelTotals]) -> Result<(), JournalError> {
+        for totals in channels.iter().flat_map(|channel| [channel.c2t, channel.t2c]) {
+            let Some(open) = self.open_gap(&totals) else { continue };
+            let ended_ns = clock::boot_ns();
+            let TapGap { open_records: records, open_bytes: bytes, open_since_ns: since_ns, .. } = open;
+            let gap = GapRecord { records, bytes, since_ns, cause: 0, reserved: 0 };
+            let Some(record) = self.spooled_gap(totals.cookie, gap, ended_ns) else { continue };
+            let end = self.journal.position();
+            let record = RingRecord { bytes: &record, end };
+            let appended = self.journal.append_records(&[record], |_: Accounted| {});
+            self.noted(appended)?;
+        }
+        Ok(())
+    }
+
+    /// The gap that is open, unless it is in the spool: an agent that was killed after it put it there left the kernel's
+    /// entry as it was.
+    fn open_gap(&self, totals: &DirectionTotals) -> Option<TapGap> {
+        let gap = self.taps.gap(totals.cookie).unwrap_or_else(|error| {
+            warn!(cookie = totals.cookie.0, error = &error as &dyn std::error::Error, "cannot read a gap");
+            None
+        })?;
+        let Count { records, bytes } = totals.passed;
+        let untold =
+            gap.open_records > 0 && records.checked_add(gap.open_records) == Some(gap.passed_records);
+        (untold && bytes.checked_add(gap.open_bytes) == Some(gap.passed_bytes)).then_some(gap)
+    }
+
+    /// Says how large a gap is that was just put into the spool, if it is one.
+    pub(super) fn tell_gap(session: SessionId, gap: &Gap) {
+        let Gap { records, bytes, since: _, cause } = gap;
+        warn!(%session, records, bytes, ?cause, "messages passed unrecorded, as the session's grant permits");
+    }
+}
