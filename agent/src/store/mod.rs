@@ -25,6 +25,20 @@ pub enum Put {
 /// A put under way.
 pub type PutFuture<'a> = Pin<Box<dyn Future<Output = Result<Put, StoreError>> + Send + 'a>>;
 
+/// Puts of several objects under way.
+pub type PutAllFuture<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+
+/// An object that is to be stored.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its path.
+    pub path: String,
+    /// Its bytes.
+    pub body: Bytes,
+    /// Their digest.
+    pub sha256: Sha256,
+}
+
 /// A get under way.
 pub type GetFuture<'a> = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send + 'a>>;
 
@@ -33,6 +47,17 @@ pub trait Store: Send + Sync {
     /// Stores an object under a path with `/` between its parts, if there is none yet. When this succeeds the
     /// object survives whatever happens to the node.
     fn put<'a>(&'a self, path: &'a str, body: Bytes, sha256: Sha256) -> PutFuture<'a>;
+
+    /// Stores objects one after the other, up to the first that fails; as [`Self::put`] does, and cheaper where a store
+    /// can do more in one go.
+    fn put_all(&self, objects: Vec<Object>) -> PutAllFuture<'_> {
+        Box::pin(async move {
+            for Object { path, body, sha256 } in objects {
+                self.put(&path, body, sha256).await?;
+            }
+            Ok(())
+        })
+    }
 
     /// Reads an object of at most `max_bytes` bytes; no more than that is read of a larger one.
     fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a>;
