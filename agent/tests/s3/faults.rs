@@ -98,7 +98,7 @@ impl Place {
     fn is_felt(&self, trouble: Trouble, agent: &Agent) {
         match trouble {
             Trouble::DownAtStart | Trouble::Refusing => {
-                agent.wait_for_log("storing failed");
+                agent.wait_for_log("the store does not answer");
             }
             Trouble::Failing(Fault::Slow(_) | Fault::LostAnswer) => {
                 wait_until("a request failed", || self.server.failed() > 0);
