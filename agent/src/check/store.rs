@@ -41,7 +41,7 @@ pub async fn bucket(store: &S3Store, node: &str) -> Vec<Finding> {
     findings.push(match store.list().await {
         Ok(()) => Finding::ok("listable", "the bucket can be listed"),
         Err(error) => Finding::warning("listable", error.to_string())
-            .advice("without s3:ListBucket a missing object looks like a forbidden one"),
+            .advice("deploy/iam/agent-s3.json has the statement that allows it"),
     });
     match store.look(&path).await {
         Ok(seen) => findings.extend(of_object(store.options(), &seen)),

@@ -96,7 +96,10 @@ impl FileStore {
 
     fn get_blocking(&self, path: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
         let target = self.root.join(path);
-        let file = fs::File::open(&target).map_err(failed("open", &target))?;
+        let file = fs::File::open(&target).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::Missing { path: path.to_owned() },
+            _ => failed("open", &target)(source),
+        })?;
         let mut bytes = Vec::new();
         file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", &target))?;
         if bytes.len() as u64 > max_bytes {
@@ -244,7 +247,7 @@ mod tests {
         put(&store, "a/b", b"evidence").expect("stored");
         assert_eq!(store.get_blocking("a/b", 8).expect("is there"), &b"evidence"[..]);
         assert!(matches!(store.get_blocking("a/b", 7), Err(StoreError::TooLarge { max_bytes: 7, .. })));
-        assert!(matches!(store.get_blocking("a/c", 7), Err(StoreError::Io { .. })));
+        assert!(matches!(store.get_blocking("a/c", 7), Err(StoreError::Missing { .. })));
     }
 
     #[test]

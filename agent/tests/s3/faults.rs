@@ -21,8 +21,8 @@ use crate::{
     support,
 };
 
-const C2T: Direction = Direction::ClientToTarget;
-const T2C: Direction = Direction::TargetToClient;
+pub(crate) const C2T: Direction = Direction::ClientToTarget;
+pub(crate) const T2C: Direction = Direction::TargetToClient;
 /// What every session says once, and nothing else on the node does.
 const MARK: &str = "the only one who knows it";
 /// Requests that fail before a fault is over.
@@ -160,15 +160,15 @@ impl Place {
 }
 
 /// A session and what it said.
-struct Session {
-    meta: SessionMeta,
+pub(crate) struct Session {
+    pub(crate) meta: SessionMeta,
     control: Control,
-    tap: Tap,
+    pub(crate) tap: Tap,
     mark: String,
 }
 
 impl Session {
-    fn begin(node: &Node) -> Self {
+    pub(crate) fn begin(node: &Node) -> Self {
         Self::begin_as(node, meta())
     }
 
@@ -182,19 +182,19 @@ impl Session {
         Self { meta, control, tap, mark }
     }
 
-    fn talk(&mut self, rounds: usize) {
+    pub(crate) fn talk(&mut self, rounds: usize) {
         for round in 0..rounds {
             self.tap.pass(T2C, &stdout(&format!("round {round} ").repeat(1 + round * 37 % 400)));
             self.tap.pass(C2T, &stdin(&format!("{round}")));
         }
     }
 
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         assert_eq!(self.control.close(Outcome::Completed), Some(Reply::Closed));
     }
 
     /// The next agent takes it up.
-    fn resume(&mut self, node: &Node) {
+    pub(crate) fn resume(&mut self, node: &Node) {
         self.control = Control::connect(&node.socket());
         assert_eq!(self.control.open(&self.meta, true), Some(Reply::Opened));
     }

@@ -1,6 +1,10 @@
 //! The store in a bucket, against `s3s-fs` in process behind a layer of faults, and against `moto`.
 
+mod check;
+mod credentials;
+mod fake;
 mod faults;
+mod moto;
 mod server;
 mod soak;
 mod store;

@@ -102,12 +102,20 @@ struct State {
     lost: Vec<String>,
 }
 
+/// Who is let in, and to what.
+#[derive(Clone)]
+struct Service {
+    signed: S3Service,
+    /// For those who sign nothing, if they are let in.
+    open: Option<S3Service>,
+}
+
 /// The server. It listens from the beginning.
 pub(crate) struct Server {
     runtime: Runtime,
     address: SocketAddr,
     listening: Option<JoinHandle<()>>,
-    service: S3Service,
+    service: Service,
     state: Arc<Mutex<State>>,
     root: PathBuf,
 }
@@ -115,9 +123,20 @@ pub(crate) struct Server {
 impl Server {
     /// One that keeps its objects below this directory, and accepts these credentials only.
     pub(crate) fn start(root: &Path) -> Self {
+        Self::start_with(root, false)
+    }
+
+    /// One that lets strangers in besides.
+    pub(crate) fn start_public(root: &Path) -> Self {
+        Self::start_with(root, true)
+    }
+
+    fn start_with(root: &Path, is_public: bool) -> Self {
         fs::create_dir_all(root.join(BUCKET).join(PREFIX)).expect("a fresh directory");
-        let mut builder = S3ServiceBuilder::new(FileSystem::new(root).expect("a directory"));
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let builder = || S3ServiceBuilder::new(FileSystem::new(root).expect("a directory"));
+        let mut signed = builder();
+        signed.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = Service { signed: signed.build(), open: is_public.then(|| builder().build()) };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -127,7 +146,7 @@ impl Server {
             runtime,
             address: ([127, 0, 0, 1], 0).into(),
             listening: None,
-            service: builder.build(),
+            service,
             state: Arc::default(),
             root: root.to_owned(),
         };
@@ -237,7 +256,7 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 5] = [
     ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
 ];
 
-async fn accept(listener: TcpListener, service: S3Service, state: Arc<Mutex<State>>) {
+async fn accept(listener: TcpListener, service: Service, state: Arc<Mutex<State>>) {
     // Dropped with this task, and with it every connection.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -258,7 +277,7 @@ struct HungUp;
 
 async fn answer(
     request: Request<Incoming>,
-    service: &S3Service,
+    service: &Service,
     state: &Mutex<State>,
 ) -> Result<Response<s3s::Body>, HungUp> {
     let (head, mut body) = request.into_parts();
@@ -309,6 +328,8 @@ async fn answer(
         Some(Fault::BrokenError) => return Ok(cut(StatusCode::INTERNAL_SERVER_ERROR)),
         _ => {}
     }
+    let is_signed = head.headers.contains_key("authorization");
+    let service = service.open.as_ref().filter(|_| !is_signed).unwrap_or(&service.signed);
     let request = Request::from_parts(head, s3s::Body::from(body));
     let answer = service.call(request).await.map_err(|_| HungUp)?;
     match fault {

@@ -126,7 +126,7 @@ impl Call {
                 format!("the KMS key cannot be used ({details})"),
                 "look at the key's state and policy, and at kms_key_id in [s3]",
             ),
-            (400, _) if message.to_ascii_lowercase().contains("object lock") => setup(
+            (400, "InvalidRequest") if message.replace(' ', "").contains("ObjectLockConfiguration") => setup(
                 format!("the bucket {bucket} does not take locked objects ({details})"),
                 "enable Object Lock on the bucket, or leave object_lock_mode out of [s3]",
             ),

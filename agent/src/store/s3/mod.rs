@@ -19,7 +19,7 @@ use aws_sdk_s3::{
     error::ProvideErrorMetadata,
     operation::get_object::GetObjectOutput,
     primitives::{ByteStream, DateTime},
-    types::{ChecksumMode, ObjectLockMode, ServerSideEncryption, StorageClass},
+    types::{ChecksumAlgorithm, ChecksumMode, ObjectLockMode, ServerSideEncryption, StorageClass},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -89,6 +89,8 @@ impl S3Store {
             .put_object()
             .bucket(&self.options.bucket)
             .key(self.key(path))
+            // Said as well as given: S3 wants to hear it where an object is locked.
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(&ours)
             .if_none_match("*")
             .body(ByteStream::from(body));
