@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use weir_common::{
     frame::Direction,
     recording::{DirectionTotals, Manifest},
-    session::{HostKeyTrust, Proof},
+    session::{CapturePolicy, HostKeyTrust, Proof},
 };
 
 use super::{Channel, Entry, Shown};
@@ -79,7 +79,11 @@ fn context(shown: &Shown, manifest: &Manifest, look: Look, out: &mut dyn Write) 
         "Access",
         format!("request {}, flow {}, approved by {approvers}", session.request_id, session.access_flow),
     )?;
-    line("Grant", format!("{}, expires {} UTC", session.grant_id, seconds(session.expires_at)))?;
+    let policy = match session.capture_policy {
+        CapturePolicy::FailClosed => "",
+        CapturePolicy::BestEffort => ", permits traffic to go on unrecorded (best_effort)",
+    };
+    line("Grant", format!("{}, expires {} UTC{policy}", session.grant_id, seconds(session.expires_at)))?;
     let (opened, closed) = (manifest.opened_at, manifest.closed_at);
     line("Time", format!("{} to {} UTC, {}", seconds(opened), seconds(closed), duration(opened, closed)))?;
     line("Outcome", manifest.outcome.to_string())?;
@@ -173,6 +177,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
         ("DUPLICATE", Align::Right),
         ("OUT OF SEQUENCE", Align::Right),
         ("MALFORMED", Align::Right),
+        ("UNRECORDED", Align::Right),
         ("TOSSED", Align::Right),
     ]);
     for channel in &manifest.channels {
@@ -185,7 +190,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
                 duplicate,
                 out_of_sequence,
                 malformed,
-                passed: _,
+                passed,
                 kernel,
             } = totals;
             let tossed = |kernel: &weir_common::recording::KernelCount| {
@@ -199,6 +204,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
                 grouped(duplicate.records),
                 grouped(out_of_sequence.records),
                 grouped(malformed.records),
+                grouped(passed.records),
                 kernel.as_ref().map_or("not known".to_owned(), |kernel| grouped(tossed(kernel))),
             ]);
         }

@@ -48,5 +48,5 @@ pub fn verify(session: &SessionDir, options: &Options<'_>) -> Result<Report, Sto
     let streams = segments::check(session, &objects, manifest.as_ref(), &mut log)?;
     arithmetic::check(manifest.as_ref(), &streams, &mut log);
     let summary = manifest.as_ref().map(Summary::of);
-    Ok(Report::new(session.path().display().to_string(), summary, signer, log))
+    Ok(Report::new(session.path().display().to_string(), summary, signer, streams.gaps(), log))
 }

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::time::timeout;
-use weir_common::frame::{Header, MAX_BODY, Message};
+use weir_common::{
+    frame::{Header, MAX_BODY, Message},
+    session::CapturePolicy,
+};
 
 use super::{End, TapError, open_pair, pair_of, queue};
 use crate::{gate::Gate, limits};
@@ -159,7 +162,7 @@ async fn sending_to_a_closed_end_says_so() {
 
 #[tokio::test]
 async fn nothing_passes_a_tap_that_is_not_armed() {
-    let (client, mut target) = pair_of(&Arc::default()).expect("a pair");
+    let (client, mut target) = pair_of(&Arc::default(), CapturePolicy::FailClosed).expect("a pair");
     let (messages, reader) = queue(&Gate::new());
     messages.push(Message::Eof, 0).expect("room");
     let End { sender, socket, receiver } = client;
@@ -167,4 +170,18 @@ async fn nothing_passes_a_tap_that_is_not_armed() {
     assert!(matches!(stalled, Err(TapError::Stalled { .. })), "{stalled:?}");
     drop((socket, receiver));
     assert!(target.receiver.next().await.expect("no failure").is_none(), "the end, and nothing before it");
+}
+
+#[tokio::test]
+async fn under_best_effort_nothing_is_sent_twice_and_a_stall_is_still_seen() {
+    // Shut by its own filter, so that what is sent is gone.
+    let (client, target) = pair_of(&Arc::default(), CapturePolicy::BestEffort).expect("a pair");
+    let resent = || metrics().resent();
+    let before = resent();
+    let (messages, reader) = queue(&Gate::new());
+    messages.push(Message::Eof, 0).expect("room");
+    let stalled = client.sender.run(reader, Duration::from_millis(50)).await;
+    assert!(matches!(stalled, Err(TapError::Stalled { .. })), "{stalled:?}");
+    assert_eq!(resent(), before);
+    drop(target);
 }
