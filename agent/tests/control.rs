@@ -11,10 +11,10 @@ use support::{
     wait_until,
 };
 use weir_common::{
-    abi::ABI_VERSION,
+    abi::{ABI_VERSION, OLDEST_ABI_VERSION},
     control::{self, MAX_MESSAGE, Reply, Request},
     frame::{ChannelType, Direction, Message},
-    session::{ChannelNo, Outcome},
+    session::{ChannelNo, Outcome, SessionMeta},
 };
 
 const C2T: Direction = Direction::ClientToTarget;
@@ -148,7 +148,15 @@ fn the_order_of_requests_is_kept() {
     let mut forged = meta.clone();
     forged.user = "mallory".into();
     assert!(reason(other.open(&forged, true)).contains("another access context"));
-    let abi = Request::Open { abi: ABI_VERSION + 1, resume: false, meta: Box::new(meta) };
+    let older = |resume, meta: &SessionMeta| {
+        let open = Request::Open { abi: OLDEST_ABI_VERSION, resume, meta: Box::new(meta.clone()) };
+        Control::connect(&node.socket()).ask(&open, &[])
+    };
+    let new = support::proxy::meta();
+    assert!(reason(older(false, &new)).contains(&format!("ABI {OLDEST_ABI_VERSION}")));
+    assert!(reason(older(true, &new)).contains("not known"), "it is let through to who knows it");
+    assert_eq!(older(true, &meta), Some(Reply::Opened));
+    let abi = Request::Open { abi: ABI_VERSION + 1, resume: true, meta: Box::new(meta) };
     let reason = reason(Control::connect(&node.socket()).ask(&abi, &[]));
     assert!(
         reason.contains(&format!("ABI {}", ABI_VERSION + 1)) && reason.contains(&ABI_VERSION.to_string())

@@ -8,13 +8,14 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use support::{
     Node,
     proxy::{Control, Tap, meta, stdout},
-    stored::{directory, verify},
+    stored::{Recording, directory, verify},
     wait_until,
 };
 use weir_common::{
     control::{Reply, Request},
     frame::{ChannelType, Direction, Message},
-    session::{ChannelNo, Outcome, SessionMeta},
+    recording::GapCause,
+    session::{CapturePolicy, ChannelNo, Outcome, SessionMeta},
 };
 
 const C2T: Direction = Direction::ClientToTarget;
@@ -78,6 +79,117 @@ fn refused(reply: Option<Reply>) -> String {
     match reply {
         Some(Reply::Refused { reason }) => reason,
         other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn begin_best_effort(node: &Node) -> (SessionMeta, Control, Tap) {
+    let (mut meta, control) = (meta(), Control::connect(&node.socket()));
+    meta.capture_policy = CapturePolicy::BestEffort;
+    assert_eq!(control.open(&meta, false), Some(Reply::Opened));
+    let tap = control.arm(0);
+    (meta, control, tap)
+}
+
+/// What was sent is what is recorded and what its gaps say, frame by frame; gives the gaps' causes.
+fn assert_all_told(recording: &Recording, channel: u32, tap: &Tap) -> Vec<GapCause> {
+    let stream = (ChannelNo(channel), T2C);
+    let mut recorded = recording.frames.get(&stream).into_iter().flatten();
+    let gaps = recording.gaps.get(&stream).map_or(&[][..], Vec::as_slice);
+    let mut missing = 0;
+    for (seq, sent) in (0..).zip(tap.sent(T2C)) {
+        if gaps.iter().any(|(first, gap)| (*first..first + gap.records).contains(&seq)) {
+            missing += 1;
+        } else {
+            assert!(recorded.next() == Some(sent), "frame {seq} is recorded in its place");
+        }
+    }
+    assert!(recorded.next().is_none());
+    assert_eq!(missing, gaps.iter().map(|(_, gap)| gap.records).sum::<u64>());
+    gaps.iter().map(|(_, gap)| gap.cause).collect()
+}
+
+#[test]
+fn a_best_effort_session_goes_on_while_the_disk_is_full_and_opens_channels() {
+    let node = Node::new("ring_bytes = 65536\nsegment_max_age_ms = 60000");
+    node.small_disk(8 * 1024 * 1024);
+    let agent = node.start();
+    let (lenient, control, mut tap) = begin_best_effort(&node);
+    let (_strict, _strict_control, mut strict) = begin(&node);
+    let chunk = stdout(&"z".repeat(3_000));
+    tap.pass(T2C, &chunk);
+    fs::write(node.path("state/ballast"), vec![1; 6 * 1024 * 1024]).expect("there is room");
+    wait_until("the spool is full", || {
+        assert!(tap.try_pass(T2C, chunk.clone()), "it never stalls");
+        agent.logged("the spool's disk is full")
+    });
+    for _ in 0..200 {
+        assert!(tap.try_pass(T2C, chunk.clone()), "it never stalls");
+    }
+    let large = stdout(&"z".repeat(30_000));
+    assert!(!strict.try_pass(T2C, large.clone()), "the one beside it does");
+    let mut second = control.arm(1);
+    assert!(second.try_pass(T2C, large));
+    fs::remove_file(node.path("state/ballast")).expect("removable");
+    agent.wait_for_log("the spool has room again");
+    strict.pass(T2C, &chunk);
+    tap.pass(T2C, &stdout("after"));
+    assert_eq!(control.disarm(1), Some(Reply::Disarmed { channel: ChannelNo(1) }), "its gap is open");
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, lenient.session_id);
+    let causes = assert_all_told(&recording, 0, &tap);
+    assert!(causes.contains(&GapCause::SpoolFull), "{causes:?}");
+    assert_eq!(assert_all_told(&recording, 1, &second), [GapCause::SpoolFull]);
+}
+
+#[test]
+fn what_passed_while_no_agent_was_running_is_told_by_the_next_one_once_however_often_it_is_killed() {
+    let node = Node::new("ring_bytes = 65536");
+    let agent = node.start();
+    let (meta, control, mut tap) = begin_best_effort(&node);
+    let chunk = stdout(&"z".repeat(3_000));
+    tap.pass(T2C, &chunk);
+    agent.kill();
+    for _ in 0..100 {
+        assert!(tap.try_pass(T2C, chunk.clone()), "it never stalls");
+    }
+    drop(control);
+    for _ in 0..3 {
+        let agent = node.start();
+        let control = Control::connect(&node.socket());
+        assert_eq!(control.open(&meta, true), Some(Reply::Opened));
+        wait_until("the ring is drained", || {
+            assert!(tap.try_pass(T2C, stdout("again")), "it never stalls");
+            agent.logged("messages passed unrecorded") || tap.sent(T2C).len() > 300
+        });
+        agent.kill();
+        for _ in 0..100 {
+            assert!(tap.try_pass(T2C, chunk.clone()), "it never stalls");
+        }
+    }
+    // The last gap is open when the session ends.
+    let _agent = node.start();
+    let control = Control::connect(&node.socket());
+    assert_eq!(control.open(&meta, true), Some(Reply::Opened));
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    let causes = assert_all_told(&recording, 0, &tap);
+    assert!(causes.len() >= 2 && causes.iter().all(|&cause| cause == GapCause::AgentDown), "{causes:?}");
+}
+
+#[test]
+fn a_frozen_session_gets_no_new_channel() {
+    let node = Node::new("");
+    let _agent = node.start();
+    for (meta, control, mut tap) in [begin(&node), begin_best_effort(&node)] {
+        tap.pass(T2C, &stdout("before"));
+        assert_eq!(control.ask(&Request::Freeze, &[]), Some(Reply::Frozen));
+        assert!(!tap.try_pass(T2C, stdout("after")), "whatever its policy");
+        let pair = Tap::pair();
+        let arm = Request::Arm { channel: ChannelNo(1) };
+        let reason = refused(control.ask(&arm, &pair.descriptors()));
+        assert_eq!(reason, format!("session {} is frozen: its grant is over", meta.session_id));
+        assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+        assert_all_told(&verify(&node, meta.session_id), 0, &tap);
     }
 }
 

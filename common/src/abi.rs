@@ -14,7 +14,7 @@ pub const OLDEST_ABI_VERSION: u16 = 1;
 
 /// Name of the program in the object file and of its pin.
 pub const PROGRAM: &str = "weir_tap";
-/// Name of the map from socket cookie to the tap's state, [`TAP_ARMED`] or [`TAP_FROZEN`]; only the agent writes it.
+/// Name of the map from socket cookie to the tap's state, such as [`TAP_ARMED`]; only the agent writes it.
 pub const TAPS_MAP: &str = "TAPS";
 /// Name of the map from socket cookie to [`TapCounts`]; after the agent made the entry only the program writes it.
 pub const COUNTS_MAP: &str = "COUNTS";

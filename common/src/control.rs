@@ -22,7 +22,8 @@ pub const ARM_DESCRIPTORS: usize = 2;
 pub enum Request {
     /// Register a session, or take it up again after the agent restarted.
     Open {
-        /// The proxy's [`crate::abi::ABI_VERSION`]; the agent refuses another.
+        /// The proxy's [`crate::abi::ABI_VERSION`]; the agent refuses another, but to take a session up again that was begun
+        /// under an older one that it still reads.
         abi: u16,
         /// True when the session is under way and this connection replaces one that broke.
         resume: bool,

@@ -15,7 +15,7 @@ use tokio_seqpacket::{UnixSeqpacket, ancillary::AncillaryMessageWriter};
 use weir_common::{
     abi::ABI_VERSION,
     control::{self, ControlError, MAX_MESSAGE, Reply, Request},
-    session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
+    session::{CapturePolicy, ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
 use crate::{limits, metrics::metrics};
@@ -179,7 +179,7 @@ async fn serve(
             command = commands.recv() => command,
             error = connection.broken() => {
                 tracing::warn!(session = %meta.session_id, %error, "lost the agent; looking for the next");
-                *connection = Connection::open(options, meta, true, options.stall_timeout).await?;
+                *connection = reopen(options, meta, commands).await?;
                 metrics().agent_reconnected();
                 continue;
             }
@@ -191,19 +191,19 @@ async fn serve(
                 let answer = connection.arm(channel, &sockets).await;
                 let in_step = is_in_step(&answer);
                 let _ = done.send(answer);
-                connection.again_unless(in_step, options, meta).await?;
+                connection.again_unless(in_step, options, meta, commands).await?;
             }
             Some(Command::Connected { target, done }) => {
                 let answer = connection.ask(&Request::Connected { target }, Reply::Connected).await;
                 let in_step = is_in_step(&answer);
                 let _ = done.send(answer);
-                connection.again_unless(in_step, options, meta).await?;
+                connection.again_unless(in_step, options, meta, commands).await?;
             }
             Some(Command::Freeze { done }) => {
                 let answer = connection.ask(&Request::Freeze, Reply::Frozen).await;
                 let in_step = is_in_step(&answer);
                 let _ = done.send(answer);
-                connection.again_unless(in_step, options, meta).await?;
+                connection.again_unless(in_step, options, meta, commands).await?;
             }
             Some(Command::Disarm { channel }) => {
                 let asked = connection.ask(&Request::Disarm { channel }, Reply::Disarmed { channel }).await;
@@ -211,7 +211,7 @@ async fn serve(
                     let session = meta.session_id;
                     tracing::debug!(%session, %channel, %error, "the tap stays until the session ends");
                 }
-                connection.again_unless(is_in_step(&asked), options, meta).await?;
+                connection.again_unless(is_in_step(&asked), options, meta, commands).await?;
             }
             Some(Command::Close { outcome, done }) => {
                 let request = Request::Close { outcome };
@@ -226,6 +226,27 @@ async fn serve(
                 let _ = done.send(());
                 return Ok(());
             }
+        }
+    }
+}
+
+/// A connection to the next agent. Traffic under best effort goes on without one, so it is waited for as long as nobody
+/// asks anything of it; else for the stall timeout.
+async fn reopen(
+    options: &AgentOptions,
+    meta: &SessionMeta,
+    commands: &mpsc::Receiver<Command>,
+) -> Result<Connection, AgentError> {
+    loop {
+        let opened = Connection::open(options, meta, true, options.stall_timeout).await;
+        let goes_on = meta.capture_policy == CapturePolicy::BestEffort;
+        match opened {
+            Err(error @ AgentError::Unreachable { .. })
+                if goes_on && commands.is_empty() && !commands.is_closed() =>
+            {
+                tracing::warn!(session = %meta.session_id, %error, "the session goes on, as its grant permits");
+            }
+            opened => return opened,
         }
     }
 }
@@ -283,10 +304,11 @@ impl Connection {
         in_step: bool,
         options: &AgentOptions,
         meta: &SessionMeta,
+        commands: &mpsc::Receiver<Command>,
     ) -> Result<(), AgentError> {
         if !in_step {
             tracing::warn!(session = %meta.session_id, "the agent did not answer in time; asking it on another connection");
-            *self = Self::open(options, meta, true, options.stall_timeout).await?;
+            *self = reopen(options, meta, commands).await?;
         }
         Ok(())
     }

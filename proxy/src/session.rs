@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use weir_common::session::{ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer};
+use weir_common::session::{CapturePolicy, ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer};
 
 use crate::{
     agent::{self, AgentError, AgentOptions, Registration},
@@ -208,6 +208,7 @@ pub struct Session {
     channels: AtomicU32,
     tasks: TaskTracker,
     stall_timeout: Duration,
+    capture_policy: CapturePolicy,
     offers: mpsc::Sender<Offer>,
     activity: Arc<Activity>,
 }
@@ -223,6 +224,7 @@ impl Session {
         end: End,
     ) -> Result<(Arc<Self>, Offers), AgentError> {
         let (id, stall_timeout) = (meta.session_id, options.stall_timeout);
+        let capture_policy = meta.capture_policy;
         let (registration, lost) = agent::register(options, meta).await?;
         metrics().session_opened();
         let (offers, offered) = mpsc::channel(OFFERS);
@@ -233,6 +235,7 @@ impl Session {
             channels: AtomicU32::new(0),
             tasks: TaskTracker::new(),
             stall_timeout,
+            capture_policy,
             activity: Arc::default(),
             offers,
         };
@@ -290,7 +293,7 @@ impl Session {
         let mut patience = Patience::new(self.stall_timeout, &self.end);
         loop {
             // A fresh pair each time: an agent that was lost in the middle may have locked the one before.
-            let (client, target) = tap::pair_of(&self.activity)?;
+            let (client, target) = tap::pair_of(&self.activity, self.capture_policy)?;
             match self.registration.arm(channel, client.socket.clone(), target.socket.clone()).await {
                 Ok(()) => {
                     let lease = Lease { channel, registration: self.registration.clone() };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 use weir_common::{
     abi::{GapRecord, RECORD_GAP, RECORD_HEADER_LEN, RECORD_MESSAGE, RecordHeader},
-    recording::GapCause,
-    session::SocketCookie,
+    recording::{Gap, GapCause},
+    session::{SessionId, SocketCookie},
 };
 
 use super::{Core, TICK};
@@ -90,9 +90,12 @@ impl Core {
             error!(records = foreign, "the ring has records that this agent's program did not write");
         }
         match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records)) {
-            Ok(()) => {
+            Ok(passed) => {
                 self.ring.release(end);
                 self.flows();
+                if let Some((session, gap)) = passed {
+                    self.tell_gap(session, &gap);
+                }
                 if more { Drained::More } else { Drained::Some }
             }
             Err(Refusal::NoRoom(why)) => {
@@ -152,14 +155,16 @@ fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
     }
 }
 
-fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refusal> {
+/// Puts records into the spool; gives the gap if that is what they are.
+fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Option<(SessionId, Gap)>, Refusal> {
     let mut orphans = 0_u64;
+    let mut passed = None;
     let appended = journal.append_records(records, |accounted| match accounted {
         Accounted::To(_) => {}
         Accounted::Ended(session, channel, direction, error) => {
             warn!(%session, %channel, %direction, %error, "a message is no frame; its stream ends here");
         }
-        Accounted::Gap { session, gap, permitted: true } => Core::tell_gap(session, &gap),
+        Accounted::Gap { session, gap, permitted: true } => passed = Some((session, gap)),
         Accounted::Gap { session, gap, permitted: false } => {
             error!(%session, records = gap.records, "messages passed unrecorded that must not; it will not verify");
         }
@@ -168,7 +173,7 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refus
     if orphans > 0 {
         error!(records = orphans, "the ring had records of sockets that belong to no session");
     }
-    appended.map_err(Refusal::Journal)
+    appended.map(|()| passed).map_err(Refusal::Journal)
 }
 
 /// What a record of the ring tells.

@@ -1,6 +1,8 @@
 //! Gaps on their way into the spool: those that the ring tells, and those that are open when a tap is over.
 
-use tracing::warn;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
 use weir_common::{
     abi::{GapRecord, TapGap},
     recording::{ChannelTotals, Count, DirectionTotals, Gap},
@@ -14,6 +16,9 @@ use crate::{
     journal::{JournalError, RingRecord},
     ledger::Accounted,
 };
+
+/// How often the log says that messages passed unrecorded.
+const TELL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Core {
     /// The spool's record of a gap that the ring tells; `None` if its socket is no session's.
@@ -36,8 +41,16 @@ impl Core {
             let Some(record) = self.spooled_gap(totals.cookie, gap, ended_ns) else { continue };
             let end = self.journal.position();
             let record = RingRecord { bytes: &record, end };
-            let appended = self.journal.append_records(&[record], |_: Accounted| {});
+            let mut told = None;
+            let appended = self.journal.append_records(&[record], |accounted| {
+                if let Accounted::Gap { session, gap, .. } = accounted {
+                    told = Some((session, gap));
+                }
+            });
             self.noted(appended)?;
+            if let Some((session, gap)) = told {
+                self.tell_gap(session, &gap);
+            }
         }
         Ok(())
     }
@@ -55,9 +68,14 @@ impl Core {
         (untold && bytes.checked_add(gap.open_bytes) == Some(gap.passed_bytes)).then_some(gap)
     }
 
-    /// Says how large a gap is that was just put into the spool, if it is one.
-    pub(super) fn tell_gap(session: SessionId, gap: &Gap) {
+    /// Says how large a gap is that was put into the spool. Where there is one after the other, the log has one a second.
+    pub(super) fn tell_gap(&mut self, session: SessionId, gap: &Gap) {
+        const SAID: &str = "messages passed unrecorded, as the session's grant permits";
         let Gap { records, bytes, since: _, cause } = gap;
-        warn!(%session, records, bytes, ?cause, "messages passed unrecorded, as the session's grant permits");
+        if self.next_gap_told.is_some_and(|next| Instant::now() < next) {
+            return debug!(%session, records, bytes, ?cause, "{SAID}");
+        }
+        self.next_gap_told = Some(Instant::now() + TELL_PAUSE);
+        warn!(%session, records, bytes, ?cause, "{SAID}");
     }
 }

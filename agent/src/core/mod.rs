@@ -122,6 +122,8 @@ pub struct Core {
     /// Sessions whose grant is over: nothing passes their taps, and none is armed for them.
     frozen: HashSet<SessionId>,
     causes: Causes,
+    /// When the log may say again that messages passed unrecorded.
+    next_gap_told: Option<Instant>,
     trouble: Option<Trouble>,
     /// Since when there has been no room for what is in the ring.
     stalled_since: Option<Instant>,
@@ -173,6 +175,7 @@ impl Core {
             done: VecDeque::new(),
             frozen: HashSet::new(),
             causes: Causes::new(clock::boot_ns()),
+            next_gap_told: None,
             trouble: None,
             stalled_since: None,
             next_tick: Instant::now(),

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use weir_common::{
     digest::Sha256,
     frame::{Direction, Header},
-    recording::{Content, Event, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, parse_sums},
+    recording::{
+        Content, Count, Event, Gap, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, What, parse_sums,
+    },
     session::{ChannelNo, SessionId},
 };
 
@@ -32,6 +34,8 @@ pub(crate) fn directory(node: &Node, session: SessionId) -> PathBuf {
 pub(crate) struct Recording {
     pub(crate) manifest: Manifest,
     pub(crate) frames: HashMap<(ChannelNo, Direction), Vec<Vec<u8>>>,
+    /// The sequence number of the first frame that is missing, and the gap.
+    pub(crate) gaps: HashMap<(ChannelNo, Direction), Vec<(u64, Gap)>>,
 }
 
 /// Checks signature, digests, chain and arithmetic, and reads the frames.
@@ -51,7 +55,7 @@ pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
         assert_eq!(sums.get(object.name.as_str()), Some(&object.sha256));
         assert_eq!(fs::metadata(dir.join(&object.name)).expect("is there").len(), object.bytes);
     }
-    let frames = read_frames(&dir, &manifest);
+    let (frames, gaps) = read_frames(&dir, &manifest);
     for channel in &manifest.channels {
         for (direction, totals) in
             [(Direction::ClientToTarget, channel.c2t), (Direction::TargetToClient, channel.t2c)]
@@ -59,7 +63,13 @@ pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
             let frames = frames.get(&(channel.channel, direction)).map_or(&[][..], Vec::as_slice);
             let bytes: usize = frames.iter().map(Vec::len).sum();
             assert_eq!((totals.accepted.records, totals.accepted.bytes), (frames.len() as u64, bytes as u64));
+            let gaps = gaps.get(&(channel.channel, direction)).into_iter().flatten();
+            let passed = gaps.fold(Count::default(), |sum, (_, gap)| {
+                sum + Count { records: gap.records, bytes: gap.bytes }
+            });
+            assert_eq!(totals.passed, passed, "{direction}: the gaps are what passed");
             if let Some(kernel) = totals.kernel {
+                assert_eq!(kernel.passed, passed, "{direction}: the kernel counted what passed");
                 assert_eq!(
                     kernel.captured,
                     totals.drained(),
@@ -68,7 +78,7 @@ pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
             }
         }
     }
-    Recording { manifest, frames }
+    Recording { manifest, frames, gaps }
 }
 
 fn run_verifiers(dir: &Path, signers: &Path) {
@@ -86,8 +96,10 @@ fn run_verifiers(dir: &Path, signers: &Path) {
     assert!(signature.status.success(), "{}", String::from_utf8_lossy(&signature.stderr));
 }
 
-fn read_frames(dir: &Path, manifest: &Manifest) -> HashMap<(ChannelNo, Direction), Vec<Vec<u8>>> {
-    let mut frames: HashMap<_, Vec<_>> = HashMap::new();
+type ByStream<T> = HashMap<(ChannelNo, Direction), Vec<T>>;
+
+fn read_frames(dir: &Path, manifest: &Manifest) -> (ByStream<Vec<u8>>, ByStream<(u64, Gap)>) {
+    let (mut frames, mut gaps): (ByStream<_>, ByStream<_>) = (HashMap::new(), HashMap::new());
     let mut previous = None;
     for (number, entry) in manifest.segments.iter().enumerate() {
         assert_eq!(entry.index as usize, number + 1);
@@ -108,11 +120,14 @@ fn read_frames(dir: &Path, manifest: &Manifest) -> HashMap<(ChannelNo, Direction
         for line in lines {
             let event: Event = serde_json::from_str(line).expect("an event");
             events += 1;
-            frames.entry((event.ch, event.dir)).or_default().push(message(&event, &bulk));
+            match event.what {
+                What::Gap(gap) => gaps.entry((event.ch, event.dir)).or_default().push((event.seq, gap)),
+                _ => frames.entry((event.ch, event.dir)).or_default().push(message(&event, &bulk)),
+            }
         }
         assert_eq!(entry.events.records, events);
     }
-    frames
+    (frames, gaps)
 }
 
 /// The message that the kernel captured for an event.

@@ -27,7 +27,7 @@ use crate::{
     escape,
     recording::{Item, Recording, content_bytes},
     run::{Exit, World},
-    table,
+    show, table,
 };
 use pace::{AtOnce, Pace, Paced, RealTime};
 use plain::PlainText;
@@ -189,6 +189,10 @@ impl<'a, 'w> Player<'a, 'w> {
                 "channel {} was on a terminal of {} columns and {} rows; yours should not be smaller",
                 event.ch, pty.size.cols, pty.size.rows
             )),
+            What::Gap(gap) => {
+                let length = show::gap_length(event).unwrap_or_default();
+                self.say(&format!("channel {}, {}: {}, for {length}", event.ch, event.dir, show::gap(gap)))
+            }
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use weir_common::recording::{Clock, Event, Manifest, Opened};
 use crate::recording::{Item, Recording};
 use channels::Channels;
 pub use channels::{Channel, ENVS_MAX, PROGRAMS_MAX};
-pub use timeline::describe;
+pub use timeline::{describe, gap, gap_length};
 
 /// The most entries of the timeline that are shown.
 pub const TIMELINE_MAX: usize = 10_000;
@@ -86,6 +86,10 @@ pub fn gather(recording: &Recording) -> Shown {
             Item::Event(event, bulk) => {
                 let first_t = *first_t.get_or_insert(event.t);
                 let what = describe(&event.what, bulk.as_deref());
+                let what = match gap_length(&event) {
+                    Some(length) => what.map(|what| format!("{what}, for {length}")),
+                    None => what,
+                };
                 channels.add(&event, what.as_deref());
                 shown.add(&event, first_t, what);
             }

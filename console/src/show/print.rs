@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use weir_common::{
     frame::Direction,
     recording::{DirectionTotals, Manifest, Recorder},
-    session::{HostKeyTrust, Proof, SessionMeta, TargetPeer},
+    session::{CapturePolicy, HostKeyTrust, Proof, SessionMeta, TargetPeer},
 };
 
 use super::{Channel, Entry, Shown};
@@ -98,7 +98,11 @@ fn session(session: &SessionMeta, login: String, look: Look, out: &mut dyn Write
         "Access",
         format!("request {}, flow {}, approved by {approvers}", session.request_id, session.access_flow),
     )?;
-    line("Grant", format!("{}, expires {} UTC", session.grant_id, seconds(session.expires_at)))
+    let policy = match session.capture_policy {
+        CapturePolicy::FailClosed => "",
+        CapturePolicy::BestEffort => ", permits traffic to go on unrecorded (best_effort)",
+    };
+    line("Grant", format!("{}, expires {} UTC{policy}", session.grant_id, seconds(session.expires_at)))
 }
 
 fn recorder(recorder: &Recorder) -> String {
@@ -192,6 +196,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
         ("DUPLICATE", Align::Right),
         ("OUT OF SEQUENCE", Align::Right),
         ("MALFORMED", Align::Right),
+        ("UNRECORDED", Align::Right),
         ("TOSSED", Align::Right),
     ]);
     for channel in &manifest.channels {
@@ -204,7 +209,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
                 duplicate,
                 out_of_sequence,
                 malformed,
-                passed: _,
+                passed,
                 kernel,
             } = totals;
             let tossed = |kernel: &weir_common::recording::KernelCount| {
@@ -218,6 +223,7 @@ fn counters(manifest: &Manifest, look: Look, out: &mut dyn Write) -> io::Result<
                 grouped(duplicate.records),
                 grouped(out_of_sequence.records),
                 grouped(malformed.records),
+                grouped(passed.records),
                 kernel.as_ref().map_or("not known".to_owned(), |kernel| grouped(tossed(kernel))),
             ]);
         }

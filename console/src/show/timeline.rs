@@ -2,10 +2,10 @@
 
 use weir_common::{
     frame::{ChannelType, Direction, Env, ExitSignal, OpenFailure, Originator, Pty, TcpAddress, WindowSize},
-    recording::{Gap, What},
+    recording::{Event, Gap, GapCause, What},
 };
 
-use crate::recording::content_bytes;
+use crate::{recording::content_bytes, table::grouped};
 
 /// The most characters of a description.
 const WORDS_MAX: usize = 4096;
@@ -54,14 +54,34 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
             format!("exit by signal {signal}{dumped}{message}")
         }
-        What::Gap(Gap { records, bytes, .. }) => {
-            format!("{records} messages of {bytes} bytes passed unrecorded")
-        }
+        What::Gap(gap) => self::gap(gap),
     };
     Some(match words.char_indices().nth(WORDS_MAX) {
         Some((end, _)) => format!("{}…", &words[..end]),
         None => words,
     })
+}
+
+/// A gap in words, without its times.
+#[must_use]
+pub fn gap(gap: &Gap) -> String {
+    let Gap { records, bytes, since: _, cause } = *gap;
+    let why = match cause {
+        GapCause::RingFull => "the ring was full",
+        GapCause::SpoolFull => "the spool was full",
+        GapCause::SpoolUnwritable => "the spool could not be written",
+        GapCause::SessionQuota => "the session had used up its share of the spool",
+        GapCause::AgentDown => "no agent was running",
+    };
+    format!("GAP: {} messages of {} bytes passed unrecorded, {why}", grouped(records), grouped(bytes))
+}
+
+/// How long a gap was, if the event is one.
+#[must_use]
+pub fn gap_length(event: &Event) -> Option<String> {
+    let What::Gap(Gap { since, .. }) = event.what else { return None };
+    let ms = event.t.saturating_sub(since) / 1_000_000;
+    Some(format!("{}.{:03} s", ms / 1000, ms % 1000))
 }
 
 /// What a channel is for.
@@ -100,9 +120,27 @@ fn window(size: WindowSize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::recording::Content;
+    use weir_common::{recording::Content, session::ChannelNo};
 
     use super::*;
+
+    #[test]
+    fn a_gap_says_how_much_for_how_long_and_why() {
+        let what = What::Gap(Gap { records: 1234, bytes: 5, since: 1_000_000, cause: GapCause::SpoolFull });
+        let event = Event {
+            t: 2_501_000_000,
+            dir: Direction::ClientToTarget,
+            ch: ChannelNo(0),
+            seq: 0,
+            len: 0,
+            what,
+        };
+        assert_eq!(
+            describe(&event.what, None).as_deref(),
+            Some("GAP: 1,234 messages of 5 bytes passed unrecorded, the spool was full")
+        );
+        assert_eq!(gap_length(&event).as_deref(), Some("2.500 s"));
+    }
 
     #[test]
     fn requests_are_described_and_data_is_not() {

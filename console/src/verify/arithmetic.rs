@@ -1,7 +1,8 @@
 //! Checks that what the kernel counted is what the recording holds, to the record and to the byte.
 //!
 //! Two sums per channel and direction: the events add up to what the manifest says was accepted, and what was
-//! accepted, repeated or passed over adds up to what the kernel captured.
+//! accepted, repeated or passed over adds up to what the kernel captured. And two for gaps: they add up to what the manifest
+//! says passed unrecorded, and that is what the kernel counted.
 
 use std::collections::BTreeSet;
 
@@ -75,7 +76,7 @@ fn check_stream(
     streams: &Streams,
     log: &mut Log,
 ) {
-    let DirectionTotals { cookie: _, accepted, duplicate, out_of_sequence, malformed, passed: _, kernel } =
+    let DirectionTotals { cookie: _, accepted, duplicate, out_of_sequence, malformed, passed, kernel } =
         totals;
     let place = || Place { channel: Some(channel), direction: Some(direction), ..Place::object(MANIFEST) };
     let events = streams.accepted((channel, direction));
@@ -85,6 +86,23 @@ fn check_stream(
             Check::Arithmetic,
             place(),
             format!("the events add up to {events}, and the manifest says {accepted} were accepted"),
+        );
+    }
+    let gaps = streams.passed((channel, direction));
+    if streams.is_complete() && gaps != *passed {
+        let (gaps, passed) = (Sum::of([gaps]), Sum::of([*passed]));
+        log.finding(
+            Check::Arithmetic,
+            place(),
+            format!("the gaps add up to {gaps}, and the manifest says {passed} passed unrecorded"),
+        );
+    }
+    if let Some(kernel) = kernel.filter(|kernel| kernel.passed != *passed) {
+        let (counted, passed) = (Sum::of([kernel.passed]), Sum::of([*passed]));
+        log.finding(
+            Check::Arithmetic,
+            place(),
+            format!("the kernel let {counted} pass unrecorded, and {passed} are accounted for"),
         );
     }
     let drained = Sum::of([*accepted, *duplicate, *out_of_sequence, *malformed]);

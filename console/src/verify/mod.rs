@@ -61,5 +61,5 @@ pub fn verify(session: &SessionDir, options: &Options<'_>) -> Result<Report, Sto
     let summary = manifest.as_ref().map(Summary::of).or_else(|| opened.as_deref().map(Summary::of_opened));
     let signer = signer.or(chain.signer);
     let directory = session.path().display().to_string();
-    Ok(Report::new(directory, summary, signer, unfinished, log))
+    Ok(Report::new(directory, summary, signer, unfinished, streams.gaps(), log))
 }

@@ -62,6 +62,9 @@ pub fn text(report: &Report, by_hand: &ByHand<'_>, look: Look, out: &mut dyn Wri
             writeln!(out, "          … and {left_out} more")?;
         }
     }
+    if report.gaps.gaps > 0 && report.verdict != Verdict::NotIntact {
+        writeln!(out, "  {}  {}", look.mark(Mark::Open), escape::text(&unrecorded(report)))?;
+    }
     for note in &report.notes {
         writeln!(out, "  note  {}", escape::text(note))?;
     }
@@ -77,6 +80,9 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
     let directory = escape::text(&report.directory).to_string();
     let findings: u64 = report.checks.iter().map(|result| result.findings).sum();
     let (mark, verdict, detail) = match report.verdict {
+        Verdict::Intact if report.gaps.gaps > 0 => {
+            (Mark::Open, "INTACT, WITH GAPS", format!("verified, but {}", unrecorded(report)))
+        }
         Verdict::Intact => (
             Mark::Good,
             "INTACT",
@@ -91,7 +97,15 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
         Verdict::SignerUnknown => (
             Mark::Open,
             "SIGNER NOT KNOWN",
-            "consistent in itself, but anyone could have signed it; pass --allowed-signers".to_owned(),
+            match report.gaps.gaps {
+                0 => {
+                    "consistent in itself, but anyone could have signed it; pass --allowed-signers".to_owned()
+                }
+                _ => format!(
+                    "consistent in itself, but anyone could have signed it, and {}; pass --allowed-signers",
+                    unrecorded(report)
+                ),
+            },
         ),
         Verdict::NotIntact if findings == 1 => (Mark::Bad, "NOT INTACT", "1 finding".to_owned()),
         Verdict::NotIntact => (Mark::Bad, "NOT INTACT", format!("{findings} findings")),
@@ -108,6 +122,11 @@ fn so_far(report: &Report) -> String {
     format!(
         "verified up to segment {segments}{until}; the session is under way or its end is not in the store"
     )
+}
+
+/// The gaps, and that they may be there. Those that may not are findings.
+fn unrecorded(report: &Report) -> String {
+    format!("{} passed unrecorded, as the grant's capture policy permits", report.gaps)
 }
 
 fn summary_line(summary: &Summary) -> String {

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use weir_common::{
     frame::Direction,
-    recording::{Manifest, Opened},
+    recording::{Gap, Manifest, Opened},
     session::{ChannelNo, Outcome, SessionId, SessionMeta},
 };
+
+use crate::table::grouped;
 
 /// The most findings of one check that are kept; further ones are counted.
 pub const FINDINGS_MAX: usize = 100;
@@ -183,6 +185,33 @@ pub struct CheckResult {
     pub findings: u64,
 }
 
+/// What passed unrecorded, over all channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Gaps {
+    /// How many gaps.
+    pub gaps: u64,
+    /// How many frames passed in them.
+    pub records: u64,
+    /// Bytes of those, frame headers included.
+    pub bytes: u64,
+}
+
+impl Gaps {
+    pub(super) fn add(&mut self, gap: &Gap) {
+        self.gaps += 1;
+        self.records = self.records.saturating_add(gap.records);
+        self.bytes = self.bytes.saturating_add(gap.bytes);
+    }
+}
+
+impl std::fmt::Display for Gaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { gaps, records, bytes } = *self;
+        let plural = if gaps == 1 { "" } else { "s" };
+        write!(f, "{} gap{plural}: {} records, {} bytes", grouped(gaps), grouped(records), grouped(bytes))
+    }
+}
+
 /// Everything that verification has to say about a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -190,6 +219,11 @@ pub struct Report {
     pub directory: String,
     /// What it amounts to.
     pub verdict: Verdict,
+    /// Whether it holds everything that was delivered in the session: nothing is wrong, all of it could be checked, and there
+    /// are no gaps.
+    pub complete: bool,
+    /// What passed unrecorded.
+    pub gaps: Gaps,
     /// The session, if its manifest can be read, or its first segment.
     pub session: Option<Summary>,
     /// How far it is verified, if its end is not in the store.
@@ -210,6 +244,7 @@ impl Report {
         session: Option<Summary>,
         signer: Option<Signer>,
         unfinished: Option<Unfinished>,
+        gaps: Gaps,
         log: Log,
     ) -> Self {
         let Log { mut findings, counts, notes, mut details, incomplete } = log;
@@ -227,7 +262,22 @@ impl Report {
             complete: !incomplete[check as usize],
             findings: counts[check as usize],
         });
-        Self { directory, verdict, session, signer, unfinished, checks: checks.into(), findings, notes }
+        let complete = unfinished.is_none()
+            && verdict != Verdict::NotIntact
+            && gaps.gaps == 0
+            && !incomplete.contains(&true);
+        Self {
+            directory,
+            verdict,
+            complete,
+            gaps,
+            session,
+            signer,
+            unfinished,
+            checks: checks.into(),
+            findings,
+            notes,
+        }
     }
 }
 

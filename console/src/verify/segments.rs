@@ -54,8 +54,10 @@ pub(super) fn check(
     log: &mut Log,
 ) -> Result<Checked, StoreError> {
     let mut opened = None;
-    let mut streams =
-        Streams::new(manifest.map(|manifest| manifest.channels.iter().map(|c| c.channel).collect()));
+    let mut streams = Streams::new(
+        manifest.map(|manifest| manifest.channels.iter().map(|c| c.channel).collect()),
+        manifest.map(|manifest| manifest.session.capture_policy),
+    );
     let mut events = Count::default();
     let mut previous = None;
     let expected = match manifest {
@@ -84,10 +86,13 @@ pub(super) fn check(
         };
         events = events + segment.check()?;
     }
-    log.detail(
-        Check::Segments,
-        format!("{segments} segments are one chain and hold {} frames, all in sequence", events.records),
-    );
+    let gaps = streams.gaps();
+    let frames = events.records - gaps.gaps;
+    let held = match gaps.gaps {
+        0 => format!("{frames} frames, all in sequence"),
+        _ => format!("{frames} frames in sequence but for {gaps}"),
+    };
+    log.detail(Check::Segments, format!("{segments} segments are one chain and hold {held}"));
     Ok(Checked { streams, opened })
 }
 
@@ -147,6 +152,9 @@ impl Segment<'_> {
             }
         };
         self.check_header(reader.header());
+        if let Some(opened) = &reader.header().opened {
+            self.streams.learn_policy(opened.session.capture_policy);
+        }
         let mut whole = true;
         let mut counted = Count::default();
         let mut bulk_end = Some(0);
@@ -154,7 +162,7 @@ impl Segment<'_> {
             match reader.next_line() {
                 Ok(None) => break,
                 Ok(Some((line, Line::Event(event)))) => {
-                    counted.add(event.message_bytes());
+                    counted.add(if event.what.kind().is_some() { event.message_bytes() } else { 0 });
                     self.check_event(line, event, &mut bulk_end);
                 }
                 Ok(Some((line, Line::Malformed(error)))) => {

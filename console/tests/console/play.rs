@@ -97,6 +97,18 @@ fn text_is_played_byte_for_byte_wherever_it_was_cut() {
 }
 
 #[test]
+fn a_gap_is_told_where_it_was_with_its_size_and_its_cause() {
+    let mut draft = Draft::new();
+    draft.segment(false);
+    draft.frame(10, SHELL, T2C, Message::Stdout(Bytes::from_static(b"before\n")));
+    draft.gap(2001, SHELL, T2C, 70, 4000);
+    let played = play(&Case::signed(draft.seal()), false, &[]);
+    assert_eq!(played.text(), "before\n");
+    let told = "GAP: 70 messages of 4,000 bytes passed unrecorded, no agent was running, for 2.000 s";
+    assert!(played.err.contains(&format!("channel 0, t2c: {told}")), "{}", played.err);
+}
+
+#[test]
 fn a_terminal_gets_colours_and_nothing_that_harms_it() {
     let case = printed(&[b"\x1b[1;31mred\x1b[0m\x1b]52;c;AA", b"AA\x07\x1b[6n", b"\x1bP$qm\x1b\\end"]);
     let played = play(&case, true, &["--instant"]);

@@ -39,11 +39,22 @@ fn the_access_context_the_channels_and_the_timeline_are_shown() {
     has_line(&text, &["Segments", "3, 35 events of"]);
     has_line(&text, &["0", "shell", "xterm-256color 80x24", "status 0", "4", "97", "0"]);
     has_line(&text, &["1", "exec cat backup.tar", "-", "status 0", "0", "990", "10"]);
-    has_line(&text, &["0", "client", "13", "10", "1", "2", "0", "3"]);
+    has_line(&text, &["0", "client", "13", "10", "1", "2", "0", "0", "3"]);
     has_line(&text, &["2026-01-02 03:04:05.276", "0", "client", "env LANG=C.UTF-8"]);
     has_line(&text, &["2026-01-02 03:04:10.951", "0", "client", "window is now 120x24"]);
     assert!(!text.contains("warning"), "{text}");
     assert!(!text.contains("notes.txt"), "the timeline holds no data: {text}");
+}
+
+#[test]
+fn a_gap_is_shown_with_its_time_its_size_and_its_cause() {
+    let mut draft = sample();
+    draft.meta.capture_policy = weir_common::session::CapturePolicy::BestEffort;
+    draft.gap(2001, SHELL, crate::support::T2C, 70, 4000);
+    let text = text(&Case::signed(draft.seal()));
+    has_line(&text, &["Grant g-77, expires 2026-01-02 05:00:00 UTC, permits traffic to go on unrecorded"]);
+    let said = "target GAP: 70 messages of 4,000 bytes passed unrecorded, no agent was running, for 2.000 s";
+    has_line(&text, &["2026-01-02 03:04:13.660", "0", said]);
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl NewSession {
             client_address: peer,
             client_version,
             expires_at: grant.expires_at,
-            capture_policy: weir_common::session::CapturePolicy::FailClosed,
+            capture_policy: grant.capture_policy,
         }
     }
 }

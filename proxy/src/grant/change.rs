@@ -43,6 +43,7 @@ pub(super) fn ends(
         ("another access request", before.request_id == after.request_id),
         ("other approvers", sorted(&before.approvers) == sorted(&after.approvers)),
         ("another access flow", before.access_flow == after.access_flow),
+        ("another capture policy", before.capture_policy == after.capture_policy),
     ];
     if let Some((other, _)) = fixed.into_iter().find(|&(_, same)| !same) {
         return Some(format!("it names {other} now"));
@@ -118,6 +119,7 @@ mod tests {
             good() + "permissions = [\"shell\", \"exec\", \"local_forward\"]",
             good() + "integration = \"ssh\"\ncertificate = true",
             good() + "permit_open = []",
+            good() + "capture_policy = \"fail_closed\"",
         ];
         for after in table {
             let after = parse(&after).expect("a grant");
@@ -136,6 +138,7 @@ mod tests {
             (good().replace("REQ-1042", "REQ-1043"), "it names another access request now"),
             (good().replace("grace@", "heidi@"), "it names other approvers now"),
             (good().replace("on-call", "emergency"), "it names another access flow now"),
+            (good() + "capture_policy = \"best_effort\"", "it names another capture policy now"),
             (good().replace(KEY, OTHER), "it does not list the key any more that you logged in with"),
             (good() + "permissions = [\"exec\"]", "it permits no shell any more"),
         ];

@@ -14,7 +14,7 @@ use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use weir_common::session::{Integration, Permission};
+use weir_common::session::{CapturePolicy, Integration, Permission};
 
 pub use self::{
     listed::ListedKey,
@@ -74,6 +74,8 @@ pub struct Grant {
     pub access_flow: String,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// What happens to traffic that can't be recorded.
+    pub capture_policy: CapturePolicy,
     /// What it allows.
     pub permissions: Vec<Permission>,
     /// Where local forwarding may lead; `None` for anywhere.
@@ -100,6 +102,8 @@ struct RawGrant {
     approvers: Vec<String>,
     access_flow: String,
     expires_at: String,
+    #[serde(default)]
+    capture_policy: CapturePolicy,
     permissions: Option<Vec<Permission>>,
     permit_open: Option<Vec<String>>,
     permit_listen: Option<Vec<String>>,
@@ -135,6 +139,7 @@ impl Grant {
             approvers,
             access_flow,
             expires_at,
+            capture_policy,
             permissions,
             permit_open,
             permit_listen,
@@ -189,6 +194,7 @@ impl Grant {
             approvers,
             access_flow,
             expires_at,
+            capture_policy,
             permissions,
             permit_open,
             permit_listen,
@@ -279,9 +285,10 @@ pub(crate) mod tests {
         let grant = parse(&good()).expect("a good grant");
         assert_eq!(grant.rights(), Rights::new(Permissions::usual()));
         assert_eq!((grant.integration, grant.principals.len()), (None, 0));
+        assert_eq!(grant.capture_policy, CapturePolicy::FailClosed);
         let more = good()
             + "permissions = [\"exec\", \"local_forward\"]\npermit_open = [\"db:5432\"]\npermit_listen = []\n\
-               integration = \"ssh\"\n";
+               integration = \"ssh\"\ncapture_policy = \"best_effort\"\n";
         let grant = parse(&more).expect("a good grant");
         let rights = grant.rights();
         assert!(rights.permissions.contains(Permission::LocalForward));
@@ -289,6 +296,7 @@ pub(crate) mod tests {
         assert_eq!(rights.permit_open.map(|list| list.len()), Some(1));
         assert_eq!(rights.permit_listen, Some(Vec::new()));
         assert_eq!(grant.integration, Some(Integration::Ssh));
+        assert_eq!(grant.capture_policy, CapturePolicy::BestEffort);
     }
 
     #[test]
@@ -322,6 +330,7 @@ pub(crate) mod tests {
             (good().replace(KEY, "").replace("[\"\"]", "[]"), "nobody can use it"),
             (with("integration = \"telnet\""), "`telnet`"),
             (with("one_time_secert = \"$argon2id$\""), "line 11: unknown field `one_time_secert`"),
+            (with("capture_policy = \"open\""), "unknown variant `open`"),
             (with("permissions = [\"root\"]"), "unknown variant `root`"),
             (with("permissions = []"), "permissions allows nothing"),
             (with("permit_open = [\"db\"]"), "permit_open[0]: \"db\""),

@@ -26,7 +26,10 @@ use std::{
 use socket2::{SockFilter, SockRef};
 use tokio::sync::Notify;
 use tokio_seqpacket::UnixSeqpacket;
-use weir_common::frame::{Direction, FrameError};
+use weir_common::{
+    frame::{Direction, FrameError},
+    session::CapturePolicy,
+};
 
 pub use self::{
     activity::Activity,
@@ -86,13 +89,17 @@ pub struct End {
 
 /// Makes a tap, whose data counts as this activity: the client leg's end and the target leg's end.
 ///
+/// Under best effort nothing is tossed that would be taken later, and so nothing is sent twice: a frame that passed
+/// unrecorded must not be counted again.
+///
 /// Nothing passes it before the agent has armed it: the kernel sees to that.
 ///
 /// # Errors
 /// When the process has no descriptors left.
-pub fn pair_of(activity: &Arc<Activity>) -> io::Result<(End, End)> {
-    let ends = open_pair(activity)?;
-    for end in [&ends.0, &ends.1] {
+pub fn pair_of(activity: &Arc<Activity>, policy: CapturePolicy) -> io::Result<(End, End)> {
+    let mut ends = open_pair(activity)?;
+    for end in [&mut ends.0, &mut ends.1] {
+        end.sender.resends = policy == CapturePolicy::FailClosed;
         // The agent's filter takes its place.
         SockRef::from(end.socket.as_async_fd().get_ref()).attach_filter(&[TOSS_ALL])?;
     }

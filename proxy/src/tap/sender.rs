@@ -2,7 +2,8 @@
 //!
 //! A toss looks like success to the sender. It shows up as a frame that is neither taken nor still in the
 //! socket's queue, and `SIOCOUTQ` tells the two apart: with the queue empty and frames not taken, they are
-//! gone. A slow receiver, with frames waiting in the queue, is never sent anything twice.
+//! gone. A slow receiver, with frames waiting in the queue, is never sent anything twice. One that has read a frame and not
+//! yet said so may be; it takes the frame once.
 
 use std::{
     collections::VecDeque,
@@ -104,11 +105,13 @@ struct InFlight {
 pub struct Sender {
     socket: Arc<UnixSeqpacket>,
     pub(super) progress: Arc<Progress>,
+    /// Whether what was tossed is sent again.
+    pub(super) resends: bool,
 }
 
 impl Sender {
     pub(super) fn new(socket: Arc<UnixSeqpacket>, progress: Arc<Progress>) -> Self {
-        Self { socket, progress }
+        Self { socket, progress, resends: true }
     }
 
     /// Sends what comes out of the queue until the queue is closed and everything was taken.
@@ -125,6 +128,7 @@ impl Sender {
             next_seq: 0,
             pause: limits::RESEND_PAUSE.0,
             tossed_since: None,
+            resends: self.resends,
         };
         let check = sleep_until(Instant::now());
         tokio::pin!(check);
@@ -164,6 +168,7 @@ struct Window {
     next_seq: u64,
     pause: Duration,
     tossed_since: Option<(Instant, Stalled)>,
+    resends: bool,
 }
 
 impl Drop for Window {
@@ -206,10 +211,12 @@ impl Window {
         if since.elapsed() >= stall_timeout {
             return Err(TapError::Stalled { seconds: stall_timeout.as_secs() });
         }
-        metrics().frames_resent(self.in_flight.len());
-        for frame in &mut self.in_flight {
-            transmit(&self.socket, &frame.header, &frame.body).await?;
-            frame.sent_at = Instant::now();
+        if self.resends {
+            metrics().frames_resent(self.in_flight.len());
+            for frame in &mut self.in_flight {
+                transmit(&self.socket, &frame.header, &frame.body).await?;
+                frame.sent_at = Instant::now();
+            }
         }
         self.pause = (self.pause * 2).min(limits::RESEND_PAUSE.1);
         Ok(())

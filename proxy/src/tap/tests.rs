@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::time::timeout;
-use weir_common::frame::{Header, MAX_BODY, Message};
+use weir_common::{
+    frame::{Header, MAX_BODY, Message},
+    session::CapturePolicy,
+};
 
 use super::{End, TapError, open_pair, pair_of, queue};
 use crate::{gate::Gate, limits};
@@ -159,7 +162,7 @@ async fn sending_to_a_closed_end_says_so() {
 
 #[tokio::test]
 async fn nothing_passes_a_tap_that_is_not_armed() {
-    let (client, mut target) = pair_of(&Arc::default()).expect("a pair");
+    let (client, mut target) = pair_of(&Arc::default(), CapturePolicy::FailClosed).expect("a pair");
     let (messages, reader) = queue(&Gate::new());
     messages.push(Message::Eof, 0).expect("room");
     let End { sender, socket, receiver } = client;
@@ -167,4 +170,28 @@ async fn nothing_passes_a_tap_that_is_not_armed() {
     assert!(matches!(stalled, Err(TapError::Stalled { .. })), "{stalled:?}");
     drop((socket, receiver));
     assert!(target.receiver.next().await.expect("no failure").is_none(), "the end, and nothing before it");
+}
+
+#[tokio::test]
+async fn under_best_effort_nothing_is_sent_twice_and_a_stall_is_still_seen() {
+    for (policy, least, most) in [(CapturePolicy::BestEffort, 1, 1), (CapturePolicy::FailClosed, 2, 1000)] {
+        let (mut client, target) = open_pair(&Arc::default()).expect("a pair");
+        client.sender.resends = policy == CapturePolicy::FailClosed;
+        let (messages, reader) = queue(&Gate::new());
+        messages.push(Message::Eof, 0).expect("room");
+        let receiving = tokio::spawn(async move {
+            let (mut received, mut buffer) = (0, vec![0; 1024]);
+            // Received and not taken: what a sender can't tell from tossed.
+            while target.socket.recv(&mut buffer).await.is_ok_and(|info| info.bytes_read() > 0) {
+                received += 1;
+            }
+            received
+        });
+        let End { sender, socket, receiver } = client;
+        let stalled = sender.run(reader, Duration::from_millis(200)).await;
+        assert!(matches!(stalled, Err(TapError::Stalled { .. })), "{stalled:?}");
+        drop((socket, receiver));
+        let received = receiving.await.expect("no panic");
+        assert!((least..=most).contains(&received), "{policy:?}: {received}");
+    }
 }

@@ -18,9 +18,9 @@ use weir_common::{
     digest::Sha256,
     frame::{ChannelType, Direction, Env, Message, Pty, WindowSize},
     recording::{
-        ChannelTotals, Clock, Count, DirectionTotals, Event, FORMAT_VERSION, KernelCount, MANIFEST, Manifest,
-        Opened, Recorder, SIGNATURE, SIGNATURE_NAMESPACE, SUMS, SegmentEntry, SegmentHeader, StoredObject,
-        What, bulk_name, segment_name, session_path, signature_name, sums_text,
+        ChannelTotals, Clock, Count, DirectionTotals, Event, FORMAT_VERSION, Gap, GapCause, KernelCount,
+        MANIFEST, Manifest, Opened, Recorder, SIGNATURE, SIGNATURE_NAMESPACE, SUMS, SegmentEntry,
+        SegmentHeader, StoredObject, What, bulk_name, segment_name, session_path, signature_name, sums_text,
     },
     session::{
         CapturePolicy, ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId,
@@ -85,6 +85,18 @@ impl Draft {
         segment.events.push(Event { t: self.now_ns, dir, ch, seq, len, what });
     }
 
+    /// Records that so many frames of so many bytes passed unrecorded for a while before now.
+    pub(crate) fn gap(&mut self, after_ms: u64, ch: ChannelNo, dir: Direction, records: u64, bytes: u64) {
+        let since = self.now_ns + 1_000_000;
+        self.now_ns += after_ms * 1_000_000;
+        let next = self.seqs.entry((ch.0, dir.as_str())).or_default();
+        let seq = *next;
+        *next += records;
+        let segment = self.segments.last_mut().expect("a segment was started");
+        let what = What::Gap(Gap { records, bytes, since, cause: GapCause::AgentDown });
+        segment.events.push(Event { t: self.now_ns, dir, ch, seq, len: 0, what });
+    }
+
     /// Packs the segments one after the other and makes the manifest for them.
     pub(crate) fn seal(&self) -> Sealed {
         let mut objects = BTreeMap::new();
@@ -114,7 +126,7 @@ impl Draft {
             let packed = pack(&lines.map(|line| line + "\n").collect::<String>().into_bytes());
             previous = Some(Sha256::of(&packed));
             let mut events = Count::default();
-            segment.events.iter().for_each(|event| events.add(event.message_bytes()));
+            segment.events.iter().for_each(|event| events.add(captured(event).bytes));
             entries.push(SegmentEntry {
                 index: segment.index,
                 events,
@@ -168,11 +180,16 @@ impl Draft {
     }
 
     fn totals(&self) -> Vec<ChannelTotals> {
-        let mut accepted: BTreeMap<u32, [Count; 2]> = BTreeMap::new();
+        let mut counts: BTreeMap<u32, [(Count, Count); 2]> = BTreeMap::new();
         for event in self.segments.iter().flat_map(|segment| &segment.events) {
-            accepted.entry(event.ch.0).or_default()[usize::from(event.dir == T2C)].add(event.message_bytes());
+            let (accepted, passed) =
+                &mut counts.entry(event.ch.0).or_default()[usize::from(event.dir == T2C)];
+            *accepted = *accepted + captured(event);
+            if let What::Gap(Gap { records, bytes, .. }) = event.what {
+                *passed = *passed + Count { records, bytes };
+            }
         }
-        let totals = |cookie, accepted: Count| {
+        let totals = |cookie, (accepted, passed): (Count, Count)| {
             let (duplicate, out_of_sequence) =
                 (Count { records: 1, bytes: 60 }, Count { records: 2, bytes: 90 });
             DirectionTotals {
@@ -181,22 +198,30 @@ impl Draft {
                 duplicate,
                 out_of_sequence,
                 malformed: Count::default(),
-                passed: Count::default(),
+                passed,
                 kernel: Some(KernelCount {
                     captured: accepted + duplicate + out_of_sequence,
-                    passed: Count::default(),
+                    passed,
                     tossed_full: 3,
                     tossed_frozen: 0,
                     tossed_size: 0,
                 }),
             }
         };
-        let channel = |(channel, [c2t, t2c]): (u32, [Count; 2])| ChannelTotals {
+        let channel = |(channel, [c2t, t2c]): (u32, [(Count, Count); 2])| ChannelTotals {
             channel: ChannelNo(channel),
             c2t: totals(100 + 2 * u64::from(channel), c2t),
             t2c: totals(101 + 2 * u64::from(channel), t2c),
         };
-        accepted.into_iter().map(channel).collect()
+        counts.into_iter().map(channel).collect()
+    }
+}
+
+/// What the kernel captured for an event.
+fn captured(event: &Event) -> Count {
+    match event.what {
+        What::Gap(_) => Count::default(),
+        _ => Count { records: 1, bytes: event.message_bytes() },
     }
 }
 
