@@ -25,6 +25,7 @@ use crate::{
     core::{Core, CoreError, CoreHandle, CoreOptions},
     journal::{Journal, JournalError},
     signing::{SigningError, SigningKey},
+    spool::Space,
     store::{FileStore, Store, StoreError},
     storing::{Job, Worker},
     tap::{self, ProgramLog, TapError},
@@ -174,7 +175,8 @@ impl Parts {
             StoreLocation::Directory(root) => Arc::new(FileStore::open(root)?),
         };
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
-        let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;
+        let space = Space::new(config.space.limits);
+        let journal = Journal::open_in(&config.state_dir.join(SPOOL), config.spool, space)?;
         let (mut taps, ring) = tap::open(&config.tap)?;
         let log = taps.take_log()?;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);

@@ -3,6 +3,8 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod space;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -11,9 +13,11 @@ use std::{
 
 use serde::Deserialize;
 
+pub use self::space::SpaceConfig;
+use self::space::{DISK_REFUSE_BYTES, RawSpace};
 use crate::{
     session::SealLimits,
-    spool::SpoolOptions,
+    spool::{DISK_RESERVE_BYTES, SpoolOptions},
     tap::{MIN_RING_BYTES, TapOptions},
 };
 
@@ -46,6 +50,8 @@ pub struct Config {
     pub max_sessions: usize,
     /// The spool's bounds.
     pub spool: SpoolOptions,
+    /// The space for records.
+    pub space: SpaceConfig,
     /// When records become a segment.
     pub seal: SealLimits,
     /// How many segments are encoded and stored at a time.
@@ -122,6 +128,10 @@ struct Raw {
     max_taps: u32,
     max_sessions: usize,
     spool_max_bytes: u64,
+    spool_refuse_bytes: Option<u64>,
+    session_spool_max_bytes: Option<u64>,
+    disk_reserve_bytes: u64,
+    disk_refuse_bytes: u64,
     spool_file_bytes: u64,
     flush_interval_ms: u64,
     segment_max_bytes: u64,
@@ -146,6 +156,10 @@ impl Default for Raw {
             max_taps: 16_384,
             max_sessions: 4_096,
             spool_max_bytes: 8 * GIB,
+            spool_refuse_bytes: None,
+            session_spool_max_bytes: None,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            disk_refuse_bytes: DISK_REFUSE_BYTES,
             spool_file_bytes: 64 * MIB,
             flush_interval_ms: 200,
             segment_max_bytes: 8 * MIB,
@@ -195,6 +209,14 @@ impl Raw {
         within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
         within("spool_file_bytes", self.spool_file_bytes, 64 * KIB, GIB)?;
         within("spool_max_bytes", self.spool_max_bytes, self.spool_file_bytes.saturating_mul(2), u64::MAX)?;
+        let space = RawSpace {
+            spool_max_bytes: self.spool_max_bytes,
+            spool_refuse_bytes: self.spool_refuse_bytes,
+            session_spool_max_bytes: self.session_spool_max_bytes,
+            disk_reserve_bytes: self.disk_reserve_bytes,
+            disk_refuse_bytes: self.disk_refuse_bytes,
+        };
+        let space = space.validate()?;
         let store = store_location(&self.store)?;
         Ok(Config {
             control: ControlConfig {
@@ -215,6 +237,7 @@ impl Raw {
                 max_bytes: self.spool_max_bytes,
                 flush_interval: Duration::from_millis(self.flush_interval_ms),
             },
+            space,
             seal: SealLimits {
                 max_bytes: self.segment_max_bytes,
                 max_records: SEGMENT_MAX_RECORDS,
@@ -287,6 +310,7 @@ mod tests {
             ("allowed_uids = [1]\nsegment_max_age_ms = 0", "segment_max_age_ms"),
             ("allowed_uids = [1]\nring_bytes = 1000000", "ring_bytes"),
             ("allowed_uids = [1]\nspool_max_bytes = 67108864", "spool_max_bytes"),
+            ("allowed_uids = [1]\nspool_refuse_bytes = 0", "spool_refuse_bytes"),
             ("allowed_uids = [1]\nmax_session = 1", "max_session"),
         ] {
             let problem = problem(text);

@@ -65,7 +65,9 @@ impl Core {
         if foreign > 0 {
             error!(records = foreign, "the ring has records that this agent's program did not write");
         }
-        match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records)) {
+        // Sessions that stalled go on when there is clearly room, lest they do so one record at a time.
+        let margin = if self.stalled_since.is_some() { self.journal.space().margin() } else { 0 };
+        match room(&self.journal, bytes + margin).and_then(|()| append(&mut self.journal, &records)) {
             Ok(()) => {
                 self.ring.release(end);
                 self.flows();
@@ -116,10 +118,10 @@ enum Refusal {
 }
 
 fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
-    if !journal.has_room(bytes) {
+    if !journal.space().has_room(bytes) {
         return Err(Refusal::NoRoom("the spool has reached spool_max_bytes"));
     }
-    match journal.disk_has_room(bytes) {
+    match journal.space().disk_has_room(journal.spool_dir(), bytes) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::NoRoom("the spool's disk is full")),
         Err(error) => Err(Refusal::Journal(error.into())),

@@ -12,6 +12,7 @@ mod drain;
 mod requests;
 mod sealing;
 mod settling;
+mod space;
 mod start;
 
 use std::{
@@ -38,11 +39,12 @@ use self::{
     command::{Command, Inbox},
     disarming::Disarming,
     drain::Drained,
+    sealing::Line,
     settling::Positions,
 };
 use crate::{
     journal::{Journal, JournalError},
-    session::{SealLimits, Session},
+    session::SealLimits,
     storing::{Done, Job},
     tap::{Ring, TapError, Taps},
 };
@@ -111,6 +113,8 @@ pub struct Core {
     awaited: HashMap<SessionId, Instant>,
     closing: HashMap<SessionId, Closing>,
     disarming: HashMap<(SessionId, ChannelNo), Disarming>,
+    /// Sessions that wait for a job of theirs.
+    line: Line,
     /// Sessions that a job is under way for.
     storing: HashSet<SessionId>,
     /// Jobs that are done and not in the spool yet.
@@ -118,6 +122,8 @@ pub struct Core {
     trouble: Option<Trouble>,
     /// Since when there has been no room for what is in the ring.
     stalled_since: Option<Instant>,
+    /// Whether new sessions are refused for want of space.
+    short: bool,
     next_tick: Instant,
     stopping: bool,
 }
@@ -162,10 +168,12 @@ impl Core {
             awaited: HashMap::new(),
             closing: HashMap::new(),
             disarming: HashMap::new(),
+            line: Line::default(),
             storing: HashSet::new(),
             done: VecDeque::new(),
             trouble: None,
             stalled_since: None,
+            short: false,
             next_tick: Instant::now(),
             stopping: false,
         };
@@ -226,10 +234,8 @@ impl Core {
             info!(session = %id, "the session's proxy has not come back; ending the session");
             self.lose(id);
         }
-        let sessions: Vec<_> = self.journal.ledger().sessions().map(Session::id).collect();
-        for id in sessions {
-            self.schedule(id);
-        }
+        self.schedule_all();
+        self.watch_space();
         let given_back = self.journal.give_back();
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");

@@ -109,6 +109,7 @@ impl Core {
 
     fn open(&mut self, connection: ConnectionId, meta: Box<SessionMeta>) -> Result<(), Refusal> {
         self.unbound(connection)?;
+        self.spacious()?;
         self.writable()?;
         if self.journal.ledger().sessions().len() >= self.options.max_sessions {
             return Err(format!("the agent records {} sessions already", self.options.max_sessions).into());
@@ -283,7 +284,7 @@ impl Core {
 
     /// Nothing new begins while sessions stall.
     fn writable(&self) -> Result<(), Refusal> {
-        let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
+        let full = self.stalled_since.is_some() || !self.journal.space().has_room(ROOM_FOR_MORE_BYTES);
         // After the pause this very request may find out that the trouble has passed.
         let trouble = self.trouble.is_some_and(|trouble| Instant::now() < trouble.until);
         match (trouble, full) {

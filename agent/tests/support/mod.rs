@@ -101,9 +101,14 @@ impl Node {
         };
         let mut text =
             format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
-        for line in
-            ["allowed_uids = [0]", "ring_bytes = 1048576", "max_taps = 1024", "reattach_timeout_ms = 15000"]
-        {
+        for line in [
+            "allowed_uids = [0]",
+            "ring_bytes = 1048576",
+            "max_taps = 1024",
+            "reattach_timeout_ms = 15000",
+            // Of small disks, and of whatever the machine's has left.
+            "disk_refuse_bytes = 0",
+        ] {
             let key = line.split(' ').next().expect("a key");
             if !self.extra.contains(key) {
                 text.push_str(line);
