@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
 }
 
 /// Bytes the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
-const RING_HEADER_LEN: usize = 8;
+pub(crate) const RING_HEADER_LEN: usize = 8;
 
 /// A record with room for `ROOM` bytes of message.
 #[repr(C)]

@@ -34,7 +34,7 @@ pub(crate) fn tossed_size(counts: *mut TapCounts) {
 /// # Safety
 /// `counter` points to 8 bytes of a map value, aligned.
 #[inline(always)]
-unsafe fn add(counter: *mut u64, by: u64) {
+pub(crate) unsafe fn add(counter: *mut u64, by: u64) {
     // SAFETY: one BPF_XADD on memory that the caller vouches for. It is written out because the compiler may
     // choose the fetching form, which came with 5.12.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by, options(nostack)) };

@@ -1,12 +1,15 @@
-//! The BPF program behind every tap: a socket filter that lets a message through only after it is in the ring.
+//! The BPF program behind every tap: a socket filter that lets a message through only after it is in the ring, or, where
+//! a session's policy permits that, after it is counted as missing there.
 //!
 //! The kernel runs it on the receiving socket, on its own copy of the message, before the message is queued
 //! (`unix_dgram_sendmsg` → `sk_filter`). The return value is how much of the message to keep; 0 tosses it, which
 //! the sender does not notice.
 //!
 //! Invariants:
-//! - The full length is returned only behind a submitted record of exactly that message; every other path
-//!   tosses.
+//! - For [`TAP_ARMED`] the full length is returned only behind a submitted record of exactly that message; every other
+//!   path tosses.
+//! - For [`TAP_BEST_EFFORT`] and [`TAP_SKIPPING`] it is returned behind that too, or behind the count of exactly that
+//!   message as part of a gap. A captured message lies behind the record of the gap before it.
 //! - A message is counted before its record is submitted, so nobody reads a record that is not yet counted.
 //! - Only the agent adds or removes map entries; the program changes counters and nothing else.
 //!
@@ -21,6 +24,9 @@
 
 mod capture;
 mod counts;
+mod gap;
+
+use core::ptr;
 
 use aya_ebpf::{
     EbpfContext,
@@ -30,7 +36,9 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use aya_log_ebpf::warn;
-use weir_common::abi::{MAX_MESSAGE, TAP_ARMED, TapCounts};
+use weir_common::abi::{
+    MAX_MESSAGE, TAP_ARMED, TAP_BEST_EFFORT, TAP_PAUSED, TAP_SKIPPING, TapCounts, TapGap,
+};
 
 use crate::capture::{Outcome, capture};
 
@@ -41,6 +49,10 @@ static TAPS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 /// From the receiving socket's cookie to its counters. The agent sets the size.
 #[map]
 static COUNTS: HashMap<u64, TapCounts> = HashMap::with_max_entries(1, 0);
+
+/// From the receiving socket's cookie to what passed unrecorded, if that may be. The agent sets the size.
+#[map]
+static GAPS: HashMap<u64, TapGap> = HashMap::with_max_entries(1, 0);
 
 /// Where messages are copied to. The agent sets the size.
 #[map]
@@ -56,7 +68,7 @@ pub fn weir_tap(ctx: SkBuffContext) -> i64 {
     // SAFETY: the agent removes an entry only when its socket is closed, so the element is not reused meanwhile.
     let Some(&state) = (unsafe { TAPS.get(cookie) }) else { return TOSS };
     let Some(counts) = COUNTS.get_ptr_mut(cookie) else { return TOSS };
-    if state != TAP_ARMED {
+    if !matches!(state, TAP_ARMED | TAP_PAUSED | TAP_BEST_EFFORT | TAP_SKIPPING) {
         counts::tossed_frozen(counts);
         return TOSS;
     }
@@ -66,11 +78,28 @@ pub fn weir_tap(ctx: SkBuffContext) -> i64 {
         warn!(&ctx, "tossed a message of {} bytes to socket {}: taps pass 1 to {}", len, cookie, MAX_MESSAGE);
         return TOSS;
     }
-    match capture(&ctx, cookie, len, counts) {
+    // Null is for taps that fail closed. It is no option: of one that is none the compiler leaves the pointer's register
+    // undefined and moves it all the same, which the verifier refuses.
+    let mut gap = ptr::null_mut();
+    if matches!(state, TAP_BEST_EFFORT | TAP_SKIPPING)
+        && let Some(entry) = GAPS.get_ptr_mut(cookie)
+    {
+        gap = entry;
+    }
+    let mut outcome = Outcome::Full;
+    if matches!(state, TAP_ARMED | TAP_BEST_EFFORT) && (gap.is_null() || gap::close(gap, cookie, len)) {
+        outcome = capture(&ctx, cookie, len, counts);
+    }
+    match outcome {
         Outcome::Captured => i64::from(len),
-        Outcome::Full => {
+        // Without an entry nothing can be counted, and so nothing passes unrecorded.
+        Outcome::Full if gap.is_null() => {
             counts::tossed_full(counts);
             TOSS
+        }
+        Outcome::Full => {
+            gap::passed(gap, len);
+            i64::from(len)
         }
         Outcome::Unreadable => TOSS,
     }

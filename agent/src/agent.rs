@@ -28,7 +28,7 @@ use crate::{
     spool::Space,
     store::{FileStore, Store, StoreError},
     storing::{Job, Worker},
-    tap::{self, ProgramLog, TapError},
+    tap::{ProgramLog, RingPlace, Rings, TapError},
 };
 
 /// The most jobs that wait for the worker to take them.
@@ -177,7 +177,7 @@ impl Parts {
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
         let space = Space::new(config.space.limits);
         let journal = Journal::open_in(&config.state_dir.join(SPOOL), config.spool, space)?;
-        let (mut taps, ring) = tap::open(&config.tap)?;
+        let (mut taps, ring) = Rings::open(&config.tap)?.open_ring(RingPlace::current(0))?;
         let log = taps.take_log()?;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
         let options = CoreOptions {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::Serialize;
-use weir_agent::tap::{Ring, TapOptions, Taps, open};
+use weir_agent::tap::{Ring, RingPlace, Rings, TapOptions, Taps};
 
 use crate::round::{Capture, Measured, measure};
 
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
 }
 
 fn run(options: &Options, tap_options: &TapOptions) -> Result<Vec<Row>> {
-    let (mut taps, mut ring) = open(tap_options)?;
+    let (mut taps, mut ring) = Rings::open(tap_options)?.open_ring(RingPlace::current(0))?;
     BODIES.iter().map(|&body| row(body, options.quick, &mut taps, &mut ring)).collect()
 }
 

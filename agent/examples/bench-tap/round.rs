@@ -13,7 +13,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair},
     time::{ClockId, clock_gettime},
 };
-use weir_agent::tap::{Ring, Taps};
+use weir_agent::tap::{Ring, TapState, Taps};
 use weir_common::abi::{FRAME_HEADER_LEN, RecordHeader};
 
 /// What to capture with.
@@ -54,7 +54,7 @@ pub(crate) fn measure(body: usize, messages: u64, capture: Option<Capture<'_>>) 
     let (armed, ring) = match capture {
         None => (None, None),
         Some(Capture { taps, ring }) => {
-            let cookie = taps.arm(to.as_fd()).context("arming")?;
+            let cookie = taps.arm(to.as_fd(), TapState::Armed).context("arming")?;
             (Some((taps, cookie)), Some(ring))
         }
     };

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_seqpacket::{UCred, UnixSeqpacket};
 use tracing::{debug, warn};
 use weir_common::{
-    abi::ABI_VERSION,
+    abi::{ABI_VERSION, OLDEST_ABI_VERSION},
     control::{self, Reply, Request},
 };
 
@@ -69,8 +69,8 @@ async fn converse(
 fn ask(received: Received) -> Result<Ask, ConnectionError> {
     let Received { request, descriptors } = received;
     match request {
-        Request::Open { abi, .. } if abi != ABI_VERSION => Err(ConnectionError::Abi { proxy: abi }),
-        Request::Open { abi: _, resume, meta } => Ok(Ask::Open { resume, meta }),
+        Request::Open { abi, resume, meta } if may_open(abi, resume) => Ok(Ask::Open { resume, meta }),
+        Request::Open { abi, .. } => Err(ConnectionError::Abi { proxy: abi }),
         Request::Connected { target } => Ok(Ask::Connected { target }),
         Request::Arm { channel } => {
             let found = descriptors.len();
@@ -82,6 +82,11 @@ fn ask(received: Received) -> Result<Ask, ConnectionError> {
         Request::Freeze => Ok(Ask::Freeze),
         Request::Close { outcome } => Ok(Ask::Close { outcome }),
     }
+}
+
+/// Whether a proxy of this ABI version may: a session that was begun under an older one comes to its end under it.
+fn may_open(abi: u16, resume: bool) -> bool {
+    abi == ABI_VERSION || resume && (OLDEST_ABI_VERSION..ABI_VERSION).contains(&abi)
 }
 
 async fn reply(socket: &UnixSeqpacket, reply: &Reply) -> Result<(), ConnectionError> {

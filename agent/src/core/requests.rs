@@ -21,7 +21,7 @@ use crate::{
     journal::JournalError,
     ledger::StateEntry,
     session::{Session, StepError, TapCookies},
-    tap::{TapError, Taps},
+    tap::{TapError, TapState, Taps},
 };
 
 /// Without room for this many bytes of records nothing new begins.
@@ -199,14 +199,18 @@ impl Core {
         }
         let cookie = |end: &OwnedFd| Taps::cookie(end.as_fd()).map_err(|error| tap_refusal(&error));
         let cookies = TapCookies { c2t: cookie(&target)?, t2c: cookie(&client)? };
-        let before = self.journal.ledger().session(session).and_then(|session| session.tap(channel));
+        let known = self.journal.ledger().session(session);
+        let policy = known.map(|session| session.meta().capture_policy).unwrap_or_default();
+        let before = known.and_then(|session| session.tap(channel));
         before.map_or(Ok(()), |before| self.retire(channel, before))?;
         self.append(StateEntry::Armed { session, channel, c2t: cookies.c2t, t2c: cookies.t2c })?;
         if let Some(before) = before {
             self.forget(before);
         }
         // Each end's copy here is closed with it, before anybody is told that the tap is armed.
-        let armed = [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd()).map(drop));
+        let state = TapState::recording(policy);
+        let armed =
+            [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd(), state).map(drop));
         if let Err(error) = armed {
             self.forget(cookies);
             let taken_back = self.append(StateEntry::ArmFailed { session, channel });

@@ -84,6 +84,15 @@ pub enum TapError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Neither this agent's version nor one that it reads.
+    #[error("taps of ABI version {abi} are not for this version of the agent")]
+    UnknownAbi {
+        /// The version.
+        abi: u16,
+    },
+    /// Taps of an older version end, and none is added.
+    #[error("the session was begun under an older version of the agent; open a new one")]
+    OlderAbi,
     /// The descriptor is something else than a tap's socket.
     #[error("not a tap socket (AF_UNIX, SOCK_SEQPACKET): {found}")]
     NotATapSocket {

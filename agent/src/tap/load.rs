@@ -8,39 +8,30 @@
 //! drains any more.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::DirBuilderExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapInfo, MapType},
+    maps::{Map, MapData},
     programs::SocketFilter,
 };
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::{
-        resource::{RLIM_INFINITY, Resource, setrlimit},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
-    unistd::{SysconfVar, sysconf},
-};
-use weir_common::abi::{ABI_VERSION, COUNTS_MAP, MAX_MESSAGE, PROGRAM, RING_MAP, TAPS_MAP, TapCounts};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use weir_common::abi::{ABI_VERSION, MAX_MESSAGE, PROGRAM, RING_MAP};
 
-use super::{Ring, RingId, TapError, Taps, error::Source};
+use super::{Ring, RingId, TapError, Taps, error::Source, layout, map::Maps, rings::PinLock};
 
 /// Where the taps live and how large they may grow.
 #[derive(Clone, Debug)]
 pub struct TapOptions {
     /// A mounted BPF filesystem, `/sys/fs/bpf` as a rule.
     pub bpf_dir: PathBuf,
-    /// Size of the ring: a power of two, at least [`MIN_RING_BYTES`]. A ring that is already pinned keeps its
+    /// Size of each ring: a power of two, at least [`MIN_RING_BYTES`]. A ring that is already pinned keeps its
     /// size.
     pub ring_bytes: u32,
-    /// The most sockets that can be armed at a time, two per channel. Pinned maps keep theirs.
+    /// The most sockets that can be armed on a ring at a time, two per channel. Pinned maps keep theirs.
     pub max_taps: u32,
 }
 
@@ -49,107 +40,56 @@ pub const MIN_RING_BYTES: u32 = 64 * 1024;
 
 const _: () = assert!(MIN_RING_BYTES as usize > MAX_MESSAGE + 4096 && MIN_RING_BYTES.is_power_of_two());
 
-/// Held as long as this process uses the pin directory.
-pub(super) type PinLock = Flock<File>;
+/// The program's pin before it takes the place of the one before it. No dot in it: bpffs keeps those names to itself.
+pub(super) const FRESH_PROGRAM: &str = "weir_tap_new";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-tap"));
 
-/// Loads the program and creates its maps, or adopts those pinned below `<bpf_dir>/weir/<ABI version>/`.
-///
-/// # Errors
-/// See [`TapError`]: a size the ring can't have, no BPF filesystem, another agent at work, a foreign map in our
-/// place, or the kernel's refusal.
-pub fn open(options: &TapOptions) -> Result<(Taps, Ring), TapError> {
-    let page = page_size();
-    let min = u64::from(MIN_RING_BYTES).max(page as u64);
-    if !options.ring_bytes.is_power_of_two() || u64::from(options.ring_bytes) < min {
-        return Err(TapError::RingSize { ring_bytes: options.ring_bytes, min });
-    }
-    let dir = pin_dir(&options.bpf_dir)?;
-    let lock = Arc::new(lock(&dir)?);
-    raise_memlock();
-    check_pinned(&dir, options)?;
-
-    let mut object = load(&dir, options)?;
-    pin_program(&mut object, &dir)?;
-
-    let (map, map_id, capacity) = take_ring(&mut object)?;
-    let id = RingId { boot_id: boot_id()?, map_id };
-    let ring = Ring::new(map, id, capacity, page, Arc::clone(&lock))?;
-    Ok((Taps::new(object, lock)?, ring))
+/// Loads the program against the maps in `dir`, which are made where they are missing.
+pub(super) fn load_ring(
+    dir: &Path,
+    options: &TapOptions,
+    page: usize,
+    lock: &Arc<PinLock>,
+) -> Result<(Taps, Ring), TapError> {
+    let mut object = load(dir, options)?;
+    pin_program(&mut object, dir)?;
+    let mut take = |name| object.take_map(name).ok_or(TapError::Missing { name });
+    let ring = ring(take(RING_MAP)?, page, lock)?;
+    let maps = Maps::open(ABI_VERSION, &mut take)?;
+    Ok((Taps::new(Some(object), maps, lock), ring))
 }
 
-fn pin_dir(bpf_dir: &Path) -> Result<PathBuf, TapError> {
-    match statfs(bpf_dir) {
-        Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => {}
-        _ => return Err(TapError::NoBpffs { path: bpf_dir.to_owned() }),
-    }
-    let dir = bpf_dir.join("weir").join(ABI_VERSION.to_string());
-    DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(file_error("creating", &dir))?;
-    Ok(dir)
-}
-
-fn lock(dir: &Path) -> Result<PinLock, TapError> {
-    let file = File::open(dir).map_err(file_error("opening", dir))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => TapError::InUse { path: dir.to_owned() },
-        errno => file_error("locking", dir)(errno.into()),
-    })
+/// Opens the maps of an older version in `dir`.
+pub(super) fn adopt_ring(
+    dir: &Path,
+    abi: u16,
+    page: usize,
+    lock: &Arc<PinLock>,
+) -> Result<(Taps, Ring), TapError> {
+    let mut open = |name| {
+        let map = MapData::from_pin(dir.join(name)).and_then(Map::from_map_data);
+        map.map_err(|source| TapError::Map { op: "opening the pin of", map: name, source: source.into() })
+    };
+    let ring = ring(open(RING_MAP)?, page, lock)?;
+    Ok((Taps::new(None, Maps::open(abi, &mut open)?, lock), ring))
 }
 
 /// Before 5.11 the kernel counts BPF memory against this limit; later it is none of its business.
-fn raise_memlock() {
+pub(super) fn raise_memlock() {
     if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is; kernels before 5.11 may refuse the maps");
     }
-}
-
-/// Refuses pinned maps that aya would take without a look and misread.
-fn check_pinned(dir: &Path, options: &TapOptions) -> Result<(), TapError> {
-    let counts_len = size_of::<TapCounts>();
-    for (name, kind, key, value, configured) in [
-        (TAPS_MAP, MapType::Hash, size_of::<u64>(), size_of::<u32>(), options.max_taps),
-        (COUNTS_MAP, MapType::Hash, size_of::<u64>(), counts_len, options.max_taps),
-        (RING_MAP, MapType::RingBuf, 0, 0, options.ring_bytes),
-    ] {
-        let path = dir.join(name);
-        if !path.try_exists().map_err(file_error("looking at", &path))? {
-            continue;
-        }
-        let map_error = |source: Source| TapError::Map { op: "reading the layout", map: name, source };
-        let info = MapInfo::from_pin(&path).map_err(|source| map_error(source.into()))?;
-        let same = |field, expected: String, found: String| {
-            if expected == found {
-                return Ok(());
-            }
-            Err(TapError::PinnedLayout { path: path.clone(), field, expected, found })
-        };
-        let found = info.map_type().map_err(|source| map_error(source.into()))?;
-        same("type", format!("{kind:?}"), format!("{found:?}"))?;
-        same("key size", key.to_string(), info.key_size().to_string())?;
-        same("value size", value.to_string(), info.value_size().to_string())?;
-        if info.max_entries() != configured {
-            tracing::info!(
-                map = name,
-                pinned = info.max_entries(),
-                configured,
-                "a pinned map keeps its size"
-            );
-        }
-    }
-    Ok(())
 }
 
 fn load(dir: &Path, options: &TapOptions) -> Result<Ebpf, TapError> {
     let mut loader = EbpfLoader::new();
     // The program uses no kernel type, so it needs no BTF of the kernel.
     loader.btf(None);
-    for name in [TAPS_MAP, COUNTS_MAP, RING_MAP] {
-        loader.map_pin_path(name, dir.join(name));
+    for map in layout::maps(ABI_VERSION) {
+        loader.map_pin_path(map.name, dir.join(map.name));
+        loader.map_max_entries(map.name, map.max_entries(options));
     }
-    loader.map_max_entries(TAPS_MAP, options.max_taps);
-    loader.map_max_entries(COUNTS_MAP, options.max_taps);
-    loader.map_max_entries(RING_MAP, options.ring_bytes);
     let mut object = loader.load(OBJECT).map_err(|source| load_error("creating the maps", source))?;
     program(&mut object)?.load().map_err(|source| load_error("verifying the program", source))?;
     Ok(object)
@@ -157,8 +97,7 @@ fn load(dir: &Path, options: &TapOptions) -> Result<Ebpf, TapError> {
 
 /// Puts the program's pin in the place of the one before it, in one step.
 fn pin_program(object: &mut Ebpf, dir: &Path) -> Result<(), TapError> {
-    // No dot in it: bpffs keeps those names to itself.
-    let fresh = dir.join(format!("{PROGRAM}_new"));
+    let fresh = dir.join(FRESH_PROGRAM);
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(file_error("removing", &fresh)(error));
@@ -175,14 +114,12 @@ fn program(object: &mut Ebpf) -> Result<&mut SocketFilter, TapError> {
     program.try_into().map_err(|source| load_error("finding the program", source))
 }
 
-fn take_ring(object: &mut Ebpf) -> Result<(aya::maps::MapData, u32, u32), TapError> {
-    let Some(Map::RingBuf(map)) = object.take_map(RING_MAP) else {
-        return Err(TapError::Missing { name: RING_MAP });
-    };
+fn ring(map: Map, page: usize, lock: &Arc<PinLock>) -> Result<Ring, TapError> {
+    let Map::RingBuf(map) = map else { return Err(TapError::Missing { name: RING_MAP }) };
     let info = map.info().map_err(|source| load_error("asking for the ring's id", source))?;
     // The kernel's word on the size: a pinned ring has the one it was created with.
-    let (id, capacity) = (info.id(), info.max_entries());
-    Ok((map, id, capacity))
+    let (id, capacity) = (RingId { boot_id: boot_id()?, map_id: info.id() }, info.max_entries());
+    Ring::new(map, id, capacity, page, Arc::clone(lock))
 }
 
 fn boot_id() -> Result<String, TapError> {
@@ -191,11 +128,7 @@ fn boot_id() -> Result<String, TapError> {
     Ok(id.trim().to_owned())
 }
 
-fn page_size() -> usize {
-    sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()).unwrap_or(4096)
-}
-
-fn file_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TapError {
+pub(super) fn file_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> TapError {
     move |source| TapError::File { op, path: path.to_owned(), source }
 }
 

@@ -1,4 +1,4 @@
-//! The two hash maps, with our error for theirs.
+//! The hash maps, with our error for theirs.
 
 use std::io;
 
@@ -7,12 +7,35 @@ use aya::{
     maps::{HashMap, MapData, MapError},
 };
 use weir_common::{
-    abi::TapCounts,
+    abi::{COUNTS_MAP, GAPS_MAP, TAPS_MAP, TapCounts, TapGap},
     recording::{Count, KernelCount},
     session::SocketCookie,
 };
 
-use super::TapError;
+use super::{TapError, layout};
+
+/// The maps of a ring besides the ring.
+pub(super) struct Maps {
+    pub(super) states: CookieMap<u32>,
+    pub(super) counts: CookieMap<Counts>,
+    /// None where the version has no gaps.
+    pub(super) gaps: Option<CookieMap<Gap>>,
+}
+
+impl Maps {
+    /// Opens what `map` has under these names.
+    pub(super) fn open(
+        abi: u16,
+        map: &mut impl FnMut(&'static str) -> Result<aya::maps::Map, TapError>,
+    ) -> Result<Self, TapError> {
+        let has_gaps = layout::maps(abi).any(|map| map.name == GAPS_MAP);
+        Ok(Self {
+            states: CookieMap::new(TAPS_MAP, map(TAPS_MAP)?)?,
+            counts: CookieMap::new(COUNTS_MAP, map(COUNTS_MAP)?)?,
+            gaps: has_gaps.then(|| CookieMap::new(GAPS_MAP, map(GAPS_MAP)?)).transpose()?,
+        })
+    }
+}
 
 /// A counters entry as a map value.
 #[repr(transparent)]
@@ -22,11 +45,24 @@ pub(super) struct Counts(pub(super) TapCounts);
 // SAFETY: five integers without padding (asserted next to `TapCounts`), for which every bit pattern is valid.
 unsafe impl Pod for Counts {}
 
-impl From<Counts> for KernelCount {
-    fn from(Counts(counts): Counts) -> Self {
-        let TapCounts { captured_records, captured_bytes, tossed_full, tossed_frozen, tossed_size } = counts;
+/// A gap entry as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct Gap(pub(super) TapGap);
+
+// SAFETY: five integers without padding (asserted next to `TapGap`), for which every bit pattern is valid.
+unsafe impl Pod for Gap {}
+
+impl Counts {
+    /// As recordings tell them; `gap` is the tap's entry in the map of gaps, if it has one.
+    pub(super) fn told_with(self, gap: Option<Gap>) -> KernelCount {
+        let TapCounts { captured_records, captured_bytes, tossed_full, tossed_frozen, tossed_size } = self.0;
+        let passed = gap.map_or(Count::default(), |Gap(gap)| Count {
+            records: gap.passed_records,
+            bytes: gap.passed_bytes,
+        });
         let captured = Count { records: captured_records, bytes: captured_bytes };
-        Self { captured, passed: Count::default(), tossed_full, tossed_frozen, tossed_size }
+        KernelCount { captured, passed, tossed_full, tossed_frozen, tossed_size }
     }
 }
 

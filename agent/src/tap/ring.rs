@@ -28,7 +28,7 @@ use aya::maps::MapData;
 use nix::sys::mman::ProtFlags;
 use serde::{Deserialize, Serialize};
 
-use super::{TapError, load::PinLock, mapping::Mapping};
+use super::{TapError, mapping::Mapping, rings::PinLock};
 
 /// Identifies a ring: the kernel's number of the map, and the boot in which that number is unique.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,13 +3,13 @@
 use std::{fs, os::fd::AsFd};
 
 use aya::maps::{HashMap, MapData};
-use weir_agent::tap::{MIN_RING_BYTES, TapError, TapOptions, open};
+use weir_agent::tap::{MIN_RING_BYTES, RingPlace, TapError, TapOptions, TapState};
 use weir_common::{
-    abi::{ABI_VERSION, PROGRAM, TAPS_MAP},
+    abi::{PROGRAM, TAPS_MAP},
     recording::Count,
 };
 
-use crate::support::{Bpffs, armed_pair, counts, drain, message, put, take};
+use crate::support::{Bpffs, armed_pair, counts, drain, message, open, put, take};
 
 #[test]
 fn the_next_agent_finds_ring_records_taps_and_counts_as_they_were() {
@@ -63,7 +63,7 @@ fn without_an_agent_messages_pass_until_the_ring_is_full_and_then_no_more() {
 #[test]
 fn a_new_agent_replaces_the_programs_pin_and_old_taps_keep_working() {
     let bpffs = Bpffs::mount();
-    let dir = bpffs.path().join("weir").join(ABI_VERSION.to_string());
+    let dir = bpffs.rings().dir_of(RingPlace::current(0));
     let program_id = || {
         let program = aya::programs::ProgramInfo::from_pin(dir.join(PROGRAM)).expect("the program is pinned");
         program.id()
@@ -112,7 +112,7 @@ fn a_pinned_ring_keeps_its_size_and_a_fresh_one_is_another_ring() {
 #[test]
 fn a_foreign_map_in_our_place_is_an_error_that_names_it() {
     let bpffs = Bpffs::mount();
-    let dir = bpffs.path().join("weir").join(ABI_VERSION.to_string());
+    let dir = bpffs.rings().dir_of(RingPlace::current(0));
     fs::create_dir_all(&dir).expect("bpffs has directories");
     let foreign = HashMap::<MapData, u64, u64>::create(4, 0).expect("a map");
     foreign.pin(dir.join(TAPS_MAP)).expect("pinning");
@@ -153,7 +153,7 @@ fn ring_and_taps_can_live_on_different_threads() {
         }
     });
     std::thread::spawn(move || {
-        taps.arm(to.as_fd()).expect("arming");
+        taps.arm(to.as_fd(), TapState::Armed).expect("arming");
         put(&from, b"across");
     })
     .join()

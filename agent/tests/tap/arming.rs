@@ -10,10 +10,10 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use weir_agent::tap::{TapError, TapOptions, Taps, open};
+use weir_agent::tap::{TapError, TapOptions, TapState, Taps};
 use weir_common::recording::Count;
 
-use crate::support::{Bpffs, armed_pair, counts, drain, message, pair, put, set_option, take};
+use crate::support::{Bpffs, armed_pair, counts, drain, message, open, pair, put, set_option, take};
 
 #[test]
 fn a_socket_with_the_filter_but_no_entry_passes_nothing() {
@@ -35,7 +35,10 @@ fn each_end_is_armed_by_itself_and_has_the_cookie_that_its_records_carry() {
     let bpffs = Bpffs::mount();
     let (mut taps, mut ring) = bpffs.open();
     let (a, b) = pair();
-    let (cookie_a, cookie_b) = (taps.arm(a.as_fd()).expect("arming"), taps.arm(b.as_fd()).expect("arming"));
+    let (cookie_a, cookie_b) = (
+        taps.arm(a.as_fd(), TapState::Armed).expect("arming"),
+        taps.arm(b.as_fd(), TapState::Armed).expect("arming"),
+    );
     assert_eq!(Taps::cookie(a.as_fd()).expect("reading"), cookie_a);
     assert_ne!(cookie_a, cookie_b);
     put(&a, b"to b");
@@ -95,7 +98,11 @@ fn anything_but_a_seqpacket_socket_of_the_unix_family_is_refused_and_left_alone(
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let file = File::open("/dev/null").expect("a file");
     for fd in [stream.as_fd(), datagram.as_fd(), udp.as_fd(), tcp.as_fd(), file.as_fd()] {
-        assert!(matches!(taps.arm(fd), Err(TapError::NotATapSocket { .. })), "descriptor {}", fd.as_raw_fd());
+        assert!(
+            matches!(taps.arm(fd, TapState::Armed), Err(TapError::NotATapSocket { .. })),
+            "descriptor {}",
+            fd.as_raw_fd()
+        );
         assert!(matches!(Taps::cookie(fd), Err(TapError::NotATapSocket { .. })));
     }
     assert_eq!(taps.cookies().expect("listing"), []);
@@ -108,7 +115,7 @@ fn a_socket_is_armed_once_and_the_second_try_changes_nothing() {
     let (mut taps, mut ring) = bpffs.open();
     let (from, to, cookie) = armed_pair(&mut taps);
     put(&from, b"one");
-    assert!(matches!(taps.arm(to.as_fd()), Err(TapError::Locked)));
+    assert!(matches!(taps.arm(to.as_fd(), TapState::Armed), Err(TapError::Locked)));
     put(&from, b"two");
     assert_eq!(drain(&mut ring), [(cookie, b"one".to_vec()), (cookie, b"two".to_vec())]);
     assert_eq!(counts(&taps, cookie).captured, Count { records: 2, bytes: 6 });
@@ -120,7 +127,7 @@ fn a_socket_with_something_queued_is_refused_and_passes_nothing_more() {
     let (mut taps, mut ring) = bpffs.open();
     let (from, to) = pair();
     put(&from, b"unrecorded");
-    assert!(matches!(taps.arm(to.as_fd()), Err(TapError::NotEmpty { bytes: 10 })));
+    assert!(matches!(taps.arm(to.as_fd(), TapState::Armed), Err(TapError::NotEmpty { bytes: 10 })));
     put(&from, b"more");
     assert_eq!(take(&to).as_deref(), Some(&b"unrecorded"[..]));
     assert_eq!(take(&to), None);
@@ -133,7 +140,7 @@ fn one_tap_too_many_is_a_clear_error_and_its_socket_passes_nothing() {
     let (mut taps, _ring) = open(&TapOptions { max_taps: 2, ..bpffs.options() }).expect("opening");
     let kept = [armed_pair(&mut taps), armed_pair(&mut taps)];
     let (from, to) = pair();
-    let error = taps.arm(to.as_fd()).expect_err("there is room for two");
+    let error = taps.arm(to.as_fd(), TapState::Armed).expect_err("there is room for two");
     assert_eq!(error.to_string(), "all 2 taps are in use");
     put(&from, b"secret");
     assert_eq!(take(&to), None);
@@ -153,5 +160,5 @@ fn a_socket_whose_peer_is_gone_can_be_armed() {
     let (from, to) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("a pair");
     drop(from);
-    taps.arm(to.as_fd()).expect("arming");
+    taps.arm(to.as_fd(), TapState::Armed).expect("arming");
 }

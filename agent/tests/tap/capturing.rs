@@ -8,13 +8,13 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proptest::prelude::*;
-use weir_agent::tap::{TapOptions, open};
+use weir_agent::tap::TapOptions;
 use weir_common::{
     abi::{FRAME_HEADER_LEN, MAX_MESSAGE},
     recording::Count,
 };
 
-use crate::support::{Bpffs, armed_pair, counts, drain, message, put, split, take};
+use crate::support::{Bpffs, armed_pair, counts, drain, message, open, put, split, take};
 
 #[test]
 fn a_message_of_every_size_is_captured_as_it_is_delivered_and_little_room_is_wasted() {

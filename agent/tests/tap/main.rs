@@ -6,5 +6,7 @@
 mod adopting;
 mod arming;
 mod capturing;
+mod gaps;
 mod logging;
+mod rings;
 mod support;

@@ -12,7 +12,7 @@ use nix::{
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
 };
 use tempfile::TempDir;
-use weir_agent::tap::{MIN_RING_BYTES, Record, Ring, TapError, TapOptions, Taps, open};
+use weir_agent::tap::{MIN_RING_BYTES, Record, Ring, RingPlace, Rings, TapError, TapOptions, TapState, Taps};
 use weir_common::{
     abi::{MAX_MESSAGE, RecordHeader},
     recording::KernelCount,
@@ -40,6 +40,10 @@ impl Bpffs {
         TapOptions { bpf_dir: self.path().to_owned(), ring_bytes: MIN_RING_BYTES, max_taps: 16 }
     }
 
+    pub(crate) fn rings(&self) -> Rings {
+        Rings::open(&self.options()).expect("opening the rings")
+    }
+
     pub(crate) fn open(&self) -> (Taps, Ring) {
         open(&self.options()).expect("opening the taps")
     }
@@ -50,6 +54,11 @@ impl Bpffs {
             Ok(_) => panic!("it was opened"),
         }
     }
+}
+
+/// The first ring.
+pub(crate) fn open(options: &TapOptions) -> Result<(Taps, Ring), TapError> {
+    Rings::open(options)?.open_ring(RingPlace::current(0))
 }
 
 impl Drop for Bpffs {
@@ -71,7 +80,7 @@ pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
 /// A pair of which the second end is armed.
 pub(crate) fn armed_pair(taps: &mut Taps) -> (OwnedFd, OwnedFd, SocketCookie) {
     let (from, to) = pair();
-    let cookie = taps.arm(to.as_fd()).expect("arming");
+    let cookie = taps.arm(to.as_fd(), TapState::Armed).expect("arming");
     (from, to, cookie)
 }
 
