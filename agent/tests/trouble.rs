@@ -99,7 +99,7 @@ fn a_session_that_has_ended_or_whose_taps_the_kernel_lost_is_not_resumed() {
     tap.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
     for map in ["TAPS", "COUNTS"] {
-        fs::remove_file(node.path("bpf/weir/1").join(map)).expect("pinned");
+        fs::remove_file(node.path("bpf/weir/2/0").join(map)).expect("pinned");
     }
     let _agent = node.start();
     let reason = resume(&lost);
@@ -242,7 +242,7 @@ fn what_was_said_lies_in_the_spool_for_the_agent_alone_and_goes_when_it_is_store
         tap.pass(T2C, &stdout(&said.repeat(500)));
     }
     let mode = |path: &std::path::Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
-    assert_eq!(mode(&node.path("state/spool")), 0o700);
+    assert_eq!(mode(&node.spool_dir()), 0o700);
     assert!(node.spool_files().iter().all(|file| mode(file) == 0o600));
     control.close(Outcome::Completed);
     directory(&node, meta.session_id);

@@ -3,6 +3,7 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod lanes;
 mod space;
 
 use std::{
@@ -13,8 +14,11 @@ use std::{
 
 use serde::Deserialize;
 
-pub use self::space::SpaceConfig;
 use self::space::{DISK_REFUSE_BYTES, RawSpace};
+pub use self::{
+    lanes::{CpuGroup, LANES_MAX},
+    space::SpaceConfig,
+};
 use crate::{
     session::SealLimits,
     spool::{DISK_RESERVE_BYTES, SpoolOptions},
@@ -46,6 +50,8 @@ pub struct Config {
     pub node: Option<String>,
     /// The tap's kernel objects.
     pub tap: TapOptions,
+    /// A lane each: a ring, a thread that drains it on these CPUs, a spool.
+    pub cpu_groups: Vec<CpuGroup>,
     /// The most sessions that are open or not stored yet.
     pub max_sessions: usize,
     /// The spool's bounds.
@@ -126,6 +132,7 @@ struct Raw {
     bpf_dir: PathBuf,
     ring_bytes: u32,
     max_taps: u32,
+    cpu_groups: Vec<String>,
     max_sessions: usize,
     spool_max_bytes: u64,
     spool_refuse_bytes: Option<u64>,
@@ -154,6 +161,7 @@ impl Default for Raw {
             bpf_dir: "/sys/fs/bpf".into(),
             ring_bytes: 16 * 1024 * 1024,
             max_taps: 16_384,
+            cpu_groups: Vec::new(),
             max_sessions: 4_096,
             spool_max_bytes: 8 * GIB,
             spool_refuse_bytes: None,
@@ -231,6 +239,7 @@ impl Raw {
             store,
             node: self.node,
             tap: TapOptions { bpf_dir: self.bpf_dir, ring_bytes: self.ring_bytes, max_taps: self.max_taps },
+            cpu_groups: lanes::cpu_groups(&self.cpu_groups)?,
             max_sessions: self.max_sessions,
             spool: SpoolOptions {
                 file_bytes: self.spool_file_bytes,

@@ -7,7 +7,10 @@
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
-use weir_common::abi::{RECORD_HEADER_LEN, RecordHeader};
+use weir_common::{
+    abi::{RECORD_HEADER_LEN, RecordHeader},
+    session::SessionId,
+};
 
 use super::{Core, TICK};
 use crate::{
@@ -68,9 +71,10 @@ impl Core {
         // Sessions that stalled go on when there is clearly room, lest they do so one record at a time.
         let margin = if self.stalled_since.is_some() { self.journal.space().margin() } else { 0 };
         match room(&self.journal, bytes + margin).and_then(|()| append(&mut self.journal, &records)) {
-            Ok(()) => {
+            Ok(touched) => {
                 self.ring.release(end);
                 self.flows();
+                self.pause_greedy(&touched);
                 if more { Drained::More } else { Drained::Some }
             }
             Err(Refusal::NoRoom(why)) => {
@@ -128,9 +132,13 @@ fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
     }
 }
 
-fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refusal> {
+/// Puts the records into the spool and says whose they were.
+fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Vec<SessionId>, Refusal> {
     let mut orphans = 0_u64;
+    let mut touched = Vec::new();
     let appended = journal.append_records(records, |accounted| match accounted {
+        // Those of one session mostly come one after the other.
+        Accounted::To(id) if touched.last() != Some(&id) => touched.push(id),
         Accounted::To(_) => {}
         Accounted::Ended(session, channel, direction, error) => {
             warn!(%session, %channel, %direction, %error, "a message is no frame; its stream ends here");
@@ -140,7 +148,10 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refus
     if orphans > 0 {
         error!(records = orphans, "the ring had records of sockets that belong to no session");
     }
-    appended.map_err(Refusal::Journal)
+    appended.map_err(Refusal::Journal)?;
+    touched.sort_unstable();
+    touched.dedup();
+    Ok(touched)
 }
 
 /// The record without the padding of its size class.

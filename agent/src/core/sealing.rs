@@ -130,6 +130,7 @@ impl Core {
                     info!(%session, "session stored");
                     // The connection stays its session's: a proxy that was put off asks once more.
                     self.attached.remove(&session);
+                    self.options.roster.leave(session);
                 }
             }
             self.line_up(session);

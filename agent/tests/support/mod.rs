@@ -21,6 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+use weir_agent::tap::RingPlace;
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,6 +58,11 @@ impl Node {
         Self { dir, extra: extra.to_owned() }
     }
 
+    /// Other settings for the agents from now on.
+    pub(crate) fn reconfigure(&mut self, extra: &str) {
+        extra.clone_into(&mut self.extra);
+    }
+
     /// A fresh BPF file system in place of the old one: what a restart of the node leaves.
     pub(crate) fn forget_kernel_objects(&self) {
         let bpf = self.path("bpf");
@@ -78,8 +84,13 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// The spool of the first ring.
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.path("state/spool").join(RingPlace::current(0).to_string())
+    }
+
     pub(crate) fn spool_files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = fs::read_dir(self.path("state/spool"))
+        let mut files: Vec<_> = fs::read_dir(self.spool_dir())
             .expect("a spool")
             .map(|item| item.expect("readable").path())
             .collect();
