@@ -168,7 +168,7 @@ fn poison(node: &Node, session: &SessionMeta) -> std::path::PathBuf {
 #[test]
 fn short_of_space_new_sessions_are_refused_at_once_and_running_ones_go_on() {
     let node = Node::new(
-        "segment_max_bytes = 60000\nspool_file_bytes = 65536\nspool_max_bytes = 4194304\nspool_refuse_bytes = 1048576",
+        "segment_max_bytes = 60000\nspool_file_bytes = 65536\nspool_max_bytes = 4194304\nspool_refuse_bytes = 1048576\nsession_spool_max_bytes = 4194304",
     );
     let agent = node.start();
     let (meta, _control, mut tap) = begin(&node);

@@ -1,10 +1,6 @@
 //! What an agent of ABI version 1 left: its ring, its taps, its spool.
 
-use std::{
-    collections::HashMap,
-    os::fd::BorrowedFd,
-    time::Duration,
-};
+use std::{collections::HashMap, os::fd::BorrowedFd, time::Duration};
 
 use aya::{
     EbpfLoader,
