@@ -13,8 +13,8 @@ use std::{
 
 use nix::sys::utsname::{UtsName, uname};
 use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
 };
 use tracing::{error, info, warn};
 use weir_common::{abi::ABI_VERSION, recording::Recorder};
@@ -23,16 +23,17 @@ use crate::{
     check,
     config::{Config, StoreLocation},
     control::{ListenError, Listener},
-    core::{Core, CoreError, CoreHandle, CoreOptions},
-    journal::{Journal, JournalError},
+    core::CoreError,
+    lanes::{
+        Lane, LaneError, Lanes,
+        open::{Common, OpenLane},
+    },
     signing::{SigningError, SigningKey},
     store::{FileStore, S3Store, Store, StoreError},
-    storing::{Job, Worker},
-    tap::{ProgramLog, RingPlace, Rings, TapError},
+    storing::Worker,
+    tap::ProgramLog,
 };
 
-/// The most jobs that wait for the worker to take them.
-const JOBS_MAX: usize = 64;
 const LOCK: &str = "lock";
 const SPOOL: &str = "spool";
 /// Others may look for the allowed signers; spool and key are the agent's alone.
@@ -57,13 +58,10 @@ pub enum AgentError {
         /// The state directory.
         path: PathBuf,
     },
-    /// The kernel side.
+    /// A lane.
     #[error(transparent)]
-    Tap(#[from] TapError),
-    /// The spool.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The core.
+    Lane(#[from] LaneError),
+    /// A core.
     #[error(transparent)]
     Core(#[from] CoreError),
     /// The store.
@@ -76,18 +74,18 @@ pub enum AgentError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A bug.
-    #[error("the agent's core panicked")]
+    #[error("a core of the agent panicked")]
     Panicked,
 }
 
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    core: CoreHandle,
+    lanes: Lanes,
     stop_accepting: oneshot::Sender<()>,
-    ended: oneshot::Receiver<Result<(), CoreError>>,
+    ended: JoinSet<Result<(), AgentError>>,
     tasks: Vec<JoinHandle<()>>,
-    thread: thread::JoinHandle<()>,
+    threads: Vec<thread::JoinHandle<()>>,
     _lock: fs::File,
 }
 
@@ -99,30 +97,40 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         // Replaying the spool and loading the program take their time, and nothing else runs yet.
         let start = tokio::task::spawn_blocking(move || Parts::open(config));
-        let Parts { core, handle, jobs, worker, log, listener, lock, bucket } =
+        let Parts { lanes: open, common, worker, listener, lock, bucket } =
             start.await.map_err(|_| AgentError::Panicked)??;
-        let (tell, ended) = oneshot::channel();
-        let thread = thread::Builder::new().name("weir-core".to_owned()).spawn(move || {
-            // Whoever waited for it has been dropped otherwise.
-            let _ = tell.send(core.run());
-        });
-        let thread = thread.map_err(failed("start a thread for", Path::new("the core")))?;
-        let report = {
-            let core = handle.clone();
-            move |done| {
-                let core = core.clone();
-                async move { core.done(done).await }
-            }
-        };
+        let common = Arc::new(common);
+        let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
+        let (mut ended, mut threads) = (JoinSet::new(), Vec::new());
+        for OpenLane { core, handle, takes_new, jobs, log, running } in open {
+            let (tell, told) = oneshot::channel();
+            let of_thread = Arc::clone(&common);
+            let thread = thread::Builder::new().name(format!("weir-core-{}", running.place));
+            let thread = thread.spawn(move || {
+                // Whoever waited for it has been dropped otherwise.
+                let _ = tell.send(running.run(core, &of_thread.rings));
+            });
+            threads.push(thread.map_err(failed("start a thread for", Path::new("the core")))?);
+            ended.spawn(async move { Ok(told.await.map_err(|_| AgentError::Panicked)??) });
+            let report = {
+                let core = handle.clone();
+                move |done| {
+                    let core = core.clone();
+                    async move { core.done(done).await }
+                }
+            };
+            tasks.push(tokio::spawn(worker.clone().run(jobs, report)));
+            tasks.extend(log.map(|log| tokio::spawn(forward(log))));
+            lanes.push(Lane { core: handle, takes_new });
+        }
+        let lanes = Lanes::new(lanes, Arc::clone(&common.roster));
         let (stop_accepting, stop) = oneshot::channel();
-        let mut tasks =
-            vec![tokio::spawn(worker.run(jobs, report)), tokio::spawn(listener.serve(handle.clone(), stop))];
-        tasks.extend(log.map(|log| tokio::spawn(forward(log))));
+        tasks.push(tokio::spawn(listener.serve(lanes.clone(), stop)));
         tasks.extend(
             bucket.map(|(store, node)| tokio::spawn(async move { check::log_bucket(&store, &node).await })),
         );
         info!("ready");
-        Ok(Self { core: handle, stop_accepting, ended, tasks, thread, _lock: lock })
+        Ok(Self { lanes, stop_accepting, ended, tasks, threads, _lock: lock })
     }
 
     /// Waits until the agent cannot go on.
@@ -130,28 +138,36 @@ impl Agent {
     /// # Errors
     /// [`AgentError`]: why.
     pub async fn failed(&mut self) -> AgentError {
-        match (&mut self.ended).await {
-            Ok(Err(error)) => error.into(),
-            Ok(Ok(())) | Err(_) => AgentError::Panicked,
+        loop {
+            match self.ended.join_next().await {
+                // A lane that was needed no more.
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return error,
+                Some(Err(_)) | None => return AgentError::Panicked,
+            }
         }
     }
 
     /// Stops; sessions go on with the next agent.
     pub async fn stop(self) {
-        let Self { core, stop_accepting, ended, tasks, thread, _lock } = self;
+        let Self { lanes, stop_accepting, mut ended, tasks, threads, _lock } = self;
         // If the listener is gone, nobody is accepted either.
         let _ = stop_accepting.send(());
-        // The connections go after the core, so that their end ends no session.
-        core.stop().await;
-        if let Ok(Err(error)) = ended.await {
-            error!(%error, "the core ended with an error");
+        // The connections go after the cores, so that their end ends no session.
+        lanes.stop().await;
+        while let Some(lane) = ended.join_next().await {
+            if let Ok(Err(error)) = lane {
+                error!(%error, "a core ended with an error");
+            }
         }
         for task in tasks {
             task.abort();
             let _ = task.await;
         }
-        if tokio::task::spawn_blocking(|| thread.join()).await.is_err() {
-            error!("the core's thread could not be waited for");
+        for thread in threads {
+            if !matches!(tokio::task::spawn_blocking(|| thread.join()).await, Ok(Ok(()))) {
+                error!("a core's thread could not be waited for");
+            }
         }
         info!("stopped");
     }
@@ -159,11 +175,9 @@ impl Agent {
 
 /// Everything that is opened before anything runs.
 struct Parts {
-    core: Core,
-    handle: CoreHandle,
-    jobs: mpsc::Receiver<Job>,
+    lanes: Vec<OpenLane>,
+    common: Common,
     worker: Worker,
-    log: Option<ProgramLog>,
     listener: Listener,
     lock: fs::File,
     /// The store, if it is a bucket, and the node's name: what is to be looked at.
@@ -176,28 +190,20 @@ impl Parts {
         let key = SigningKey::load_or_make(&config.signing_key)?;
         key.write_allowed_signers(&config.state_dir)?;
         info!(fingerprint = key.fingerprint(), "signing key");
-        let recorder = recorder(config.node);
-        let (store, bucket): (Arc<dyn Store>, _) = match config.store {
-            StoreLocation::Directory(root) => (Arc::new(FileStore::open(&root)?), None),
+        let recorder = recorder(config.node.clone());
+        let (store, bucket): (Arc<dyn Store>, _) = match &config.store {
+            StoreLocation::Directory(root) => (Arc::new(FileStore::open(root)?), None),
             StoreLocation::S3(options) => {
-                let store = Arc::new(S3Store::new(*options));
+                let store = Arc::new(S3Store::new((**options).clone()));
                 (Arc::clone(&store) as _, Some((store, recorder.node.clone())))
             }
         };
         let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
-        let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;
-        let (mut taps, ring) = Rings::open(&config.tap)?.open_ring(RingPlace::current(0))?;
-        let log = taps.take_log()?;
-        let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let options = CoreOptions {
-            max_sessions: config.max_sessions,
-            seal: config.seal,
-            reattach_timeout: config.reattach_timeout,
-            recorder,
-        };
-        let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
-        let listener = Listener::bind(config.control)?;
-        Ok(Self { core, handle, jobs, worker, log, listener, lock, bucket })
+        let (control, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
+        let common = Common::new(config, recorder)?;
+        let lanes = common.open_lanes(&spools)?;
+        let listener = Listener::bind(control)?;
+        Ok(Self { lanes, common, worker, listener, lock, bucket })
     }
 }
 

@@ -5,7 +5,7 @@
 //! agent knows is what the one before knew. Not here: writing entries (`journal`), and anything that is not
 //! in the spool.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -209,10 +209,10 @@ impl Ledger {
         self.orphans
     }
 
-    /// The oldest spool file that unsealed records need.
+    /// The spool files that unsealed records need.
     #[must_use]
-    pub fn oldest_file(&self) -> Option<FileNo> {
-        self.sessions().filter_map(Session::oldest_file).min()
+    pub fn needed_files(&self) -> BTreeSet<FileNo> {
+        self.sessions().flat_map(Session::files).collect()
     }
 
     /// The session that an armed socket belongs to, and the sequence number of the frame that would be taken next from it.
@@ -310,16 +310,13 @@ impl Ledger {
                 self.step(session, |session| session.connect(target))?;
             }
             StateEntry::Armed { session, channel, c2t, t2c } => {
-                self.step(session, |session| session.arm(channel, TapCookies { c2t, t2c }))?;
-                self.map_sockets(session);
+                self.with_sockets(session, |session| session.arm(channel, TapCookies { c2t, t2c }))?;
             }
             StateEntry::ArmFailed { session, channel } => {
-                self.step(session, |session| session.take_back(channel))?;
-                self.map_sockets(session);
+                self.with_sockets(session, |session| session.take_back(channel))?;
             }
             StateEntry::Disarmed { session, kernel } => {
-                self.step(session, |session| session.disarm(kernel))?;
-                self.map_sockets(session);
+                self.with_sockets(session, |session| session.disarm(kernel))?;
             }
             StateEntry::SealStarted { session, index, records } => {
                 self.step(session, |session| session.begin_seal(index, records))?;
@@ -328,8 +325,7 @@ impl Ledger {
                 self.step(session, |session| session.sealed(segment))?;
             }
             StateEntry::Closed { session, end, kernel } => {
-                self.step(session, |session| session.close(end, &kernel))?;
-                self.map_sockets(session);
+                self.with_sockets(session, |session| session.close(end, &kernel))?;
             }
             StateEntry::Finished { session } => drop(self.sessions.remove(&session)),
         }
@@ -378,8 +374,22 @@ impl Ledger {
         step(session).map_err(|source| LedgerError::Step { session: id, source })
     }
 
+    /// A step that changes which sockets are whose.
+    fn with_sockets(
+        &mut self,
+        id: SessionId,
+        step: impl FnOnce(&mut Session) -> Result<(), StepError>,
+    ) -> Result<(), LedgerError> {
+        let before: Vec<_> = self.sessions.get(&id).into_iter().flat_map(Session::armed_sockets).collect();
+        self.step(id, step)?;
+        for (cookie, _, _) in before {
+            self.sockets.remove(&cookie);
+        }
+        self.map_sockets(id);
+        Ok(())
+    }
+
     fn map_sockets(&mut self, id: SessionId) {
-        self.sockets.retain(|_, socket| socket.session != id);
         let Some(session) = self.sessions.get(&id).filter(|session| session.end().is_none()) else {
             return;
         };

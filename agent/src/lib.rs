@@ -2,7 +2,7 @@
 //!
 //! `drain → spool → segments → store`: [`mod@core`] drains the ring that [`tap`] fills, through [`journal`]
 //! into [`spool`] and [`ledger`]; [`storing`] brings [`segment`]s and manifests into the [`store`]. Proxies
-//! come in through [`control`]. [`session`] is the pure heart of it: what a record means for its session.
+//! come in through [`control`], and [`lanes`] leads them to the core that has their session. [`session`] is the pure heart of it: what a record means for its session.
 
 #![deny(unsafe_code)]
 
@@ -16,6 +16,7 @@ pub mod control;
 pub mod core;
 pub mod gap;
 pub mod journal;
+pub mod lanes;
 pub mod ledger;
 pub mod segment;
 pub mod session;

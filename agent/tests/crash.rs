@@ -245,7 +245,7 @@ fn sockets_of_a_disarmed_channel_that_an_agent_was_killed_before_it_forgot_pass_
     let (meta, _control, mut first) = begin(&node);
     first.pass(C2T, &Message::Open(ChannelType::Session));
     agent.stop();
-    let dir = node.path("state/spool");
+    let dir = node.spool_dir();
     let options =
         SpoolOptions { file_bytes: 1 << 20, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) };
     let mut journal = Journal::open(&dir, options).expect("the agent has stopped");

@@ -268,6 +268,62 @@ fn evidence_that_is_there_already_is_never_overwritten_and_other_sessions_go_on(
     assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
 }
 
+/// Has nothing of this session stored until the file is removed.
+fn poison(node: &Node, session: &SessionMeta) -> std::path::PathBuf {
+    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
+    let path = node.path("store/v1").join(day).join(session.session_id.to_string());
+    fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
+    fs::write(&path, b"").expect("writable");
+    path
+}
+
+#[test]
+fn short_of_space_new_sessions_are_refused_at_once_and_running_ones_go_on() {
+    let node = Node::new(
+        "segment_max_bytes = 60000\nspool_file_bytes = 65536\nspool_max_bytes = 4194304\nspool_refuse_bytes = 1048576\nsession_spool_max_bytes = 4194304",
+    );
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    let poison = poison(&node, &meta);
+    let chunk = stdout(&"z".repeat(30_000));
+    for _ in 0..40 {
+        tap.pass(T2C, &chunk);
+    }
+    agent.wait_for_log("past spool_refuse_bytes");
+    let reason = refused(Control::connect(&node.socket()).open(&support::proxy::meta(), false));
+    assert!(reason.contains("nearly out of space"), "{reason}");
+    for _ in 0..10 {
+        tap.pass(T2C, &chunk);
+    }
+    fs::remove_file(poison).expect("removable");
+    agent.wait_for_log("new sessions are taken");
+    let (_, _control, mut tap) = begin(&node);
+    tap.pass(T2C, &chunk);
+}
+
+#[test]
+fn a_hundred_sessions_that_cannot_be_stored_hold_up_nobody_and_keep_no_space_but_their_own() {
+    let node = Node::new(
+        "seal_parallelism = 1\nspool_file_bytes = 65536\nspool_max_bytes = 4194304\nsegment_max_bytes = 60000",
+    );
+    let _agent = node.start();
+    for _ in 0..100 {
+        let (meta, control, mut tap) = begin(&node);
+        poison(&node, &meta);
+        tap.pass(C2T, &Message::Open(ChannelType::Session));
+        assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    }
+    // More than the spool has room for comes after what it has to keep.
+    let (other, control, mut tap) = begin(&node);
+    let chunk = stdout(&"z".repeat(30_000));
+    for _ in 0..300 {
+        tap.pass(T2C, &chunk);
+    }
+    wait_until("there is room for its end", || control.close(Outcome::Completed) == Some(Reply::Closed));
+    let recording = verify(&node, other.session_id);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+}
+
 #[test]
 fn sessions_of_a_node_that_restarted_are_ended_without_the_kernels_counters() {
     let node = Node::new("");
@@ -298,7 +354,7 @@ fn what_was_said_lies_in_the_spool_for_the_agent_alone_and_goes_when_it_is_store
         tap.pass(T2C, &stdout(&said.repeat(500)));
     }
     let mode = |path: &std::path::Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
-    assert_eq!(mode(&node.path("state/spool")), 0o700);
+    assert_eq!(mode(&node.spool_dir()), 0o700);
     assert!(node.spool_files().iter().all(|file| mode(file) == 0o600));
     control.close(Outcome::Completed);
     directory(&node, meta.session_id);

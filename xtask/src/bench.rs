@@ -24,6 +24,21 @@ enum What {
         #[arg(long)]
         quick: bool,
     },
+    /// The agent: draining, recovery, memory, restarts, what is stored, fairness. Takes root.
+    Agent {
+        /// Print JSON, with every sample, instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Fewer and smaller rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Only these measurements; `--only help` names them.
+        #[arg(long, value_name = "MEASUREMENT,…")]
+        only: Option<String>,
+        /// How many rounds to take medians of.
+        #[arg(long)]
+        rounds: Option<usize>,
+    },
     /// The whole path from client to target, against plain `sshd` and `ssh -J`. Takes root.
     Ssh {
         /// Print JSON, with every sample, instead of a table.
@@ -47,6 +62,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Tap { json, quick } => {
             let mut command = example("weir-agent", "bench-tap");
             command.args(json.then_some("--json")).args(quick.then_some("--quick"));
+            exec::run(&mut command)
+        }
+        What::Agent { json, quick, only, rounds } => {
+            let mut build = workspace::cargo();
+            build.args(["build", "--release", "--package=weir-agent", "--bins"]);
+            exec::run(&mut build)?;
+            let mut command = example("weir-agent", "bench-agent");
+            command.args(json.then_some("--json")).args(quick.then_some("--quick"));
+            command.args(only.iter().flat_map(|only| ["--only", only]));
+            command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
             exec::run(&mut command)
         }
         What::Ssh { json, quick, only, rounds } => {

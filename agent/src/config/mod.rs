@@ -3,7 +3,9 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod lanes;
 mod s3;
+mod space;
 
 use std::{
     fs, io,
@@ -13,9 +15,14 @@ use std::{
 
 use serde::Deserialize;
 
+use self::space::{DISK_REFUSE_BYTES, RawSpace};
+pub use self::{
+    lanes::{CpuGroup, LANES_MAX},
+    space::SpaceConfig,
+};
 use crate::{
     session::SealLimits,
-    spool::SpoolOptions,
+    spool::{DISK_RESERVE_BYTES, SpoolOptions},
     tap::{MIN_RING_BYTES, TapOptions},
 };
 
@@ -47,10 +54,14 @@ pub struct Config {
     pub node: Option<String>,
     /// The tap's kernel objects.
     pub tap: TapOptions,
+    /// A lane each: a ring, a thread that drains it on these CPUs, a spool.
+    pub cpu_groups: Vec<CpuGroup>,
     /// The most sessions that are open or not stored yet.
     pub max_sessions: usize,
     /// The spool's bounds.
     pub spool: SpoolOptions,
+    /// The space for records.
+    pub space: SpaceConfig,
     /// When records become a segment.
     pub seal: SealLimits,
     /// How many segments are encoded and stored at a time.
@@ -128,8 +139,13 @@ struct Raw {
     bpf_dir: PathBuf,
     ring_bytes: u32,
     max_taps: u32,
+    cpu_groups: Vec<String>,
     max_sessions: usize,
     spool_max_bytes: u64,
+    spool_refuse_bytes: Option<u64>,
+    session_spool_max_bytes: Option<u64>,
+    disk_reserve_bytes: u64,
+    disk_refuse_bytes: u64,
     spool_file_bytes: u64,
     flush_interval_ms: u64,
     segment_max_bytes: u64,
@@ -153,8 +169,13 @@ impl Default for Raw {
             bpf_dir: "/sys/fs/bpf".into(),
             ring_bytes: 16 * 1024 * 1024,
             max_taps: 16_384,
+            cpu_groups: Vec::new(),
             max_sessions: 4_096,
             spool_max_bytes: 8 * GIB,
+            spool_refuse_bytes: None,
+            session_spool_max_bytes: None,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            disk_refuse_bytes: DISK_REFUSE_BYTES,
             spool_file_bytes: 64 * MIB,
             flush_interval_ms: 200,
             segment_max_bytes: 8 * MIB,
@@ -204,6 +225,14 @@ impl Raw {
         within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
         within("spool_file_bytes", self.spool_file_bytes, 64 * KIB, GIB)?;
         within("spool_max_bytes", self.spool_max_bytes, self.spool_file_bytes.saturating_mul(2), u64::MAX)?;
+        let space = RawSpace {
+            spool_max_bytes: self.spool_max_bytes,
+            spool_refuse_bytes: self.spool_refuse_bytes,
+            session_spool_max_bytes: self.session_spool_max_bytes,
+            disk_reserve_bytes: self.disk_reserve_bytes,
+            disk_refuse_bytes: self.disk_refuse_bytes,
+        };
+        let space = space.validate()?;
         let store = store_location(&self.store, self.s3)?;
         Ok(Config {
             control: ControlConfig {
@@ -218,12 +247,14 @@ impl Raw {
             store,
             node: self.node,
             tap: TapOptions { bpf_dir: self.bpf_dir, ring_bytes: self.ring_bytes, max_taps: self.max_taps },
+            cpu_groups: lanes::cpu_groups(&self.cpu_groups)?,
             max_sessions: self.max_sessions,
             spool: SpoolOptions {
                 file_bytes: self.spool_file_bytes,
                 max_bytes: self.spool_max_bytes,
                 flush_interval: Duration::from_millis(self.flush_interval_ms),
             },
+            space,
             seal: SealLimits {
                 max_bytes: self.segment_max_bytes,
                 max_records: SEGMENT_MAX_RECORDS,
@@ -300,6 +331,7 @@ mod tests {
             ("allowed_uids = [1]\nsegment_max_age_ms = 0", "segment_max_age_ms"),
             ("allowed_uids = [1]\nring_bytes = 1000000", "ring_bytes"),
             ("allowed_uids = [1]\nspool_max_bytes = 67108864", "spool_max_bytes"),
+            ("allowed_uids = [1]\nspool_refuse_bytes = 0", "spool_refuse_bytes"),
             ("allowed_uids = [1]\nmax_session = 1", "max_session"),
         ] {
             let problem = problem(text);

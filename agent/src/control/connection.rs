@@ -14,7 +14,7 @@ use weir_common::{
 };
 
 use super::message::{ReceiveError, Received, receive};
-use crate::core::{Ask, ConnectionId, CoreHandle};
+use crate::{core::Ask, lanes::Connection};
 
 /// How long a peer may take to read a reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,10 +35,15 @@ enum ConnectionError {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(socket: UnixSeqpacket, peer: UCred, core: &CoreHandle, open_timeout: Duration) {
-    let id = core.connect();
+pub(super) async fn serve(
+    socket: UnixSeqpacket,
+    peer: UCred,
+    mut connection: Connection,
+    open_timeout: Duration,
+) {
+    let id = connection.id();
     let (pid, uid) = (peer.pid(), peer.uid());
-    match converse(&socket, id, core, open_timeout).await {
+    match converse(&socket, &mut connection, open_timeout).await {
         Ok(()) => debug!(?id, pid, uid, "control connection ended"),
         Err(error) => {
             warn!(?id, pid, uid, %error, "ending a control connection");
@@ -47,19 +52,18 @@ pub(super) async fn serve(socket: UnixSeqpacket, peer: UCred, core: &CoreHandle,
         }
     }
     drop(socket);
-    core.disconnected(id).await;
+    connection.end().await;
 }
 
 async fn converse(
     socket: &UnixSeqpacket,
-    id: ConnectionId,
-    core: &CoreHandle,
+    connection: &mut Connection,
     open_timeout: Duration,
 ) -> Result<(), ConnectionError> {
     let first = timeout(open_timeout, receive(socket)).await;
     let mut next = first.map_err(|_| ConnectionError::NotOpened(open_timeout))??;
     while let Some(received) = next {
-        let answer = core.ask(id, ask(received)?).await;
+        let answer = connection.ask(ask(received)?).await;
         reply(socket, &answer).await?;
         next = receive(socket).await?;
     }

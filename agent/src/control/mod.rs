@@ -23,7 +23,7 @@ use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tracing::{error, warn};
 use weir_common::control::{self, Reply};
 
-use crate::{config::ControlConfig, core::CoreHandle};
+use crate::{config::ControlConfig, lanes::Lanes};
 
 const SOCKET_MODE: u32 = 0o660;
 const DIR_MODE: u32 = 0o755;
@@ -95,7 +95,7 @@ impl Listener {
 
     /// Accepts connections until `stop`, and serves them until the future is dropped, which ends them all
     /// without a word to the core.
-    pub async fn serve(self, core: CoreHandle, mut stop: oneshot::Receiver<()>) {
+    pub async fn serve(self, lanes: Lanes, mut stop: oneshot::Receiver<()>) {
         let Self { socket, config } = self;
         let free = Arc::new(Semaphore::new(config.max_connections));
         let mut connections = JoinSet::new();
@@ -113,9 +113,9 @@ impl Listener {
                             tell(&socket, &Reply::TryAgain { reason });
                             continue;
                         };
-                        let (core, open_timeout) = (core.clone(), config.open_timeout);
+                        let (connection, open_timeout) = (lanes.connect(), config.open_timeout);
                         connections.spawn(async move {
-                            connection::serve(socket, peer, &core, open_timeout).await;
+                            connection::serve(socket, peer, connection, open_timeout).await;
                             drop(place);
                         });
                     }

@@ -3,13 +3,7 @@
 //! The queue is bounded; a full one makes the sender wait. Every request has a reply, a core that is gone
 //! included.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +22,14 @@ pub const COMMANDS_MAX: usize = 1024;
 /// A control connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// The connection of this number, which no other has.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// What a proxy asks of the core.
 #[derive(Debug)]
@@ -81,7 +83,6 @@ pub(super) enum Command {
 pub struct CoreHandle {
     commands: mpsc::Sender<Command>,
     wake: Arc<EventFd>,
-    connections: Arc<AtomicU64>,
 }
 
 /// The core's end of the queue.
@@ -91,7 +92,7 @@ pub(super) struct Inbox {
 }
 
 /// What everybody is told from the stop on: the next agent carries it out.
-pub(super) fn stopping() -> Reply {
+pub(crate) fn stopping() -> Reply {
     Reply::TryAgain { reason: "the agent is stopping; try again".to_owned() }
 }
 
@@ -101,17 +102,11 @@ pub(super) fn queue() -> Result<(CoreHandle, Inbox), CoreError> {
     let wake = EventFd::from_flags(flags).map_err(|errno| CoreError::Wait { source: errno.into() })?;
     let wake = Arc::new(wake);
     let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-    let handle = CoreHandle { commands: sender, wake: Arc::clone(&wake), connections: Arc::default() };
+    let handle = CoreHandle { commands: sender, wake: Arc::clone(&wake) };
     Ok((handle, Inbox { commands, wake }))
 }
 
 impl CoreHandle {
-    /// A new connection.
-    #[must_use]
-    pub fn connect(&self) -> ConnectionId {
-        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// Asks for something and waits for the answer.
     pub async fn ask(&self, connection: ConnectionId, ask: Ask) -> Reply {
         let (reply, answer) = oneshot::channel();

@@ -89,10 +89,13 @@ impl Core {
         if foreign > 0 {
             error!(records = foreign, "the ring has records that this agent's program did not write");
         }
-        match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records)) {
-            Ok(passed) => {
+        // Sessions that stalled go on when there is clearly room, lest they do so one record at a time.
+        let margin = if self.stalled_since.is_some() { self.journal.space().margin() } else { 0 };
+        match room(&self.journal, bytes + margin).and_then(|()| append(&mut self.journal, &records)) {
+            Ok(Appended { touched, passed }) => {
                 self.ring.release(end);
                 self.flows();
+                self.pause_greedy(&touched);
                 if let Some((session, gap)) = passed {
                     self.tell_gap(session, &gap);
                 }
@@ -145,21 +148,29 @@ enum Refusal {
 }
 
 fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
-    if !journal.has_room(bytes) {
+    if !journal.space().has_room(bytes) {
         return Err(Refusal::NoRoom("the spool has reached spool_max_bytes"));
     }
-    match journal.disk_has_room(bytes) {
+    match journal.space().disk_has_room(journal.spool_dir(), bytes) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::NoRoom("the spool's disk is full")),
         Err(error) => Err(Refusal::Journal(error.into())),
     }
 }
 
-/// Puts records into the spool; gives the gap if that is what they are.
-fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Option<(SessionId, Gap)>, Refusal> {
+/// Whose records went into the spool, and the gap if that is what they are.
+struct Appended {
+    touched: Vec<SessionId>,
+    passed: Option<(SessionId, Gap)>,
+}
+
+/// Puts records into the spool.
+fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Appended, Refusal> {
     let mut orphans = 0_u64;
-    let mut passed = None;
+    let (mut touched, mut passed) = (Vec::new(), None);
     let appended = journal.append_records(records, |accounted| match accounted {
+        // Those of one session mostly come one after the other.
+        Accounted::To(id) if touched.last() != Some(&id) => touched.push(id),
         Accounted::To(_) => {}
         Accounted::Ended(session, channel, direction, error) => {
             warn!(%session, %channel, %direction, %error, "a message is no frame; its stream ends here");
@@ -173,7 +184,10 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Option<(S
     if orphans > 0 {
         error!(records = orphans, "the ring had records of sockets that belong to no session");
     }
-    appended.map(|()| passed).map_err(Refusal::Journal)
+    appended.map_err(Refusal::Journal)?;
+    touched.sort_unstable();
+    touched.dedup();
+    Ok(Appended { touched, passed })
 }
 
 /// What a record of the ring tells.

@@ -11,15 +11,19 @@ mod command;
 mod disarming;
 mod drain;
 mod gaps;
+mod quota;
 mod requests;
+mod roster;
 mod sealing;
 mod settling;
+mod space;
 mod start;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io,
     os::fd::AsFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,19 +38,24 @@ use weir_common::{
     session::{ChannelNo, SessionId},
 };
 
-pub use self::command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle};
+pub(crate) use self::command::stopping;
 use self::{
     causes::Causes,
     closing::Closing,
     command::{Command, Inbox},
     disarming::Disarming,
     drain::Drained,
+    sealing::Line,
     settling::Positions,
+};
+pub use self::{
+    command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle},
+    roster::{LaneNo, NotTaken, Roster},
 };
 use crate::{
     clock,
     journal::{Journal, JournalError},
-    session::{SealLimits, Session},
+    session::SealLimits,
     storing::{Done, Job},
     tap::{Ring, TapError, Taps},
 };
@@ -65,8 +74,14 @@ const FULL: &str = "the agent cannot record at the moment: its spool is full";
 /// What the core needs to know.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
-    /// The most sessions that are open or not stored yet.
-    pub max_sessions: usize,
+    /// The lane that it is the core of.
+    pub lane: LaneNo,
+    /// Whether it goes on when its last session is stored; else its ring and its spool are needed no more then.
+    pub stays: bool,
+    /// The sessions of all lanes.
+    pub roster: Arc<Roster>,
+    /// Past this many bytes that are not stored a session is paused.
+    pub session_max_bytes: u64,
     /// When records become a segment.
     pub seal: SealLimits,
     /// How long a session waits for its proxy after the agent started.
@@ -115,6 +130,10 @@ pub struct Core {
     awaited: HashMap<SessionId, Instant>,
     closing: HashMap<SessionId, Closing>,
     disarming: HashMap<(SessionId, ChannelNo), Disarming>,
+    /// Sessions that have used up their share of the spool.
+    paused: HashSet<SessionId>,
+    /// Sessions that wait for a job of theirs.
+    line: Line,
     /// Sessions that a job is under way for.
     storing: HashSet<SessionId>,
     /// Jobs that are done and not in the spool yet.
@@ -127,8 +146,19 @@ pub struct Core {
     trouble: Option<Trouble>,
     /// Since when there has been no room for what is in the ring.
     stalled_since: Option<Instant>,
+    /// Whether new sessions are refused for want of space.
+    short: bool,
     next_tick: Instant,
     stopping: bool,
+}
+
+/// Why a core ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop; the next agent goes on.
+    Stopped,
+    /// Everything of its lane is stored, and nothing will come after it.
+    Done,
 }
 
 /// The spool cannot be written at the moment.
@@ -171,6 +201,8 @@ impl Core {
             awaited: HashMap::new(),
             closing: HashMap::new(),
             disarming: HashMap::new(),
+            paused: HashSet::new(),
+            line: Line::default(),
             storing: HashSet::new(),
             done: VecDeque::new(),
             frozen: HashSet::new(),
@@ -178,6 +210,7 @@ impl Core {
             next_gap_told: None,
             trouble: None,
             stalled_since: None,
+            short: false,
             next_tick: Instant::now(),
             stopping: false,
         };
@@ -185,16 +218,16 @@ impl Core {
         Ok((core, handle))
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop, or is not needed any more.
     ///
     /// # Errors
     /// [`CoreError`] if it cannot go on.
-    pub fn run(mut self) -> Result<(), CoreError> {
+    pub fn run(mut self) -> Result<Ended, CoreError> {
         loop {
             let more = self.take_commands();
             if self.stopping {
                 self.drain_rest();
-                return Ok(());
+                return Ok(Ended::Stopped);
             }
             let drained = self.drain();
             let now = Instant::now();
@@ -202,6 +235,9 @@ impl Core {
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
                 self.tick(now);
+                if self.is_done() {
+                    return Ok(Ended::Done);
+                }
             }
             if !more {
                 self.wait(drained, now)?;
@@ -230,6 +266,12 @@ impl Core {
         left == 0
     }
 
+    /// Whether nothing of its lane is left, and nothing will come. Whoever has still a connection may ask once more.
+    fn is_done(&self) -> bool {
+        let stored = self.journal.ledger().sessions().len() == 0 && self.done.is_empty();
+        !self.options.stays && stored && self.connections.is_empty()
+    }
+
     /// What is due by time.
     fn tick(&mut self, now: Instant) {
         self.take_done();
@@ -238,10 +280,9 @@ impl Core {
             info!(session = %id, "the session's proxy has not come back; ending the session");
             self.lose(id);
         }
-        let sessions: Vec<_> = self.journal.ledger().sessions().map(Session::id).collect();
-        for id in sessions {
-            self.schedule(id);
-        }
+        self.schedule_all();
+        self.resume_paused();
+        self.watch_space();
         let given_back = self.journal.give_back();
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");

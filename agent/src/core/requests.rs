@@ -21,7 +21,7 @@ use crate::{
     journal::JournalError,
     ledger::StateEntry,
     session::{Session, StepError, TapCookies},
-    tap::{TapError, TapState, Taps},
+    tap::{TapError, Taps},
 };
 
 /// Without room for this many bytes of records nothing new begins.
@@ -109,18 +109,15 @@ impl Core {
 
     fn open(&mut self, connection: ConnectionId, meta: Box<SessionMeta>) -> Result<(), Refusal> {
         self.unbound(connection)?;
+        self.spacious()?;
         self.writable()?;
-        if self.journal.ledger().sessions().len() >= self.options.max_sessions {
-            return Err(format!("the agent records {} sessions already", self.options.max_sessions).into());
-        }
         let session = meta.session_id;
-        if self.journal.ledger().session(session).is_some() {
-            return Err(format!("session {session} is registered already").into());
-        }
+        self.options.roster.take(session, self.options.lane).map_err(|why| why.to_string())?;
         let clock = clock::now();
         let (user, resource) = (meta.user.clone(), meta.resource.name.clone());
         let recorder = self.options.recorder.clone();
-        self.append(StateEntry::Opened { meta, clock, recorder, opened_at: clock.at })?;
+        let opened = self.append(StateEntry::Opened { meta, clock, recorder, opened_at: clock.at });
+        opened.inspect_err(|_| self.options.roster.leave(session))?;
         self.attach(connection, session);
         info!(%session, user, resource, "session opened");
         Ok(())
@@ -208,14 +205,15 @@ impl Core {
         }
         let cookie = |end: &OwnedFd| Taps::cookie(end.as_fd()).map_err(|error| tap_refusal(&error));
         let cookies = TapCookies { c2t: cookie(&target)?, t2c: cookie(&client)? };
-        let before = self.journal.ledger().session(session).and_then(|session| session.tap(channel));
+        let known = self.journal.ledger().session(session);
+        let before = known.and_then(|session| session.tap(channel));
         before.map_or(Ok(()), |before| self.retire(channel, before))?;
         self.append(StateEntry::Armed { session, channel, c2t: cookies.c2t, t2c: cookies.t2c })?;
         if let Some(before) = before {
             self.forget(before);
         }
         // Each end's copy here is closed with it, before anybody is told that the tap is armed.
-        let state = TapState::recording(policy);
+        let state = self.tap_state(session);
         let armed =
             [client, target].into_iter().try_for_each(|end| self.taps.arm(end.as_fd(), state).map(drop));
         if let Err(error) = armed {
@@ -296,7 +294,7 @@ impl Core {
 
     /// Nothing new begins while sessions stall.
     fn writable(&self) -> Result<(), Refusal> {
-        let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
+        let full = self.stalled_since.is_some() || !self.journal.space().has_room(ROOM_FOR_MORE_BYTES);
         self.untroubled()?;
         if full { Err(Refusal::NotNow(FULL.to_owned())) } else { Ok(()) }
     }

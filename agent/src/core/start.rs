@@ -20,8 +20,13 @@ impl Core {
             self.adopt_ring()?;
         }
         self.forget_strangers()?;
+        for session in self.journal.ledger().sessions() {
+            self.options.roster.found(session.id(), self.options.lane);
+        }
+        let live = self.live();
+        self.take_up_pauses(&live);
         let deadline = Instant::now() + self.options.reattach_timeout;
-        self.awaited = self.live().into_iter().map(|id| (id, deadline)).collect();
+        self.awaited = live.into_iter().map(|id| (id, deadline)).collect();
         if !self.awaited.is_empty() {
             info!(sessions = self.awaited.len(), "sessions are under way; waiting for their proxies");
         }

@@ -2,20 +2,21 @@
 //!
 //! Owns *append, then apply*: nothing is known to the ledger that is not in the spool, and whatever is in the
 //! spool the ledger knows. Also when a new file begins, with a checkpoint of every session, and when an old
-//! one may go: once no unsealed record lies in it and everything that says so is flushed to the disk.
+//! one may go: once no unsealed record lies in it and everything that says so is flushed to the disk. They go in
+//! any order, so that a session that cannot be stored keeps the files that its own records lie in, and no others.
 //!
 //! Not here: when sessions open, seal and close (`core`).
 
 mod replay;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use tracing::debug;
 
 use crate::{
     ledger::{Accounted, Checkpoint, Ledger, LedgerError, StateEntry},
     spool::{
-        FileNo, Place, Spool, SpoolError, SpoolOptions,
+        FileNo, Place, Space, Spool, SpoolError, SpoolOptions,
         entry::{Entry, HEADER_LEN, Kind},
     },
     tap::RingId,
@@ -69,8 +70,8 @@ pub struct Journal {
     position: u64,
     /// Bytes of the checkpoint of the file that is appended to.
     checkpoint_bytes: u64,
-    /// Files before this one go when the marker is flushed.
-    deletable: Option<(FileNo, u64)>,
+    /// These files go when the marker is flushed.
+    deletable: Option<(BTreeSet<FileNo>, u64)>,
 }
 
 impl Journal {
@@ -79,8 +80,16 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]. Damage that a crash explains is no error: see `replay`.
     pub fn open(dir: &Path, options: SpoolOptions) -> Result<Self, JournalError> {
+        Self::open_in(dir, options, options.space())
+    }
+
+    /// The same, for a spool that shares its space with others.
+    ///
+    /// # Errors
+    /// See [`Self::open`].
+    pub fn open_in(dir: &Path, options: SpoolOptions, space: Arc<Space>) -> Result<Self, JournalError> {
         let replay::Replayed { ledger, position, files, checkpoint_bytes } = replay::replay(dir)?;
-        let spool = Spool::open(dir, options, files)?;
+        let spool = Spool::open(dir, options, space, files)?;
         let mut journal = Self { spool, ledger, position, checkpoint_bytes, deletable: None };
         if journal.spool.active_file().is_none() {
             journal.start_file()?;
@@ -112,18 +121,10 @@ impl Journal {
         self.spool.total_bytes()
     }
 
-    /// Whether records of this many bytes find room below the spool's bound.
+    /// The space that its spool has with others.
     #[must_use]
-    pub fn has_room(&self, bytes: u64) -> bool {
-        self.spool.has_room(bytes)
-    }
-
-    /// Whether records of this many bytes leave the disk its reserve.
-    ///
-    /// # Errors
-    /// [`SpoolError`] if the file system does not say.
-    pub fn disk_has_room(&self, bytes: u64) -> Result<bool, SpoolError> {
-        self.spool.disk_has_room(bytes)
+    pub fn space(&self) -> &Space {
+        self.spool.space()
     }
 
     /// Puts records into the spool and accounts for each.
@@ -183,22 +184,22 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] if a file cannot be deleted, or the next one not begun.
     pub fn give_back(&mut self) -> Result<(), JournalError> {
-        if let Some((keep, marker)) = self.deletable {
-            if !self.spool.is_flushed(marker) {
-                return Ok(());
-            }
-            self.deletable = None;
-            let freed = self.spool.delete_before(keep)?;
+        if self.deletable.as_ref().is_some_and(|&(_, marker)| !self.spool.is_flushed(marker)) {
+            return Ok(());
+        }
+        if let Some((files, _)) = self.deletable.take() {
+            let freed = self.spool.delete(&files)?;
             debug!(freed, "gave spool space back");
         }
-        if self.ledger.oldest_file().is_none() && self.spool.active_bytes() >= self.rest_bytes() {
+        let mut kept = self.ledger.needed_files();
+        let active_is_needed = self.spool.active_file().is_some_and(|no| kept.contains(&no));
+        if !active_is_needed && self.spool.active_bytes() >= self.rest_bytes() {
             self.start_file()?;
         }
-        let needed = self.ledger.oldest_file().or(self.spool.active_file());
-        if let Some(keep) =
-            needed.filter(|&keep| self.spool.oldest_file().is_some_and(|oldest| oldest < keep))
-        {
-            self.deletable = Some((keep, self.spool.flush_marker()));
+        kept.extend(self.spool.active_file());
+        let files: BTreeSet<_> = self.spool.files().filter(|no| !kept.contains(no)).collect();
+        if !files.is_empty() {
+            self.deletable = Some((files, self.spool.flush_marker()));
         }
         Ok(())
     }

@@ -8,15 +8,20 @@
 //! - *An earlier file has a bad entry*: the rest of that file is unreadable. The replay goes on with the next
 //!   file's checkpoint; the records in between count as gone, sessions that have none of them are not
 //!   affected.
-//! - *Records that a checkpoint counts lie in a file that was deleted*: gone too, and since a file is deleted
-//!   only after the store has everything in it, a later entry says that they were sealed.
+//! - *Records that a checkpoint counts lie in a file that was deleted*, before the first file or between two:
+//!   gone too, and since a file is deleted only after the store has everything in it, a later entry says that
+//!   they were sealed.
 //!
 //! Gone records that no entry says are sealed are lost. The session goes on and is stored; its manifest has
 //! more accepted records than events, and so every verification of it fails, as it must.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::Path,
+};
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::JournalError;
 use crate::{
@@ -24,7 +29,8 @@ use crate::{
     session::Session,
     spool::{
         self, FileNo, Place,
-        entry::{BadEntry, Entries, Entry, Kind},
+        entry::{BadEntry, Entry, Kind},
+        reader::Reader,
     },
 };
 
@@ -58,13 +64,13 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let mut before = None;
     for no in numbers {
         if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
-            error!(file = %no, "spool files before this one are missing; going on with it");
+            debug!(file = %no, "spool files before this one are gone; going on with its checkpoint");
             replay.take_checkpoint = true;
         }
         let path = spool::path(dir, no);
-        let bytes = fs::read(&path).map_err(spool::failed("read", &path))?;
-        let good = replay.file(no, &bytes)?;
-        let len = bytes.len() as u64;
+        let file = File::open(&path).map_err(spool::failed("open", &path))?;
+        let len = file.metadata().map_err(spool::failed("look at", &path))?.len();
+        let good = replay.file(no, &path, file)?;
         let cut = len - good;
         if Some(no) == last && good == 0 {
             warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; removing it");
@@ -91,9 +97,10 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
 
 impl Replay {
     /// Replays a file and says how many of its bytes are good.
-    fn file(&mut self, no: FileNo, bytes: &[u8]) -> Result<u64, JournalError> {
-        let mut entries = Entries::new(bytes);
-        let Some(checkpoint) = read_checkpoint(no, &mut entries)? else {
+    fn file(&mut self, no: FileNo, path: &Path, file: File) -> Result<u64, JournalError> {
+        let read = |source| spool::failed("read", path)(source);
+        let mut entries = Reader::new(file);
+        let Some(checkpoint) = read_checkpoint(no, path, &mut entries)? else {
             return Ok(0);
         };
         self.checkpoint_bytes = entries.offset();
@@ -101,7 +108,7 @@ impl Replay {
             self.position = checkpoint.position;
             self.ledger.restore(checkpoint.head.ring, checkpoint.sessions);
         }
-        for (offset, entry) in entries.by_ref() {
+        while let Some((offset, entry)) = entries.next().map_err(read)? {
             self.entry(Place { file: no, offset }, &entry)?;
             self.position = entry.position;
         }
@@ -140,14 +147,22 @@ struct Head {
 }
 
 /// The checkpoint at the beginning of a file; `None` if it is not whole.
-fn read_checkpoint(no: FileNo, entries: &mut Entries<'_>) -> Result<Option<Head>, JournalError> {
-    let Some((offset, Entry { kind: Kind::Checkpoint, position, payload })) = entries.next() else {
+fn read_checkpoint(
+    no: FileNo,
+    path: &Path,
+    entries: &mut Reader<File>,
+) -> Result<Option<Head>, JournalError> {
+    let read = |source| spool::failed("read", path)(source);
+    let Some((offset, Entry { kind: Kind::Checkpoint, position, payload })) = entries.next().map_err(read)?
+    else {
         return Ok(None);
     };
     let head: Checkpoint = serde_json::from_slice(payload).map_err(|error| unreadable(no, offset, &error))?;
     let mut sessions = Vec::new();
     for _ in 0..head.sessions {
-        let Some((offset, Entry { kind: Kind::CheckpointSession, payload, .. })) = entries.next() else {
+        let Some((offset, Entry { kind: Kind::CheckpointSession, payload, .. })) =
+            entries.next().map_err(read)?
+        else {
             return Ok(None);
         };
         sessions.push(serde_json::from_slice(payload).map_err(|error| unreadable(no, offset, &error))?);

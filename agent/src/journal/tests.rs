@@ -500,3 +500,39 @@ fn a_checkpoint_larger_than_a_file_should_be_is_not_written_with_every_append() 
         assert!(size >= 2 * bytes, "{size} bytes with a checkpoint of {bytes}");
     }
 }
+
+#[test]
+fn a_session_that_is_not_stored_keeps_the_files_with_its_records_and_a_replay_reads_them_over_the_gap() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let objects = Objects::default();
+    let mut life = Life::begin(dir.path(), &objects, u32::MAX);
+    for change in [opened(1), armed(1), opened(2), armed(2)] {
+        life.journal.append(change).expect("in order");
+    }
+    // The first session has a record at the beginning and one at the end; whatever the second has is stored.
+    assert!(life.record(1, 0, &content(1, 0)).is_ok());
+    let kept = life.journal.spool.active_file().expect("one");
+    for seq in 0..FRAMES {
+        assert!(life.record(2, seq, &content(2, seq)).is_ok() && life.store().is_ok());
+    }
+    assert!(life.record(1, 1, &content(1, 1)).is_ok());
+    let last = life.journal.spool.active_file().expect("one");
+    assert!(last.0 > kept.0 + 2, "there are files in between");
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while life.journal.spool.files().count() > 3 {
+        life.journal.give_back().expect("deletable");
+        assert!(std::time::Instant::now() < deadline, "no space was given back");
+        std::thread::yield_now();
+    }
+    let needed = life.journal.ledger().needed_files();
+    assert!(needed.contains(&kept) && !needed.contains(&FileNo(kept.0 + 1)), "{needed:?}");
+    drop(life);
+    let mut life = Life::begin(dir.path(), &objects, u32::MAX);
+    assert_eq!(life.journal.ledger().needed_files(), needed);
+    assert!(life.journal.ledger().sessions().all(|session| session.gone_records() == 0));
+    for change in [closed(1), closed(2)] {
+        life.journal.append(change).expect("in order");
+    }
+    assert!(life.store().is_ok());
+    assert_eq!(life.journal.ledger().sessions().len(), 0);
+}

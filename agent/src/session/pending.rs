@@ -34,6 +34,9 @@ pub struct Extent {
 pub struct Pending {
     runs: VecDeque<Run>,
     total: Count,
+    /// The files of the runs, and how many runs each has: the runs of a session that flooded are too many to
+    /// be looked through all the time.
+    files: VecDeque<(FileNo, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +75,9 @@ impl Pending {
         self.runs.front().map(|run| run.first_boot_ns)
     }
 
-    /// The oldest spool file that is needed for them.
-    #[must_use]
-    pub fn oldest_file(&self) -> Option<FileNo> {
-        self.runs.iter().find_map(|run| run.extent).map(|extent| extent.place.file)
+    /// The spool files that are needed for them, in order.
+    pub fn files(&self) -> impl Iterator<Item = FileNo> {
+        self.files.iter().map(|&(file, _)| file)
     }
 
     /// The extents to read, in order.
@@ -102,6 +104,25 @@ impl Pending {
             count: Count { records: 1, bytes: message_len },
             first_boot_ns: boot_ns,
         });
+        self.count_runs(place.file, 1);
+    }
+
+    /// Counts runs of a file that is the last one's or comes after it.
+    fn count_runs(&mut self, file: FileNo, runs: u64) {
+        match self.files.back_mut() {
+            Some((last, count)) if *last == file => *count += runs,
+            _ => self.files.push_back((file, runs)),
+        }
+    }
+
+    /// A run of the oldest file is gone.
+    fn uncount_run(&mut self) {
+        if let Some((_, runs)) = self.files.front_mut() {
+            *runs -= 1;
+            if *runs == 0 {
+                self.files.pop_front();
+            }
+        }
     }
 
     /// Adds records that cannot be read.
@@ -116,6 +137,9 @@ impl Pending {
     pub fn append(&mut self, newer: Self) {
         self.total = self.total + newer.total;
         self.runs.extend(newer.runs);
+        for (file, runs) in newer.files {
+            self.count_runs(file, runs);
+        }
     }
 
     /// How many of the oldest records make a segment: whole extents up to the first that reaches a limit.
@@ -145,6 +169,11 @@ impl Pending {
             let wanted = records - taken.total.records;
             if run.count.records > wanted {
                 self.runs.push_front(run.split_off(wanted));
+            } else if run.extent.is_some() {
+                self.uncount_run();
+            }
+            if let Some(extent) = run.extent {
+                taken.count_runs(extent.place.file, 1);
             }
             taken.total = taken.total + run.count;
             taken.runs.push_back(run);
@@ -232,6 +261,12 @@ mod tests {
                     None => prop_assert!(cut > before.records),
                 }
             }
+            let files = |pending: &Pending| {
+                let mut files: Vec<_> = pending.extents().map(|extent| extent.place.file).collect();
+                files.dedup();
+                files
+            };
+            prop_assert_eq!(pending.files().collect::<Vec<_>>(), files(&pending));
             read.extend(offsets_read(&pending));
             prop_assert_eq!(read, offsets);
         }
@@ -265,7 +300,7 @@ mod tests {
         let text = serde_json::to_string(&pending).expect("serializes");
         assert_eq!(text, r#"{"records":3,"bytes":60}"#);
         let mut back: Pending = serde_json::from_str(&text).expect("just written");
-        assert_eq!((back.total(), back.gone_records(), back.oldest_file()), (pending.total(), 3, None));
+        assert_eq!((back.total(), back.gone_records(), back.files().next()), (pending.total(), 3, None));
         let taken = back.take(2).expect("there are three");
         assert_eq!((taken.gone_records(), back.gone_records()), (2, 1));
     }

@@ -2,14 +2,15 @@
 
 use jiff::Timestamp;
 use weir_common::{
+    abi::RECORD_HEADER_LEN,
     digest::Sha256,
     frame::Direction,
-    recording::{ChannelTotals, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
+    recording::{ChannelTotals, Count, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
 use super::{Channel, End, Sealing, Session, TapCookies};
-use crate::spool::FileNo;
+use crate::spool::{FileNo, entry::HEADER_LEN};
 
 impl Session {
     /// Its id.
@@ -163,11 +164,24 @@ impl Session {
         sealing + self.pending.gone_records()
     }
 
-    /// The oldest spool file that its unsealed records need.
+    /// The spool files that its unsealed records need.
+    pub fn files(&self) -> impl Iterator<Item = FileNo> {
+        let sealing = self.sealing.as_ref().into_iter().flat_map(|sealing| sealing.records.files());
+        sealing.chain(self.pending.files())
+    }
+
+    /// Bytes that its unsealed records take in the spool.
     #[must_use]
-    pub fn oldest_file(&self) -> Option<FileNo> {
-        let sealing = self.sealing.as_ref().and_then(|sealing| sealing.records.oldest_file());
-        sealing.or_else(|| self.pending.oldest_file())
+    pub fn unsealed_bytes(&self) -> u64 {
+        let sealing = self.sealing.as_ref().map_or_else(Count::default, |sealing| sealing.records.total());
+        let Count { records, bytes } = sealing + self.pending.total();
+        bytes + records * (HEADER_LEN + RECORD_HEADER_LEN) as u64
+    }
+
+    /// Kernel time of the oldest record that waits for a segment.
+    #[must_use]
+    pub fn oldest_pending_boot_ns(&self) -> Option<u64> {
+        self.pending.oldest_boot_ns()
     }
 
     /// The manifest, once the session has ended.

@@ -2,17 +2,18 @@
 //!
 //! Owns three invariants. An append is in the file whole or not at all, as far as anybody reads it. Bytes of
 //! records never take the last of the disk, so that the state changes by which space is given back always
-//! find room. A file is deleted only in order, and only after everything appended before the deletion is on
-//! the disk.
+//! find room. A file is deleted only after everything appended before the deletion is on the disk.
 //!
 //! `<state_dir>/spool/00000001.log` and so on; see [`entry`] for the bytes. Not here: what entries mean, and
 //! when a file is not needed any more (`journal`).
 
 pub mod entry;
 mod flush;
+pub mod reader;
+mod space;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     fs::File,
     io::{self, IoSlice},
@@ -25,12 +26,14 @@ use std::{
 use nix::{errno::Errno, sys::uio::pwritev};
 use serde::{Deserialize, Serialize};
 
+pub use self::space::{Shortage, Space, SpaceLimits};
 use self::{
     entry::{Entry, PayloadTooLong},
     flush::Flusher,
+    space::Share,
 };
 
-/// Bytes of the disk that records leave free for state changes.
+/// Bytes of the disk that records leave free for state changes, where nothing else is configured.
 pub const DISK_RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most slices of one write (`IOV_MAX`, see `limits.h`).
@@ -64,10 +67,23 @@ pub struct Place {
 pub struct SpoolOptions {
     /// A file that has reached this is full.
     pub file_bytes: u64,
-    /// Records find room up to this many bytes in all files together.
+    /// Records find room up to this many bytes in all files together, if there is no other [`Space`].
     pub max_bytes: u64,
     /// How often appends are flushed to the disk.
     pub flush_interval: Duration,
+}
+
+impl SpoolOptions {
+    /// Space for one spool alone.
+    #[must_use]
+    pub fn space(&self) -> Arc<Space> {
+        Space::new(SpaceLimits {
+            max_bytes: self.max_bytes,
+            refuse_bytes: self.max_bytes,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            disk_refuse_bytes: 0,
+        })
+    }
 }
 
 /// What went wrong with the spool.
@@ -103,6 +119,7 @@ pub struct Spool {
     files: BTreeMap<FileNo, u64>,
     active: Option<Active>,
     flusher: Flusher,
+    share: Share,
 }
 
 #[derive(Debug)]
@@ -145,7 +162,12 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError::Io`].
-    pub fn open(dir: &Path, options: SpoolOptions, files: BTreeMap<FileNo, u64>) -> Result<Self, SpoolError> {
+    pub fn open(
+        dir: &Path,
+        options: SpoolOptions,
+        space: Arc<Space>,
+        files: BTreeMap<FileNo, u64>,
+    ) -> Result<Self, SpoolError> {
         let active = files
             .last_key_value()
             .map(|(&no, &len)| {
@@ -156,7 +178,9 @@ impl Spool {
             })
             .transpose()?;
         let flusher = Flusher::start(dir, options.flush_interval)?;
-        Ok(Self { dir: dir.to_owned(), options, files, active, flusher })
+        let mut share = Share::new(space);
+        share.set(files.values().sum());
+        Ok(Self { dir: dir.to_owned(), options, files, active, flusher, share })
     }
 
     /// The directory the files are in.
@@ -189,21 +213,10 @@ impl Spool {
         self.active.as_ref().is_none_or(|active| active.len >= self.options.file_bytes)
     }
 
-    /// Whether this many bytes of records may be appended, by the spool's own bound.
+    /// The space that it has with the other spools.
     #[must_use]
-    pub fn has_room(&self, bytes: u64) -> bool {
-        self.total_bytes().saturating_add(bytes) <= self.options.max_bytes
-    }
-
-    /// Whether this many bytes of records leave the disk its reserve.
-    ///
-    /// # Errors
-    /// [`SpoolError::Io`] if the file system does not say.
-    pub fn disk_has_room(&self, bytes: u64) -> Result<bool, SpoolError> {
-        let stat = nix::sys::statvfs::statvfs(&self.dir)
-            .map_err(|errno| failed("ask for the free space of", &self.dir)(errno.into()))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        Ok(free >= bytes.saturating_add(DISK_RESERVE_BYTES))
+    pub fn space(&self) -> &Space {
+        self.share.space()
     }
 
     /// Appends entries in one go and says where the first one lies; the others follow without a gap.
@@ -233,6 +246,7 @@ impl Spool {
         active.len += entries.iter().map(Entry::len).sum::<u64>();
         self.files.insert(active.no, active.len);
         self.flusher.appended(&active.file);
+        self.share.set(self.files.values().sum());
         Ok(place)
     }
 
@@ -250,6 +264,7 @@ impl Spool {
         if appended.is_err() {
             self.active = before;
             self.files.remove(&no);
+            self.share.set(self.total_bytes());
             // If it stays it is empty or torn: the next attempt and any replay begin it anew.
             let _ = fs::remove_file(&path);
         }
@@ -268,23 +283,24 @@ impl Spool {
         self.flusher.reached(marker)
     }
 
-    /// The oldest file.
-    #[must_use]
-    pub fn oldest_file(&self) -> Option<FileNo> {
-        self.files.first_key_value().map(|(&no, _)| no)
+    /// Its files.
+    pub fn files(&self) -> impl Iterator<Item = FileNo> {
+        self.files.keys().copied()
     }
 
-    /// Deletes the files before this one and says how many bytes that gave back. The caller has made sure
-    /// that what makes them superfluous is flushed.
+    /// Deletes these files and says how many bytes that gave back. The caller has made sure that what makes
+    /// them superfluous is flushed.
     ///
     /// # Errors
     /// [`SpoolError::Io`]; what could not be deleted is still counted.
-    pub fn delete_before(&mut self, keep: FileNo) -> Result<u64, SpoolError> {
+    pub fn delete(&mut self, files: &BTreeSet<FileNo>) -> Result<u64, SpoolError> {
         let mut freed = 0;
-        while let Some((&no, &len)) = self.files.first_key_value().filter(|&(&no, _)| no < keep) {
-            let path = path(&self.dir, no);
+        for no in files {
+            let Some(&len) = self.files.get(no) else { continue };
+            let path = path(&self.dir, *no);
             fs::remove_file(&path).map_err(failed("delete", &path))?;
-            self.files.remove(&no);
+            self.files.remove(no);
+            self.share.set(self.total_bytes());
             freed += len;
         }
         Ok(freed)
@@ -334,7 +350,7 @@ mod tests {
     #[test]
     fn many_entries_with_empty_and_large_payloads_are_appended_in_one_go() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        let mut spool = Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
         spool.start_file(&[]).expect("a first file");
         let contents: Vec<_> = (0..3000_usize).map(|i| vec![b'x'; (i % 7) * (i % 311)]).collect();
         let entries: Vec<_> = contents.iter().map(|payload| record(1, payload)).collect();
@@ -349,33 +365,38 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let whole = record(1, b"whole");
         {
-            let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+            let mut spool =
+                Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
             spool.start_file(&[whole, record(2, b"torn")]).expect("a first file");
         }
         let good = BTreeMap::from([(FileNo(1), whole.len())]);
-        let mut spool = Spool::open(dir.path(), options(), good).expect("open");
+        let mut spool = Spool::open(dir.path(), options(), options().space(), good).expect("open");
         spool.append(&[record(3, b"next")]).expect("room");
         assert_eq!(payloads(dir.path(), FileNo(1)), [b"whole".to_vec(), b"next".to_vec()]);
     }
 
     #[test]
-    fn files_are_deleted_in_order_and_counted_out() {
+    fn files_are_deleted_in_any_order_and_counted_out() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        let space = options().space();
+        let mut spool =
+            Spool::open(dir.path(), options(), Arc::clone(&space), BTreeMap::new()).expect("open");
         for _ in 0..3 {
             spool.start_file(&[record(1, &[7; 300])]).expect("a file");
         }
-        assert!(spool.is_file_full() && spool.has_room(20) && !spool.has_room(1000));
-        let freed = spool.delete_before(FileNo(3)).expect("deletable");
-        assert_eq!(freed, 2 * 324);
-        assert_eq!(list(dir.path()).expect("readable"), [FileNo(3)]);
-        assert_eq!((spool.oldest_file(), spool.total_bytes()), (Some(FileNo(3)), 324));
+        assert!(spool.is_file_full() && space.has_room(20) && !space.has_room(1000));
+        let freed = spool.delete(&BTreeSet::from([FileNo(2), FileNo(7)])).expect("deletable");
+        assert_eq!(freed, 324);
+        assert_eq!(list(dir.path()).expect("readable"), [FileNo(1), FileNo(3)]);
+        assert_eq!((spool.files().collect::<Vec<_>>(), space.used()), (vec![FileNo(1), FileNo(3)], 2 * 324));
+        drop(spool);
+        assert_eq!(space.used(), 0);
     }
 
     #[test]
     fn what_was_appended_is_soon_flushed() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut spool = Spool::open(dir.path(), options(), BTreeMap::new()).expect("open");
+        let mut spool = Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
         spool.start_file(&[record(1, b"x")]).expect("a first file");
         let marker = spool.flush_marker();
         let deadline = std::time::Instant::now() + Duration::from_secs(10);

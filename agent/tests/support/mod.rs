@@ -21,6 +21,7 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+use weir_agent::tap::RingPlace;
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +70,11 @@ impl Node {
             .extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
 
+    /// Other settings for the agents from now on.
+    pub(crate) fn reconfigure(&mut self, extra: &str) {
+        extra.clone_into(&mut self.extra);
+    }
+
     /// A fresh BPF file system in place of the old one: what a restart of the node leaves.
     pub(crate) fn forget_kernel_objects(&self) {
         let bpf = self.path("bpf");
@@ -90,8 +96,13 @@ impl Node {
         self.dir.path().join(name)
     }
 
+    /// The spool of the first ring.
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.path("state/spool").join(RingPlace::current(0).to_string())
+    }
+
     pub(crate) fn spool_files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = fs::read_dir(self.path("state/spool"))
+        let mut files: Vec<_> = fs::read_dir(self.spool_dir())
             .expect("a spool")
             .map(|item| item.expect("readable").path())
             .collect();
@@ -113,9 +124,14 @@ impl Node {
         };
         let mut text =
             format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
-        for line in
-            ["allowed_uids = [0]", "ring_bytes = 1048576", "max_taps = 1024", "reattach_timeout_ms = 15000"]
-        {
+        for line in [
+            "allowed_uids = [0]",
+            "ring_bytes = 1048576",
+            "max_taps = 1024",
+            "reattach_timeout_ms = 15000",
+            // Of small disks, and of whatever the machine's has left.
+            "disk_refuse_bytes = 0",
+        ] {
             let key = line.split(' ').next().expect("a key");
             if !self.extra.contains(key) {
                 text.push_str(line);

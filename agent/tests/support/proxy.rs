@@ -2,7 +2,7 @@
 
 use std::{
     io::IoSlice,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -140,6 +140,11 @@ impl Tap {
 
     pub(crate) fn descriptors(&self) -> [RawFd; 2] {
         [self.client.as_raw_fd(), self.target.as_raw_fd()]
+    }
+
+    /// The client end and the target end.
+    pub(crate) fn ends_as_fd(&self) -> [BorrowedFd<'_>; 2] {
+        [self.client.as_fd(), self.target.as_fd()]
     }
 
     fn ends(&self, direction: Direction) -> (&OwnedFd, &OwnedFd) {

@@ -1,0 +1,78 @@
+//! A session's share of the spool: one that has used it up is paused, alone, until enough of it is stored.
+//!
+//! Owns which sessions are paused. What is paused follows from the spool's content, so an agent that starts anew
+//! comes to the same. A freeze wins: a tap that is frozen stays so whatever is set here. How far a session can pass
+//! its share is bounded: by what of it is in the ring when it is paused.
+
+use tracing::{info, warn};
+use weir_common::{recording::GapCause, session::SessionId};
+
+use super::Core;
+use crate::{
+    clock,
+    session::Session,
+    tap::{TapError, TapState},
+};
+
+/// A paused session goes on when it is below this part of its share, in quarters.
+const RESUME_QUARTERS: u64 = 3;
+
+impl Core {
+    /// Pauses those of these sessions that have used up their share.
+    pub(super) fn pause_greedy(&mut self, touched: &[SessionId]) {
+        for &id in touched {
+            let unsealed = self.journal.ledger().session(id).map_or(0, Session::unsealed_bytes);
+            if unsealed > self.options.session_max_bytes && self.paused.insert(id) {
+                warn!(session = %id, unsealed, "the session has used up its share of the spool; it is paused");
+                self.causes.begin(GapCause::SessionQuota, Some(id), clock::boot_ns());
+                self.set_taps(id);
+            }
+        }
+    }
+
+    /// Lets those go on of which enough is stored.
+    pub(super) fn resume_paused(&mut self) {
+        let below = self.options.session_max_bytes / 4 * RESUME_QUARTERS;
+        let ledger = self.journal.ledger();
+        let unsealed = |id| ledger.session(id).map_or(0, Session::unsealed_bytes);
+        let resumed: Vec<_> = self.paused.extract_if(|&id| unsealed(id) < below).collect();
+        for id in resumed {
+            self.causes.end(GapCause::SessionQuota, Some(id), clock::boot_ns());
+            if self.journal.ledger().session(id).is_some_and(|session| session.end().is_none()) {
+                info!(session = %id, "enough of the session is stored; it goes on");
+                self.set_taps(id);
+            }
+        }
+    }
+
+    /// Has the kernel do with every session's taps what is due: the agent before may have been killed in between.
+    pub(super) fn take_up_pauses(&mut self, live: &[SessionId]) {
+        self.pause_greedy(live);
+        for &id in live.iter().filter(|&id| !self.paused.contains(id)).collect::<Vec<_>>() {
+            self.set_taps(id);
+        }
+    }
+
+    /// What the kernel is to do with a tap of this session.
+    pub(super) fn tap_state(&self, id: SessionId) -> TapState {
+        let policy = self.journal.ledger().session(id).map(|session| session.meta().capture_policy);
+        let policy = policy.unwrap_or_default();
+        if self.paused.contains(&id) { TapState::over_quota(policy) } else { TapState::recording(policy) }
+    }
+
+    fn set_taps(&mut self, id: SessionId) {
+        let state = self.tap_state(id);
+        let session = self.journal.ledger().session(id);
+        let sockets: Vec<_> = session.into_iter().flat_map(Session::armed_sockets).collect();
+        for (cookie, channel, _) in sockets {
+            match self.taps.set_state(cookie, state) {
+                // The agent before was killed while it armed or disarmed it; nothing passes it.
+                Ok(()) | Err(TapError::UnknownTap { .. }) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(session = %id, %channel, error, "cannot change a tap's state");
+                }
+            }
+        }
+    }
+}

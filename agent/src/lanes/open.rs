@@ -1,0 +1,199 @@
+//! Opening lanes, running them, and removing those that are needed no more.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use weir_common::recording::Recorder;
+
+use super::plan::{self, LanePlan};
+use crate::{
+    config::{Config, CpuGroup},
+    core::{Core, CoreError, CoreHandle, CoreOptions, Ended, LaneNo, Roster},
+    journal::{Journal, JournalError},
+    spool::Space,
+    storing::Job,
+    tap::{ProgramLog, RingPlace, Rings, TapError},
+};
+
+/// The most jobs of a lane that wait for the worker to take them.
+const JOBS_MAX: usize = 64;
+
+/// Why a lane cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The file system said no.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel side.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The spool.
+    #[error("{}: {source}", spool.display())]
+    Journal {
+        /// Its directory.
+        spool: PathBuf,
+        /// Why not.
+        source: JournalError,
+    },
+    /// The core.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+/// What all lanes have in common.
+pub(crate) struct Common {
+    pub(crate) rings: Rings,
+    pub(crate) roster: Arc<Roster>,
+    space: Arc<Space>,
+    recorder: Recorder,
+    config: Config,
+}
+
+/// A lane that does not run yet.
+pub(crate) struct OpenLane {
+    pub(crate) core: Core,
+    pub(crate) handle: CoreHandle,
+    pub(crate) takes_new: bool,
+    pub(crate) jobs: mpsc::Receiver<Job>,
+    pub(crate) log: Option<ProgramLog>,
+    pub(crate) running: Running,
+}
+
+/// What is known of a lane while its core runs.
+pub(crate) struct Running {
+    pub(crate) place: RingPlace,
+    spool: PathBuf,
+    cpus: CpuGroup,
+}
+
+impl Common {
+    pub(crate) fn new(config: Config, recorder: Recorder) -> Result<Self, LaneError> {
+        Ok(Self {
+            rings: Rings::open(&config.tap)?,
+            roster: Arc::new(Roster::new(config.max_sessions)),
+            space: Space::new(config.space.limits),
+            recorder,
+            config,
+        })
+    }
+
+    /// Opens the lanes that are configured and those that something was left in, all at the same time: sessions
+    /// may be waiting in each.
+    pub(crate) fn open_lanes(&self, spools: &Path) -> Result<Vec<OpenLane>, LaneError> {
+        // The configuration has fewer than that.
+        let groups = u16::try_from(self.config.cpu_groups.len()).unwrap_or(u16::MAX);
+        let plans = plan::lanes(groups, &self.rings.pinned()?, &spool_places(spools)?);
+        thread::scope(|scope| {
+            let open = |(no, plan): (usize, LanePlan)| {
+                scope.spawn(move || self.open_lane(LaneNo(no), &plan, spools))
+            };
+            let opening: Vec<_> = plans.into_iter().enumerate().map(open).collect();
+            let joined = |thread: thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            opening.into_iter().map(joined).collect()
+        })
+    }
+
+    fn open_lane(&self, no: LaneNo, plan: &LanePlan, spools: &Path) -> Result<OpenLane, LaneError> {
+        let LanePlan { place, spool, group } = *plan;
+        let spool = spools.join(spool.to_string());
+        let journal = Journal::open_in(&spool, self.config.spool, Arc::clone(&self.space));
+        let journal = journal.map_err(|source| LaneError::Journal { spool: spool.clone(), source })?;
+        let (mut taps, ring) = self.rings.open_ring(place)?;
+        let log = taps.take_log()?;
+        let (sender, jobs) = mpsc::channel(JOBS_MAX);
+        let options = CoreOptions {
+            lane: no,
+            stays: group.is_some(),
+            roster: Arc::clone(&self.roster),
+            session_max_bytes: self.config.space.session_max_bytes,
+            seal: self.config.seal,
+            reattach_timeout: self.config.reattach_timeout,
+            recorder: self.recorder.clone(),
+        };
+        let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
+        if group.is_none() {
+            info!(ring = %place, spool = %spool.display(), "draining what was left here; no session begins in it");
+        }
+        let cpus = group.and_then(|group| self.config.cpu_groups.get(group)).cloned().unwrap_or_default();
+        let running = Running { place, spool, cpus };
+        Ok(OpenLane { core, handle, takes_new: group.is_some(), jobs, log, running })
+    }
+}
+
+impl Running {
+    /// Runs the lane's core in this thread, on the lane's CPUs.
+    pub(crate) fn run(self, core: Core, rings: &Rings) -> Result<(), CoreError> {
+        self.pin_thread();
+        if core.run()? == Ended::Done {
+            self.remove(rings);
+        }
+        Ok(())
+    }
+
+    fn pin_thread(&self) {
+        if self.cpus.cpus.is_empty() {
+            return;
+        }
+        let mut set = CpuSet::new();
+        let pinned = self.cpus.cpus.iter().try_for_each(|&cpu| set.set(cpu));
+        let pinned = pinned.and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+        match pinned {
+            Ok(()) => info!(ring = %self.place, cpus = %self.cpus, "this ring is drained on these CPUs"),
+            Err(errno) => {
+                error!(ring = %self.place, cpus = %self.cpus, %errno, "this ring is drained on any CPU: these cannot be used");
+            }
+        }
+    }
+
+    /// The spool first: a ring without one is removed by the next agent, too.
+    fn remove(&self, rings: &Rings) {
+        let removed = fs::remove_dir_all(&self.spool);
+        if let Err(error) = removed {
+            warn!(spool = %self.spool.display(), %error, "cannot remove a spool of which everything is stored");
+            return;
+        }
+        match rings.remove(self.place) {
+            Ok(()) => {
+                info!(ring = %self.place, "everything that was left here is stored; the ring is removed");
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(ring = %self.place, error, "cannot remove a ring that is needed no more");
+            }
+        }
+    }
+}
+
+/// The spools that there are, by the rings that they belong to.
+fn spool_places(spools: &Path) -> Result<Vec<RingPlace>, LaneError> {
+    let failed = |source| LaneError::Io { op: "read", path: spools.to_owned(), source };
+    let items = match fs::read_dir(spools) {
+        Ok(items) => items,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut places = Vec::new();
+    for item in items {
+        places.extend(plan::spool_place(&item.map_err(failed)?.path()));
+    }
+    Ok(places)
+}

@@ -1,0 +1,212 @@
+//! The space of all spools of the agent together, and when it becomes too little.
+//!
+//! Owns two thresholds. Past the first, no session begins any more, and whoever asks is told so at once; past
+//! the second, records find no room and running sessions stall. What lies behind the second is for the state
+//! changes by which space is given back. Each lane has a spool; the space is the agent's, so the counts are
+//! shared.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{SpoolError, failed};
+
+/// Which part of a threshold must be free again before it counts as not reached.
+const HYSTERESIS_PART: u64 = 64;
+/// The most that this is.
+const HYSTERESIS_MAX_BYTES: u64 = 1024 * 1024;
+
+/// How much space there is. All in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceLimits {
+    /// Records find room up to this many in all spools together.
+    pub max_bytes: u64,
+    /// Past this many no session begins.
+    pub refuse_bytes: u64,
+    /// What records leave free of the disk, for state changes.
+    pub disk_reserve_bytes: u64,
+    /// With less than this free of the disk no session begins; 0 for whatever the disk has.
+    pub disk_refuse_bytes: u64,
+}
+
+/// The space, shared by all spools.
+#[derive(Debug)]
+pub struct Space {
+    limits: SpaceLimits,
+    used: AtomicU64,
+    short: AtomicBool,
+}
+
+/// Why no session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The spools have reached [`SpaceLimits::refuse_bytes`].
+    Spool {
+        /// Their bytes.
+        used: u64,
+    },
+    /// The disk has less than [`SpaceLimits::disk_refuse_bytes`].
+    Disk {
+        /// Its free bytes.
+        free: u64,
+    },
+}
+
+impl Space {
+    /// Space of which nothing is used.
+    #[must_use]
+    pub fn new(limits: SpaceLimits) -> Arc<Self> {
+        Arc::new(Self { limits, used: AtomicU64::new(0), short: AtomicBool::new(false) })
+    }
+
+    /// Its bounds.
+    #[must_use]
+    pub fn limits(&self) -> SpaceLimits {
+        self.limits
+    }
+
+    /// Bytes of all spools.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether this many bytes of records may be appended, by the spools' own bound. Lanes that ask at the same
+    /// time may each be told yes: the bound is passed by a drain's pass of each at most.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.used().saturating_add(bytes) <= self.limits.max_bytes
+    }
+
+    /// What has to be free on top before sessions that stalled go on.
+    #[must_use]
+    pub fn margin(&self) -> u64 {
+        hysteresis(self.limits.max_bytes)
+    }
+
+    /// Whether this many bytes of records leave the disk of `dir` its reserve.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if the file system does not say.
+    pub fn disk_has_room(&self, dir: &Path, bytes: u64) -> Result<bool, SpoolError> {
+        Ok(free(dir)? >= bytes.saturating_add(self.limits.disk_reserve_bytes))
+    }
+
+    /// Why no session may begin at the moment, if none may.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`] if the file system does not say.
+    pub fn shortage(&self, dir: &Path) -> Result<Option<Shortage>, SpoolError> {
+        let SpaceLimits { refuse_bytes, disk_refuse_bytes, .. } = self.limits;
+        // Once it is short, it has to be clearly better.
+        let more = |of| if self.short.load(Ordering::Relaxed) { hysteresis(of) } else { 0 };
+        let (used, free) = (self.used(), free(dir)?);
+        let shortage = if used > refuse_bytes.saturating_sub(more(refuse_bytes)) {
+            Some(Shortage::Spool { used })
+        } else if free < disk_refuse_bytes.saturating_add(more(disk_refuse_bytes)) {
+            Some(Shortage::Disk { free })
+        } else {
+            None
+        };
+        self.short.store(shortage.is_some(), Ordering::Relaxed);
+        Ok(shortage)
+    }
+}
+
+fn hysteresis(of: u64) -> u64 {
+    (of / HYSTERESIS_PART).min(HYSTERESIS_MAX_BYTES)
+}
+
+fn free(dir: &Path) -> Result<u64, SpoolError> {
+    let stat = nix::sys::statvfs::statvfs(dir)
+        .map_err(|errno| failed("ask for the free space of", dir)(errno.into()))?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+/// What one spool takes of the space; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    space: Arc<Space>,
+    bytes: u64,
+}
+
+impl Share {
+    pub(super) fn new(space: Arc<Space>) -> Self {
+        Self { space, bytes: 0 }
+    }
+
+    pub(super) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// It takes this many bytes now.
+    pub(super) fn set(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        // Wraps as the subtraction does, so the sum stays right.
+        self.space.used.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(max_bytes: u64, refuse_bytes: u64) -> Arc<Space> {
+        Space::new(SpaceLimits { max_bytes, refuse_bytes, disk_reserve_bytes: 0, disk_refuse_bytes: 0 })
+    }
+
+    #[test]
+    fn what_several_spools_take_counts_together_until_they_are_dropped() {
+        let space = space(1000, 800);
+        let (mut one, mut other) = (Share::new(Arc::clone(&space)), Share::new(Arc::clone(&space)));
+        one.set(300);
+        other.set(600);
+        one.set(200);
+        assert_eq!(space.used(), 800);
+        assert!(space.has_room(200) && !space.has_room(201));
+        drop(other);
+        assert_eq!(space.used(), 200);
+    }
+
+    #[test]
+    fn sessions_are_refused_before_they_stall_and_taken_again_a_little_below() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let space = space(1000, 640);
+        let mut share = Share::new(Arc::clone(&space));
+        let shortage = || space.shortage(dir.path()).expect("a file system");
+        share.set(640);
+        assert_eq!(shortage(), None);
+        share.set(641);
+        assert_eq!(shortage(), Some(Shortage::Spool { used: 641 }));
+        assert!(space.has_room(100), "running sessions go on");
+        share.set(635);
+        assert_eq!(shortage(), Some(Shortage::Spool { used: 635 }));
+        share.set(630);
+        assert_eq!(shortage(), None);
+    }
+
+    #[test]
+    fn a_disk_with_too_little_free_refuses_sessions_too() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let limits = SpaceLimits {
+            max_bytes: 1,
+            refuse_bytes: 1,
+            disk_reserve_bytes: u64::MAX,
+            disk_refuse_bytes: u64::MAX,
+        };
+        let space = Space::new(limits);
+        let shortage = space.shortage(dir.path()).expect("a file system");
+        assert!(matches!(shortage, Some(Shortage::Disk { .. })), "{shortage:?}");
+        assert!(!space.disk_has_room(dir.path(), 0).expect("a file system"));
+    }
+}

@@ -1,0 +1,80 @@
+//! A session that has used up its share of the spool is paused, alone.
+
+use std::{fs, path::PathBuf};
+
+use weir_common::control::Request;
+
+use super::*;
+
+const SMALL: &str = "session_spool_max_bytes = 262144\nsegment_max_bytes = 60000\nspool_file_bytes = 65536\n";
+
+/// Has nothing of this session stored until the file is removed.
+fn poison(node: &Node, session: &SessionMeta) -> PathBuf {
+    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
+    let path = node.path("store/v1").join(day).join(session.session_id.to_string());
+    fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
+    fs::write(&path, b"").expect("writable");
+    path
+}
+
+fn chunk() -> Message {
+    stdout(&"z".repeat(30_000))
+}
+
+/// Passes as much as the session's share has room for.
+fn fill(tap: &mut Tap) {
+    let mut passed = 0;
+    let mut tossed = 0;
+    wait_until("the session is paused", || {
+        let through = tap.try_pass(T2C, chunk());
+        passed += u32::from(through);
+        tossed = if through { 0 } else { tossed + 1 };
+        tossed > 20
+    });
+    assert!((9..60).contains(&passed), "{passed} chunks: the share, and what was in the ring");
+}
+
+#[test]
+fn a_session_over_its_share_is_paused_alone_across_a_kill_and_goes_on_when_it_is_stored() {
+    let node = Node::new(SMALL);
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    let poison = poison(&node, &meta);
+    fill(&mut tap);
+    agent.wait_for_log("it is paused");
+    let (other, other_control, mut other_tap) = begin(&node);
+    for _ in 0..20 {
+        other_tap.pass(T2C, &chunk());
+    }
+    agent.kill();
+    assert!(!tap.try_pass(T2C, chunk()), "the kernel needs no agent for it");
+    let agent = node.start();
+    let (control, other_control) = (resume(&node, &meta), {
+        drop(other_control);
+        resume(&node, &other)
+    });
+    agent.wait_for_log("it is paused");
+    assert!(!tap.try_pass(T2C, chunk()));
+    let mut second = control.arm(1);
+    assert!(!second.try_pass(C2T, Message::Open(ChannelType::Session)), "armed paused");
+    finish(&node, &other, &other_control, &other_tap);
+    fs::remove_file(poison).expect("removable");
+    agent.wait_for_log("it goes on");
+    tap.pass(T2C, &chunk());
+    second.pass(C2T, &Message::Open(ChannelType::Session));
+    finish(&node, &meta, &control, &tap);
+}
+
+#[test]
+fn a_freeze_wins_over_a_pause_and_its_end() {
+    let node = Node::new(SMALL);
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let poison = poison(&node, &meta);
+    fill(&mut tap);
+    assert_eq!(control.ask(&Request::Freeze, &[]), Some(Reply::Frozen));
+    fs::remove_file(poison).expect("removable");
+    agent.wait_for_log("it goes on");
+    assert!(!tap.try_pass(T2C, chunk()));
+    finish(&node, &meta, &control, &tap);
+}
