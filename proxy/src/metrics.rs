@@ -3,8 +3,6 @@
 //! Nothing of a user, a resource or a session is in a name or a label, so the number of series is fixed. What the
 //! hot path touches are relaxed atomics that were looked up before.
 
-mod process;
-
 use std::sync::LazyLock;
 
 use prometheus_client::{
@@ -13,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use weir_common::frame::Direction;
+use weir_telemetry::Process;
 
 use crate::{
     connections::{Counts, Refusal},
@@ -49,7 +48,7 @@ pub struct Metrics {
     agent_reconnects: Counter,
     reloads: ByOne,
     stopping: Gauge,
-    process: process::Process,
+    process: Process,
 }
 
 /// The process's metrics.
@@ -72,7 +71,7 @@ impl Drop for Stalled {
 impl Metrics {
     fn new() -> Self {
         let mut registry = Registry::default();
-        let process = process::Process::register(&mut registry);
+        let process = Process::register(&mut registry);
         let proxy = registry.sub_registry_with_prefix("weir_proxy");
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
