@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,6 +14,7 @@ use std::{
 
 use nix::sys::utsname::{UtsName, uname};
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
@@ -20,10 +22,13 @@ use tracing::{error, info, warn};
 use weir_common::{abi::ABI_VERSION, recording::Recorder};
 
 use crate::{
-    config::{Config, StoreLocation},
+    config::{Config, ObserveConfig, StoreLocation},
     control::{ListenError, Listener},
     core::{Core, CoreError, CoreHandle, CoreOptions},
+    http,
     journal::{Journal, JournalError},
+    metrics::metrics,
+    report::{Delivery, ReportError, Reports},
     signing::{SigningError, SigningKey},
     store::{FileStore, Store, StoreError},
     storing::{Job, Worker},
@@ -74,6 +79,17 @@ pub enum AgentError {
     /// The control socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The session reports.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The port for machines.
+    #[error("cannot listen on {address} (metrics_listen): {source}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// A bug.
     #[error("the agent's core panicked")]
     Panicked,
@@ -96,9 +112,11 @@ impl Agent {
     /// # Errors
     /// [`AgentError`].
     pub async fn start(config: Config) -> Result<Self, AgentError> {
+        // Before the spool is read, so that whoever looks meanwhile is told.
+        let observing = observe(config.observe).await?;
         // Replaying the spool and loading the program take their time, and nothing else runs yet.
         let start = tokio::task::spawn_blocking(move || Parts::open(config));
-        let Parts { core, handle, jobs, worker, log, listener, lock } =
+        let Parts { core, handle, jobs, worker, log, listener, delivery, lock } =
             start.await.map_err(|_| AgentError::Panicked)??;
         let (tell, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("weir-core".to_owned()).spawn(move || {
@@ -117,6 +135,9 @@ impl Agent {
         let mut tasks =
             vec![tokio::spawn(worker.run(jobs, report)), tokio::spawn(listener.serve(handle.clone(), stop))];
         tasks.extend(log.map(|log| tokio::spawn(forward(log))));
+        tasks.extend(observing);
+        tasks.extend(delivery.map(|delivery| tokio::spawn(delivery.run())));
+        metrics().health.start();
         info!("ready");
         Ok(Self { core: handle, stop_accepting, ended, tasks, thread, _lock: lock })
     }
@@ -135,6 +156,7 @@ impl Agent {
     /// Stops; sessions go on with the next agent.
     pub async fn stop(self) {
         let Self { core, stop_accepting, ended, tasks, thread, _lock } = self;
+        metrics().stopping();
         // If the listener is gone, nobody is accepted either.
         let _ = stop_accepting.send(());
         // The connections go after the core, so that their end ends no session.
@@ -161,6 +183,7 @@ struct Parts {
     worker: Worker,
     log: Option<ProgramLog>,
     listener: Listener,
+    delivery: Option<Delivery>,
     lock: fs::File,
 }
 
@@ -173,8 +196,14 @@ impl Parts {
         let store: Arc<dyn Store> = match &config.store {
             StoreLocation::Directory(root) => Arc::new(FileStore::open(root)?),
         };
-        let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
         let journal = Journal::open(&config.state_dir.join(SPOOL), config.spool)?;
+        let reports = config.report.map(|options| Reports::open(&config.state_dir, &options)).transpose()?;
+        let (reports, delivery) = reports.unzip();
+        if let Some(reports) = &reports {
+            let running = journal.ledger().sessions().filter(|session| session.end().is_none());
+            reports.running(running).map_err(ReportError::from)?;
+        }
+        let worker = Worker::new(store, Arc::new(key), config.seal_parallelism).reporting(reports.clone());
         let (mut taps, ring) = tap::open(&config.tap)?;
         let log = taps.take_log()?;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
@@ -183,10 +212,11 @@ impl Parts {
             seal: config.seal,
             reattach_timeout: config.reattach_timeout,
             recorder: recorder(config.node),
+            reports,
         };
         let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
         let listener = Listener::bind(config.control)?;
-        Ok(Self { core, handle, jobs, worker, log, listener, lock })
+        Ok(Self { core, handle, jobs, worker, log, listener, delivery, lock })
     }
 }
 
@@ -214,6 +244,20 @@ fn recorder(node: Option<String>) -> Recorder {
         node: node.unwrap_or_else(|| field(name.as_ref().map(UtsName::nodename))),
         kernel: field(name.as_ref().map(UtsName::release)),
     }
+}
+
+/// Serves metrics, health and readiness, if anybody wants them.
+async fn observe(config: ObserveConfig) -> Result<Option<JoinHandle<()>>, AgentError> {
+    let Some(address) = config.listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| AgentError::Metrics { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    info!(metrics_listen = %address, "serving metrics and health");
+    Ok(Some(tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, config.store_patience).await {
+            error!(%error, "metrics and health are not served any more");
+        }
+    })))
 }
 
 async fn forward(log: ProgramLog) {

@@ -4,8 +4,9 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use weir_agent::{agent::Agent, config::Config};
 
@@ -65,15 +66,24 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     outcome
 }
 
+/// Tells systemd, where it asked to be told (`Type=notify`, sd_notify(3)).
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "the service manager can't be told");
+    }
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut agent = Agent::start(config).await?;
+    tell(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
         error = agent.failed() => return Err(error.into()),
     }
+    tell(NotifyState::Stopping);
     agent.stop().await;
     Ok(())
 }

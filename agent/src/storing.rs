@@ -5,7 +5,12 @@
 //! that waits for its next try holds none. A segment that is in the store already, with the same content in
 //! other bytes, is taken as it is there. Not here: which jobs there are (`core`).
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -22,6 +27,8 @@ use weir_common::{
 use crate::{
     adopting,
     ledger::StateEntry,
+    metrics::metrics,
+    report::{self, QueueError, Reports},
     segment::{self, SegmentError, SegmentSource},
     session::Session,
     signing::{SigningError, SigningKey},
@@ -113,6 +120,9 @@ pub enum StoringError {
     /// The manifest cannot be written.
     #[error("cannot write the manifest: {0}")]
     Manifest(#[from] serde_json::Error),
+    /// The session's report does not find room.
+    #[error(transparent)]
+    Report(#[from] QueueError),
     /// The encoder was cancelled or panicked.
     #[error("encoding was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -124,6 +134,7 @@ pub struct Worker {
     store: Arc<dyn Store>,
     key: Arc<SigningKey>,
     slots: Arc<Semaphore>,
+    reports: Option<Reports>,
 }
 
 impl Done {
@@ -142,7 +153,14 @@ impl Worker {
     /// A worker that does at most `parallel` jobs at a time.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: usize) -> Self {
-        Self { store, key, slots: Arc::new(Semaphore::new(parallel)) }
+        Self { store, key, slots: Arc::new(Semaphore::new(parallel)), reports: None }
+    }
+
+    /// The same one, which reports each session before it is finished.
+    #[must_use]
+    pub fn reporting(mut self, reports: Option<Reports>) -> Self {
+        self.reports = reports;
+        self
     }
 
     /// Does the jobs that come in until there will be no more; `report` gets each one that is done.
@@ -176,7 +194,8 @@ impl Worker {
         let session = job.session;
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.once(&job).await {
+            let tried = self.once(&job).await.inspect_err(|error| metrics().uploads.failed(error));
+            match tried {
                 Ok(stored) => return Done { session, stored },
                 Err(error @ StoringError::Store(StoreError::Conflict { .. })) => {
                     error!(%session, %error, "evidence conflicts with the store; it stays in the spool");
@@ -207,9 +226,14 @@ impl Worker {
                 Ok(Stored::Segment(Box::new(SegmentEntry { index, events, segment, bulk })))
             }
             Work::Manifest(manifest) => {
-                for (name, body) in closing_objects(manifest, &self.key)? {
+                let objects = closing_objects(manifest, &self.key)?;
+                let totals = report::totals(manifest, &objects, &self.key.fingerprint());
+                for (name, body) in objects {
                     let sha256 = Sha256::of(&body);
                     self.put(&job.dir, name, body, sha256).await?;
+                }
+                if let Some(reports) = &self.reports {
+                    reports.stored(manifest, &job.dir, totals).await?;
                 }
                 Ok(Stored::Manifest)
             }
@@ -246,7 +270,10 @@ impl Worker {
     }
 
     async fn put(&self, dir: &str, name: &str, body: Bytes, sha256: Sha256) -> Result<(), StoreError> {
-        let put = self.store.put(&format!("{dir}/{name}"), body, sha256).await?;
+        let (begun, bytes) = (Instant::now(), body.len());
+        let put = self.store.put(&format!("{dir}/{name}"), body, sha256).await;
+        metrics().uploads.put(bytes, begun, &put);
+        let put = put?;
         debug!(dir, name, ?put, "stored");
         Ok(())
     }

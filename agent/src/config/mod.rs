@@ -3,15 +3,22 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod observe;
+mod report;
+
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
 
+pub use self::observe::ObserveConfig;
+use self::report::RawReport;
 use crate::{
+    report::ReportOptions,
     session::SealLimits,
     spool::SpoolOptions,
     tap::{MIN_RING_BYTES, TapOptions},
@@ -52,6 +59,10 @@ pub struct Config {
     pub seal_parallelism: usize,
     /// How long a session waits for its proxy after the agent started.
     pub reattach_timeout: Duration,
+    /// What the agent shows to machines.
+    pub observe: ObserveConfig,
+    /// Where session reports go; none for nowhere.
+    pub report: Option<ReportOptions>,
 }
 
 /// The control socket.
@@ -128,6 +139,9 @@ struct Raw {
     segment_max_age_ms: u64,
     seal_parallelism: usize,
     reattach_timeout_ms: u64,
+    metrics_listen: Option<SocketAddr>,
+    ready_store_failing_ms: u64,
+    report: Option<RawReport>,
 }
 
 impl Default for Raw {
@@ -152,6 +166,9 @@ impl Default for Raw {
             segment_max_age_ms: 30_000,
             seal_parallelism: 2,
             reattach_timeout_ms: 15_000,
+            metrics_listen: None,
+            ready_store_failing_ms: 60_000,
+            report: None,
         }
     }
 }
@@ -195,6 +212,7 @@ impl Raw {
         within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
         within("spool_file_bytes", self.spool_file_bytes, 64 * KIB, GIB)?;
         within("spool_max_bytes", self.spool_max_bytes, self.spool_file_bytes.saturating_mul(2), u64::MAX)?;
+        let report = self.report.map(|report| report.validate(&self.store)).transpose()?;
         let store = store_location(&self.store)?;
         Ok(Config {
             control: ControlConfig {
@@ -222,6 +240,11 @@ impl Raw {
             },
             seal_parallelism: self.seal_parallelism,
             reattach_timeout: Duration::from_millis(self.reattach_timeout_ms),
+            observe: ObserveConfig {
+                listen: self.metrics_listen,
+                store_patience: Duration::from_millis(self.ready_store_failing_ms),
+            },
+            report,
         })
     }
 }
@@ -288,9 +311,35 @@ mod tests {
             ("allowed_uids = [1]\nring_bytes = 1000000", "ring_bytes"),
             ("allowed_uids = [1]\nspool_max_bytes = 67108864", "spool_max_bytes"),
             ("allowed_uids = [1]\nmax_session = 1", "max_session"),
+            ("allowed_uids = [1]\nmetrics_listen = 'x'", "metrics_listen"),
+            ("allowed_uids = [1]\nreport.url = 'https://x/'", "token_file"),
+            ("allowed_uids = [1]\nreport = { url = 'https://x/', token_file = 't' }", "report.token_file"),
+            ("allowed_uids = [1]\nreport = { url = 'http://192.0.2.1/', token_file = '/t' }", "report.url"),
+            ("allowed_uids = [1]\nreport = { url = 'https://a:b@x/', token_file = '/t' }", "report.url"),
+            ("allowed_uids = [1]\nreport = { url = 'ftp://x/', token_file = '/t' }", "report.url"),
+            (
+                "allowed_uids = [1]\nreport = { url = 'https://x/', token_file = '/t', timeout_ms = 0 }",
+                "report.timeout_ms",
+            ),
+            ("allowed_uids = [1]\nreport = { url = 'https://x/', token_file = '/t', ca = 1 }", "ca"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(key), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn reports_go_over_tls_or_stay_on_the_node() {
+        for url in [
+            "https://console.example/api/v1/reports",
+            "http://127.0.0.1:80/",
+            "http://[::1]/",
+            "http://localhost:1/",
+        ] {
+            let text = format!("allowed_uids = [1]\nreport = {{ url = '{url}', token_file = '/t' }}");
+            let report = parse(&text).expect("makes sense").report.expect("is there");
+            assert_eq!((report.url.as_str(), report.reports_max), (url, 100_000));
+            assert_eq!(report.store, "file:///var/lib/weir/store");
         }
     }
 

@@ -13,6 +13,7 @@ use super::{Core, TICK};
 use crate::{
     journal::{Journal, JournalError, RingRecord, entry_bytes},
     ledger::Accounted,
+    metrics::Lane,
 };
 
 /// The most records of a pass.
@@ -41,6 +42,7 @@ pub(super) enum Drained {
 impl Core {
     /// Makes a pass.
     pub(super) fn drain(&mut self) -> Drained {
+        let begun = Instant::now();
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut foreign = 0_u64;
@@ -64,10 +66,15 @@ impl Core {
         }
         if foreign > 0 {
             error!(records = foreign, "the ring has records that this agent's program did not write");
+            self.watch.lane.foreign(foreign);
         }
-        match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records)) {
+        self.watch.lag(&records);
+        let count = records.len();
+        match room(&self.journal, bytes).and_then(|()| append(&mut self.journal, &records, &self.watch.lane))
+        {
             Ok(()) => {
                 self.ring.release(end);
+                self.watch.lane.drained(count, bytes, begun.elapsed());
                 self.flows();
                 if more { Drained::More } else { Drained::Some }
             }
@@ -126,7 +133,7 @@ fn room(journal: &Journal, bytes: u64) -> Result<(), Refusal> {
     }
 }
 
-fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refusal> {
+fn append(journal: &mut Journal, records: &[RingRecord<'_>], lane: &Lane) -> Result<(), Refusal> {
     let mut orphans = 0_u64;
     let appended = journal.append_records(records, |accounted| match accounted {
         Accounted::To(_) => {}
@@ -137,6 +144,7 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<(), Refus
     });
     if orphans > 0 {
         error!(records = orphans, "the ring had records of sockets that belong to no session");
+        lane.orphans(orphans);
     }
     appended.map_err(Refusal::Journal)
 }

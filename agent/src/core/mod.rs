@@ -9,6 +9,7 @@ mod closing;
 mod command;
 mod disarming;
 mod drain;
+mod observing;
 mod requests;
 mod sealing;
 mod settling;
@@ -38,10 +39,12 @@ use self::{
     command::{Command, Inbox},
     disarming::Disarming,
     drain::Drained,
+    observing::Watch,
     settling::Positions,
 };
 use crate::{
     journal::{Journal, JournalError},
+    report::Reports,
     session::{SealLimits, Session},
     storing::{Done, Job},
     tap::{Ring, TapError, Taps},
@@ -69,6 +72,8 @@ pub struct CoreOptions {
     pub reattach_timeout: Duration,
     /// Who records.
     pub recorder: Recorder,
+    /// Who is told of sessions, if anybody.
+    pub reports: Option<Reports>,
 }
 
 /// Why the core cannot start, or had to stop.
@@ -120,6 +125,7 @@ pub struct Core {
     stalled_since: Option<Instant>,
     next_tick: Instant,
     stopping: bool,
+    watch: Watch,
 }
 
 /// The spool cannot be written at the moment.
@@ -168,8 +174,10 @@ impl Core {
             stalled_since: None,
             next_tick: Instant::now(),
             stopping: false,
+            watch: Watch::new(0),
         };
         core.take_up()?;
+        core.begin_watch();
         Ok((core, handle))
     }
 
@@ -186,6 +194,7 @@ impl Core {
             }
             let drained = self.drain();
             let now = Instant::now();
+            self.watch.lane.alive(now);
             self.go_on_ending(now);
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
@@ -234,6 +243,7 @@ impl Core {
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");
         }
+        self.publish(now);
     }
 
     /// Disarms channels and ends sessions whose records are all drained.

@@ -20,6 +20,7 @@ use crate::{
     clock,
     journal::JournalError,
     ledger::StateEntry,
+    metrics::metrics,
     session::{Session, StepError, TapCookies},
     tap::{TapError, Taps},
 };
@@ -80,10 +81,12 @@ impl Core {
         let answer = answer.unwrap_or_else(|refusal| match refusal {
             Refusal::NotNow(reason) => {
                 debug!(?connection, ?session, %reason, "put a request off");
+                metrics().request_refused("try_again");
                 Reply::TryAgain { reason }
             }
             Refusal::Never(reason) => {
                 warn!(?connection, ?session, %reason, "refused a request");
+                metrics().request_refused("refused");
                 Reply::Refused { reason }
             }
         });
@@ -123,6 +126,8 @@ impl Core {
         self.append(StateEntry::Opened { meta, clock, recorder, opened_at: clock.at })?;
         self.attach(connection, session);
         info!(%session, user, resource, "session opened");
+        metrics().session_opened();
+        self.report_opened(session);
         Ok(())
     }
 
@@ -151,6 +156,7 @@ impl Core {
         }
         self.attach(connection, id);
         info!(session = %id, "session resumed");
+        metrics().session_resumed();
         Ok(())
     }
 
@@ -282,7 +288,7 @@ impl Core {
     }
 
     /// Nothing new begins while sessions stall.
-    fn writable(&self) -> Result<(), Refusal> {
+    pub(super) fn writable(&self) -> Result<(), Refusal> {
         let full = self.stalled_since.is_some() || !self.journal.has_room(ROOM_FOR_MORE_BYTES);
         // After the pause this very request may find out that the trouble has passed.
         let trouble = self.trouble.is_some_and(|trouble| Instant::now() < trouble.until);

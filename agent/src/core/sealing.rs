@@ -8,6 +8,7 @@ use crate::{
     clock,
     journal::JournalError,
     ledger::StateEntry,
+    metrics::metrics,
     storing::{Done, Job, Stored},
 };
 
@@ -24,6 +25,7 @@ impl Core {
             if self.noted(started).is_err() {
                 return;
             }
+            metrics().segment_sealed();
         }
         let session = self.journal.ledger().session(id);
         let Some(job) = session.and_then(|session| Job::next(session, self.journal.spool_dir())) else {
@@ -45,9 +47,13 @@ impl Core {
             let Done { session, stored } = done;
             self.storing.remove(&session);
             match stored {
-                Stored::Segment(entry) => debug!(%session, index = entry.index, "segment stored"),
+                Stored::Segment(entry) => {
+                    debug!(%session, index = entry.index, "segment stored");
+                    metrics().segment_uploaded();
+                }
                 Stored::Manifest => {
                     info!(%session, "session stored");
+                    metrics().session_stored();
                     // The connection stays its session's: a proxy that was put off asks once more.
                     self.attached.remove(&session);
                 }

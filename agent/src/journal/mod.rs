@@ -112,6 +112,12 @@ impl Journal {
         self.spool.total_bytes()
     }
 
+    /// The most bytes that records may take there.
+    #[must_use]
+    pub fn spool_limit(&self) -> u64 {
+        self.spool.limit_bytes()
+    }
+
     /// Whether records of this many bytes find room below the spool's bound.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use weir_common::{
     digest::Sha256,
     frame::Direction,
-    recording::{ChannelTotals, FORMAT_VERSION, Manifest, SegmentHeader, session_path},
+    recording::{ChannelTotals, FORMAT_VERSION, Manifest, Recorder, SegmentHeader, session_path},
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
@@ -28,6 +28,12 @@ impl Session {
     #[must_use]
     pub fn target(&self) -> Option<&TargetPeer> {
         self.target.as_ref()
+    }
+
+    /// Who records it.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Its directory in the store.
@@ -138,6 +144,13 @@ impl Session {
     pub fn gone_records(&self) -> u64 {
         let sealing = self.sealing.as_ref().map_or(0, |sealing| sealing.records.gone_records());
         sealing + self.pending.gone_records()
+    }
+
+    /// Kernel time of the oldest record that is not in the store, as far as it is known.
+    #[must_use]
+    pub fn oldest_unstored_boot_ns(&self) -> Option<u64> {
+        let sealing = self.sealing.as_ref().and_then(|sealing| sealing.records.oldest_boot_ns());
+        sealing.or_else(|| self.pending.oldest_boot_ns()).filter(|&boot_ns| boot_ns > 0)
     }
 
     /// The oldest spool file that its unsealed records need.

@@ -189,6 +189,12 @@ impl Spool {
         self.active.as_ref().is_none_or(|active| active.len >= self.options.file_bytes)
     }
 
+    /// The most bytes that records may take.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.options.max_bytes
+    }
+
     /// Whether this many bytes of records may be appended, by the spool's own bound.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {

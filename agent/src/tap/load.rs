@@ -30,7 +30,7 @@ use nix::{
 };
 use weir_common::abi::{ABI_VERSION, COUNTS_MAP, MAX_MESSAGE, PROGRAM, RING_MAP, TAPS_MAP, TapCounts};
 
-use super::{Ring, RingId, TapError, Taps, error::Source};
+use super::{LOG_MAP, Ring, RingId, TapError, Taps, error::Source};
 
 /// Where the taps live and how large they may grow.
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ fn load(dir: &Path, options: &TapOptions) -> Result<Ebpf, TapError> {
     let mut loader = EbpfLoader::new();
     // The program uses no kernel type, so it needs no BTF of the kernel.
     loader.btf(None);
-    for name in [TAPS_MAP, COUNTS_MAP, RING_MAP] {
+    for name in [TAPS_MAP, COUNTS_MAP, RING_MAP, LOG_MAP] {
         loader.map_pin_path(name, dir.join(name));
     }
     loader.map_max_entries(TAPS_MAP, options.max_taps);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod listener;
+pub mod names;
 mod process;
 
 pub use listener::{exposition, readiness, serve};
