@@ -276,6 +276,8 @@ const SETUP_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 #[cfg(test)]
 mod tests {
+    use weir_telemetry::names::{exposed, mentioned};
+
     use super::*;
 
     #[test]
@@ -299,5 +301,28 @@ mod tests {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_documented_asked_for_and_exposed_is_the_same() {
+        let document = |path: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let exposed = exposed(&metrics().text(Counts { connections: 0, strangers: 0 }).expect("a string"));
+        let asked = |path, prefix| mentioned(&document(path), prefix, &exposed);
+        let ours = |name: &&String| name.starts_with("weir_proxy_");
+        assert!(asked("docs/metrics.md", "weir_proxy_").iter().eq(exposed.iter().filter(ours)));
+        for path in
+            ["deploy/prometheus/weir-proxy.rules.yaml", "deploy/grafana/weir.json", "docs/operations.md"]
+        {
+            let asked = asked(path, "weir_proxy_");
+            assert!(!asked.is_empty() && asked.is_subset(&exposed), "{path}: {asked:?}");
+        }
+        for path in ["deploy/prometheus/weir-proxy.rules.yaml", "deploy/grafana/weir.json", "docs/metrics.md"]
+        {
+            let asked = asked(path, "process_");
+            assert!(!asked.is_empty() && asked.is_subset(&exposed), "{path}: {asked:?}");
+        }
     }
 }

@@ -332,7 +332,7 @@ mod tests {
     fn reports_go_over_tls_or_stay_on_the_node() {
         for url in [
             "https://console.example/api/v1/reports",
-            "http://127.0.0.1:80/",
+            "http://127.0.0.1:8080/",
             "http://[::1]/",
             "http://localhost:1/",
         ] {
