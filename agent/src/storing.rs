@@ -265,7 +265,12 @@ impl Worker {
         if !same.map_err(compare)? {
             return Err(conflict.into());
         }
-        info!(dir, name = object.name, "the store has it already, compressed by another version");
+        info!(
+            session = session_of(dir),
+            dir,
+            name = object.name,
+            "the store has it already, compressed by another version"
+        );
         Ok(StoredObject { sha256: Sha256::of(&theirs), bytes: theirs.len() as u64, ..object })
     }
 
@@ -274,9 +279,14 @@ impl Worker {
         let put = self.store.put(&format!("{dir}/{name}"), body, sha256).await;
         metrics().uploads.put(bytes, begun, &put);
         let put = put?;
-        debug!(dir, name, ?put, "stored");
+        debug!(session = session_of(dir), dir, name, ?put, "stored");
         Ok(())
     }
+}
+
+/// The session whose directory this is, for the log.
+fn session_of(dir: &str) -> &str {
+    dir.rsplit('/').next().unwrap_or(dir)
 }
 
 /// The objects that complete a session, in the order in which they are stored.

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use weir_common::{
     abi::ABI_VERSION,
     control::{self, Reply, Request},
+    session::SessionId,
 };
 
 use super::message::{ReceiveError, Received, receive};
@@ -38,10 +39,13 @@ enum ConnectionError {
 pub(super) async fn serve(socket: UnixSeqpacket, peer: UCred, core: &CoreHandle, open_timeout: Duration) {
     let id = core.connect();
     let (pid, uid) = (peer.pid(), peer.uid());
-    match converse(&socket, id, core, open_timeout).await {
-        Ok(()) => debug!(?id, pid, uid, "control connection ended"),
+    let mut session = None;
+    let ended = converse(&socket, id, core, open_timeout, &mut session).await;
+    let session = session.map(tracing::field::display);
+    match ended {
+        Ok(()) => debug!(?id, session, pid, uid, "control connection ended"),
         Err(error) => {
-            warn!(?id, pid, uid, %error, "ending a control connection");
+            warn!(?id, session, pid, uid, %error, "ending a control connection");
             // The peer may be gone, and it is told only what it did itself.
             let _ = reply(&socket, &Reply::Refused { reason: error.to_string() }).await;
         }
@@ -55,10 +59,14 @@ async fn converse(
     id: ConnectionId,
     core: &CoreHandle,
     open_timeout: Duration,
+    session: &mut Option<SessionId>,
 ) -> Result<(), ConnectionError> {
     let first = timeout(open_timeout, receive(socket)).await;
     let mut next = first.map_err(|_| ConnectionError::NotOpened(open_timeout))??;
     while let Some(received) = next {
+        if let Request::Open { meta, .. } = &received.request {
+            *session = Some(meta.session_id);
+        }
         let answer = core.ask(id, ask(received)?).await;
         reply(socket, &answer).await?;
         next = receive(socket).await?;

@@ -33,12 +33,14 @@ pub(super) struct Watch {
     seen: HashMap<SocketCookie, Tosses>,
     /// The session that was looked at last.
     last: Option<SessionId>,
+    /// What was appended when, and is not known to be on the disk.
+    unflushed: (u64, Instant),
 }
 
 impl Watch {
     /// The watch over this ring and its core.
     pub(super) fn new(ring: usize) -> Self {
-        Self { lane: metrics().lane(ring), seen: HashMap::new(), last: None }
+        Self { lane: metrics().lane(ring), seen: HashMap::new(), last: None, unflushed: (0, Instant::now()) }
     }
 
     /// Counts what is new of a channel.
@@ -90,6 +92,11 @@ impl Core {
     /// Publishes what is to be seen at a tick.
     pub(super) fn publish(&mut self, now: Instant) {
         self.look_at_some();
+        let (marker, then) = self.watch.unflushed;
+        if self.journal.is_flushed(marker) {
+            self.watch.lane.flushed_until(then);
+            self.watch.unflushed = (self.journal.flush_marker(), now);
+        }
         let ledger = self.journal.ledger();
         let stalled = self.takes_nothing().is_some();
         let mut sessions = SessionCounts::default();

@@ -77,15 +77,15 @@ impl Core {
                 Err(refusal) => Err(refusal),
             },
         };
-        let session = self.connections.get(&connection);
+        let session = self.connections.get(&connection).map(tracing::field::display);
         let answer = answer.unwrap_or_else(|refusal| match refusal {
             Refusal::NotNow(reason) => {
-                debug!(?connection, ?session, %reason, "put a request off");
+                debug!(?connection, session, %reason, "put a request off");
                 metrics().request_refused("try_again");
                 Reply::TryAgain { reason }
             }
             Refusal::Never(reason) => {
-                warn!(?connection, ?session, %reason, "refused a request");
+                warn!(?connection, session, %reason, "refused a request");
                 metrics().request_refused("refused");
                 Reply::Refused { reason }
             }

@@ -118,6 +118,18 @@ impl Journal {
         self.spool.limit_bytes()
     }
 
+    /// What [`Self::is_flushed`] must be asked for everything appended so far.
+    #[must_use]
+    pub fn flush_marker(&self) -> u64 {
+        self.spool.flush_marker()
+    }
+
+    /// Whether everything up to this marker is on the disk.
+    #[must_use]
+    pub fn is_flushed(&self, marker: u64) -> bool {
+        self.spool.is_flushed(marker)
+    }
+
     /// Whether records of this many bytes find room below the spool's bound.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use prometheus_client::{
@@ -44,6 +44,7 @@ struct Inner {
     spool: Gauge,
     spool_limit: Gauge,
     oldest: Seconds,
+    flushed_at: Seconds,
 }
 
 /// What a core publishes at a tick.
@@ -174,6 +175,12 @@ impl Lane {
         inner.taking.store(taking as u64, Ordering::Relaxed);
     }
 
+    /// Everything that had been appended to its spool by then is on the disk.
+    pub fn flushed_until(&self, then: Instant) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.0.flushed_at.set(now.saturating_sub(then.elapsed()).as_secs_f64());
+    }
+
     /// What its spool took at the last tick.
     #[must_use]
     pub fn taking(&self) -> Taking {
@@ -201,6 +208,7 @@ pub(super) struct Lanes {
     spool: Family<Label, Gauge>,
     spool_limit: Family<Label, Gauge>,
     oldest: Family<Label, Seconds>,
+    flushed_at: Family<Label, Seconds>,
 }
 
 impl Lanes {
@@ -223,6 +231,7 @@ impl Lanes {
             spool: Family::default(),
             spool_limit: Family::default(),
             oldest: Family::default(),
+            flushed_at: Family::default(),
         };
         agent.register(
             "records_drained",
@@ -300,6 +309,12 @@ impl Lanes {
             Unit::Seconds,
             lanes.oldest.clone(),
         );
+        agent.register_with_unit(
+            "last_flush_timestamp",
+            "Everything appended to the spool by then is on the disk, Unix time",
+            Unit::Seconds,
+            lanes.flushed_at.clone(),
+        );
         lanes
     }
 
@@ -336,6 +351,7 @@ impl Lanes {
             spool: self.spool.get_or_create_owned(&one),
             spool_limit: self.spool_limit.get_or_create_owned(&one),
             oldest: self.oldest.get_or_create_owned(&one),
+            flushed_at: self.flushed_at.get_or_create_owned(&one),
         }));
         lanes.push((ring, lane.clone()));
         lane

@@ -47,7 +47,6 @@ pub struct Metrics {
     sealed: Counter,
     uploaded: Counter,
     flush: Histogram,
-    flushed_at: Seconds,
     flush_failures: Counter,
     program_log: ByOne,
     stopping: Gauge,
@@ -105,9 +104,6 @@ impl Metrics {
         let flush = Histogram::new(FLUSH_SECONDS);
         let help = "Time to bring what was appended to the spool onto the disk";
         agent.register_with_unit("flush", help, Unit::Seconds, flush.clone());
-        let flushed_at = Seconds::default();
-        let help = "When the spool was last flushed, or nothing was left to flush, Unix time";
-        agent.register_with_unit("last_flush_timestamp", help, Unit::Seconds, flushed_at.clone());
         Self {
             lanes: lane::Lanes::register(agent),
             uploads: Uploads::register(agent),
@@ -123,7 +119,6 @@ impl Metrics {
             closed,
             refused,
             flush,
-            flushed_at,
             program_log,
             process,
             registry,
@@ -179,12 +174,6 @@ impl Metrics {
     /// What was appended to the spool is on the disk; it took this long.
     pub fn flushed(&self, took: Duration) {
         self.flush.observe(took.as_secs_f64());
-        self.nothing_to_flush();
-    }
-
-    /// Everything that was appended to the spool is on the disk.
-    pub fn nothing_to_flush(&self) {
-        self.flushed_at.set(unix_seconds());
     }
 
     /// The spool could not be flushed.
@@ -275,13 +264,6 @@ fn by_one(registry: &mut Registry, name: &str, help: &str) -> ByOne {
 /// Series are there from the start: Prometheus sees no increase in a counter that appears with its first event.
 fn begin(family: &ByOne, label: &'static str, values: &[&'static str]) {
     values.iter().for_each(|value| drop(family.get_or_create(&[(label, *value)])));
-}
-
-fn unix_seconds() -> f64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }
 
 const OUTCOMES: [&str; 3] = ["completed", "ended", "connector_lost"];

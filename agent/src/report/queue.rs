@@ -295,3 +295,113 @@ fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
 fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {
     move |source| QueueError::Io { op, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use weir_common::{
+        recording::Recorder,
+        report::{Location, REPORT_VERSION},
+    };
+
+    use super::*;
+    use crate::testing;
+
+    fn report(number: u8) -> SessionReport {
+        SessionReport {
+            weir: REPORT_VERSION,
+            session: testing::meta(number),
+            target: None,
+            recorder: Recorder { agent: "0".into(), abi: 2, node: "n".into(), kernel: "k".into() },
+            opened_at: Timestamp::UNIX_EPOCH,
+            location: Location { store: "file:///x".into(), path: "v1/x".into() },
+            status: Status::Open,
+        }
+    }
+
+    fn open(dir: &Path) -> Queue {
+        Queue::open(dir, 2).expect("a queue")
+    }
+
+    #[test]
+    fn a_report_waits_across_restarts_until_it_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let report = report(1);
+        let (queue, key) = (open(dir.path()), Key::of(&report));
+        queue.put(&report).expect("there is room");
+        assert_eq!(queue.fresh(), HashSet::from([key]));
+        assert_eq!(queue.fresh(), HashSet::new(), "told once");
+        drop(queue);
+        let queue = open(dir.path());
+        assert_eq!(queue.fresh(), HashSet::from([key]));
+        let body = queue.read(key).expect("readable").expect("is there");
+        assert_eq!(serde_json::from_slice::<SessionReport>(&body).expect("a report"), report);
+        queue.remove(key).expect("removable");
+        queue.remove(key).expect("it is gone");
+        assert_eq!(queue.read(key).expect("no error"), None);
+        assert_eq!(open(dir.path()).fresh(), HashSet::new());
+    }
+
+    #[test]
+    fn a_full_queue_takes_nothing_but_what_it_has_until_there_is_room() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let queue = open(dir.path());
+        let [first, second, third] = [1, 2, 3].map(report);
+        queue.put(&first).expect("there is room");
+        queue.put(&second).expect("there is room");
+        assert!(matches!(queue.put(&third), Err(QueueError::Full { reports_max: 2 })));
+        queue.put(&first).expect("the same once more");
+        assert!(matches!(open(dir.path()).put(&third), Err(QueueError::Full { .. })), "after a restart too");
+        queue.remove(Key::of(&first)).expect("removable");
+        queue.put(&third).expect("there is room");
+    }
+
+    #[test]
+    fn what_is_torn_or_damaged_or_too_large_is_not_delivered_and_evidence_is_set_aside() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let queue = open(dir.path());
+        let session = SessionId::generate();
+        for kind in [Kind::Open, Kind::Stored] {
+            let key = Key { session, kind };
+            fs::write(queue.path(key), b"{\"weir\":1").expect("writable");
+            assert_eq!(queue.read(key).expect("no error"), None);
+            assert!(!queue.path(key).exists());
+            assert_eq!(queue.rejected_path(key).exists(), kind == Kind::Stored);
+        }
+        let mut large = report(1);
+        large.session.client_version = "x".repeat(MAX_REPORT);
+        queue.put(&large).expect("it is set aside");
+        assert!(queue.rejected_path(Key::of(&large)).exists());
+        assert_eq!(queue.fresh(), HashSet::new());
+    }
+
+    #[test]
+    fn no_more_are_set_aside_than_people_can_look_at() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join(REJECTED)).expect("a fresh directory");
+        for number in 1..REJECTED_MAX {
+            fs::write(dir.path().join(REJECTED).join(format!("{number}.json")), b"").expect("writable");
+        }
+        let queue = open(dir.path());
+        let [one, other] = [1, 2].map(report);
+        for report in [&one, &other] {
+            queue.put(report).expect("there is room");
+        }
+        assert!(queue.reject(Key::of(&one)).expect("no error"));
+        assert!(!queue.reject(Key::of(&other)).expect("no error"));
+        assert!(queue.read(Key::of(&other)).expect("readable").is_some(), "it stays");
+    }
+
+    #[test]
+    fn what_an_interrupted_write_left_is_removed_and_strange_files_are_left_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        drop(open(dir.path()));
+        fs::write(dir.path().join(".tmp/left"), b"half").expect("writable");
+        for name in ["README", "x.open.json", "note.json"] {
+            fs::write(dir.path().join(name), b"").expect("writable");
+        }
+        let queue = open(dir.path());
+        assert_eq!(queue.fresh(), HashSet::new());
+        assert!(!dir.path().join(".tmp/left").exists() && dir.path().join("README").exists());
+    }
+}

@@ -103,7 +103,6 @@ impl Shared {
     fn flush(&self) -> std::io::Result<()> {
         let marker = self.appended.load(Ordering::Acquire);
         if self.flushed.load(Ordering::Acquire) >= marker {
-            metrics().nothing_to_flush();
             return Ok(());
         }
         let begun = Instant::now();

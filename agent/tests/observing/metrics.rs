@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    time::SystemTime,
 };
 
 use weir_common::{
@@ -98,7 +99,10 @@ fn what_happens_to_a_session_is_counted_and_names_nobody() {
     let stored = fs::read_dir(dir).expect("is there").map(|item| item.expect("readable"));
     let stored: u64 = stored.map(|item| item.metadata().expect("is there").len()).sum();
     assert_eq!(value(address, "weir_agent_uploaded_bytes_total"), stored as f64);
-    wait_until("the spool is flushed", || value(address, "weir_agent_flush_seconds_count") > 0.0);
+    let flushed = "weir_agent_last_flush_timestamp_seconds{ring=\"0\"}";
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs_f64();
+    wait_until("the spool is flushed", || value(address, flushed) >= now);
+    assert!(value(address, "weir_agent_flush_seconds_count") > 0.0);
     let (_, text) = get(address, "/metrics");
     for name in [&meta.user, &meta.grant_id, &meta.resource.name, &meta.session_id.to_string()] {
         assert!(!text.contains(name.as_str()), "{name}");
@@ -140,4 +144,21 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
     tap.pass(T2C, &stdout("it goes on"));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     directory(&node, meta.session_id);
+}
+
+#[test]
+fn a_flood_of_the_programs_diagnostics_is_counted_and_does_not_fill_the_log() {
+    let node = Node::new(LISTEN);
+    let agent = node.start();
+    let address = address(&agent);
+    let control = Control::connect(&node.socket());
+    assert_eq!(control.open(&meta(), false), Some(Reply::Opened));
+    let tap = control.arm(0);
+    for _ in 0..300 {
+        tap.send_raw(C2T, &[0; 40_000]);
+    }
+    becomes(address, "weir_agent_messages_tossed_total{ring=\"0\",cause=\"size\"}", 300.0);
+    becomes(address, "weir_agent_program_log_lines_total{result=\"left_out\"}", 280.0);
+    assert_eq!(value(address, "weir_agent_program_log_lines_total{result=\"logged\"}"), 20.0);
+    assert_eq!(agent.log().matches("tossed a message of 40000 bytes").count(), 20);
 }
