@@ -177,7 +177,18 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, ClientError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_receiver_asks_for_is_a_pause_or_nothing(value in ".*", seconds: u64, now in 0..4_000_000_000_i64) {
+            let now = Timestamp::from_second(now).expect("a time");
+            let _ = pause(&value, now);
+            prop_assert_eq!(pause(&seconds.to_string(), now), Some(Duration::from_secs(seconds)));
+        }
+    }
 
     #[test]
     fn retry_after_is_read_as_seconds_or_as_a_date() {

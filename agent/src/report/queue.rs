@@ -120,7 +120,9 @@ impl Key {
             "stored" => Kind::Stored,
             _ => return None,
         };
-        Some(Self { session: session.parse().ok()?, kind })
+        let key = Self { session: session.parse().ok()?, kind };
+        // An id has other spellings too, and the file would not be found again.
+        (format!("{key}{SUFFIX}") == name).then_some(key)
     }
 }
 
@@ -299,6 +301,7 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use proptest::prelude::*;
     use weir_common::{
         recording::Recorder,
         report::{Location, REPORT_VERSION},
@@ -316,6 +319,19 @@ mod tests {
             opened_at: Timestamp::UNIX_EPOCH,
             location: Location { store: "file:///x".into(), path: "v1/x".into() },
             status: Status::Open,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_name_is_a_key_only_as_it_would_be_written(name in ".*", number: u8, stored: bool) {
+            prop_assert_eq!(Key::parse(&name), None);
+            let kind = if stored { Kind::Stored } else { Kind::Open };
+            let key = Key { session: testing::session_id(number), kind };
+            let name = format!("{key}{SUFFIX}");
+            prop_assert_eq!(Key::parse(&name), Some(key));
+            prop_assert_eq!(Key::parse(&name.to_uppercase()), None);
+            prop_assert_eq!(Key::parse(&name.replace('-', "")), None);
         }
     }
 
