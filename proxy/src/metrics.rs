@@ -309,6 +309,9 @@ mod tests {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         };
+        // A family without a series is not exposed.
+        metrics().channel_opened("session");
+        metrics().session_setup("agent", std::time::Duration::from_millis(3));
         let exposed = exposed(&metrics().text(Counts { connections: 0, strangers: 0 }).expect("a string"));
         let asked = |path, prefix| mentioned(&document(path), prefix, &exposed);
         let ours = |name: &&String| name.starts_with("weir_proxy_");

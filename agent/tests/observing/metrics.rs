@@ -4,9 +4,15 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
     time::SystemTime,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use weir_common::{
     control::Reply,
     frame::{ChannelType, Direction, Message},
@@ -14,7 +20,7 @@ use weir_common::{
 };
 
 use crate::support::{
-    Agent, Node,
+    Agent, Node, PATIENCE,
     proxy::{Control, frame, meta, stdin, stdout},
     stored::directory,
     wait_until,
@@ -161,4 +167,30 @@ fn a_flood_of_the_programs_diagnostics_is_counted_and_does_not_fill_the_log() {
     becomes(address, "weir_agent_program_log_lines_total{result=\"left_out\"}", 280.0);
     assert_eq!(value(address, "weir_agent_program_log_lines_total{result=\"logged\"}"), 20.0);
     assert_eq!(agent.log().matches("tossed a message of 40000 bytes").count(), 20);
+}
+
+#[test]
+fn the_service_manager_is_told_when_the_agent_is_ready_and_when_it_stops() {
+    let node = Node::new("");
+    // It writes the configuration.
+    node.start().stop();
+    let socket = UnixDatagram::bind(node.path("notify")).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_weir-agent"))
+        .arg("--config")
+        .arg(node.path("agent.toml"))
+        .env("NOTIFY_SOCKET", node.path("notify"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the agent starts");
+    let told = || {
+        let mut message = [0; 256];
+        let len = socket.recv(&mut message).expect("it is told in time");
+        String::from_utf8_lossy(&message[..len]).into_owned()
+    };
+    assert!(told().contains("READY=1"));
+    assert!(node.socket().exists());
+    kill(Pid::from_raw(i32::try_from(agent.id()).expect("a pid")), Signal::SIGTERM).expect("it runs");
+    assert!(told().contains("STOPPING=1"));
+    assert!(agent.wait().expect("it ends").success());
 }
