@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     fs, io,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,6 +14,7 @@ use std::{
 
 use nix::sys::utsname::{UtsName, uname};
 use tokio::{
+    net::TcpListener,
     sync::oneshot,
     task::{JoinHandle, JoinSet},
 };
@@ -21,13 +23,16 @@ use weir_common::{abi::ABI_VERSION, recording::Recorder};
 
 use crate::{
     check,
-    config::{Config, StoreLocation},
+    config::{Config, ObserveConfig, StoreLocation},
     control::{ListenError, Listener},
     core::CoreError,
+    http,
     lanes::{
         Lane, LaneError, Lanes,
         open::{Common, OpenLane},
     },
+    metrics::metrics,
+    report::{Delivery, ReportError, Reports},
     signing::{SigningError, SigningKey},
     store::{FileStore, S3Store, Store, StoreError},
     storing::Worker,
@@ -73,6 +78,17 @@ pub enum AgentError {
     /// The control socket.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The session reports.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// The port for machines.
+    #[error("cannot listen on {address} (metrics_listen): {source}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// A bug.
     #[error("a core of the agent panicked")]
     Panicked,
@@ -95,9 +111,11 @@ impl Agent {
     /// # Errors
     /// [`AgentError`].
     pub async fn start(config: Config) -> Result<Self, AgentError> {
+        // Before the spool is read, so that whoever looks meanwhile is told.
+        let observing = observe(config.observe).await?;
         // Replaying the spool and loading the program take their time, and nothing else runs yet.
         let start = tokio::task::spawn_blocking(move || Parts::open(config));
-        let Parts { lanes: open, common, worker, listener, lock, bucket } =
+        let Parts { lanes: open, common, worker, listener, delivery, lock, bucket } =
             start.await.map_err(|_| AgentError::Panicked)??;
         let common = Arc::new(common);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
@@ -129,6 +147,9 @@ impl Agent {
         tasks.extend(
             bucket.map(|(store, node)| tokio::spawn(async move { check::log_bucket(&store, &node).await })),
         );
+        tasks.extend(observing);
+        tasks.extend(delivery.map(|delivery| tokio::spawn(delivery.run())));
+        metrics().health.start();
         info!("ready");
         Ok(Self { lanes, stop_accepting, ended, tasks, threads, _lock: lock })
     }
@@ -151,6 +172,7 @@ impl Agent {
     /// Stops; sessions go on with the next agent.
     pub async fn stop(self) {
         let Self { lanes, stop_accepting, mut ended, tasks, threads, _lock } = self;
+        metrics().stopping();
         // If the listener is gone, nobody is accepted either.
         let _ = stop_accepting.send(());
         // The connections go after the cores, so that their end ends no session.
@@ -179,6 +201,7 @@ struct Parts {
     common: Common,
     worker: Worker,
     listener: Listener,
+    delivery: Option<Delivery>,
     lock: fs::File,
     /// The store, if it is a bucket, and the node's name: what is to be looked at.
     bucket: Option<(Arc<S3Store>, String)>,
@@ -198,12 +221,15 @@ impl Parts {
                 (Arc::clone(&store) as _, Some((store, recorder.node.clone())))
             }
         };
-        let worker = Worker::new(store, Arc::new(key), config.seal_parallelism);
+        let reports = config.report.clone();
+        let reports = reports.map(|options| Reports::open(&config.state_dir, &options)).transpose()?;
+        let (reports, delivery) = reports.unzip();
+        let worker = Worker::new(store, Arc::new(key), config.seal_parallelism).reporting(reports.clone());
         let (control, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
-        let common = Common::new(config, recorder)?;
+        let common = Common::new(config, recorder, reports)?;
         let lanes = common.open_lanes(&spools)?;
         let listener = Listener::bind(control)?;
-        Ok(Self { lanes, common, worker, listener, lock, bucket })
+        Ok(Self { lanes, common, worker, listener, delivery, lock, bucket })
     }
 }
 
@@ -233,6 +259,20 @@ pub fn recorder(node: Option<String>) -> Recorder {
         node: node.unwrap_or_else(|| field(name.as_ref().map(UtsName::nodename))),
         kernel: field(name.as_ref().map(UtsName::release)),
     }
+}
+
+/// Serves metrics, health and readiness, if anybody wants them.
+async fn observe(config: ObserveConfig) -> Result<Option<JoinHandle<()>>, AgentError> {
+    let Some(address) = config.listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| AgentError::Metrics { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    info!(metrics_listen = %address, "serving metrics and health");
+    Ok(Some(tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, config.store_patience).await {
+            error!(%error, "metrics and health are not served any more");
+        }
+    })))
 }
 
 async fn forward(log: ProgramLog) {

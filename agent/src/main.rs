@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use weir_agent::{
     agent::{Agent, recorder},
@@ -113,15 +114,24 @@ async fn look(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     Ok(if check::has_problem(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Tells systemd, where it asked to be told (`Type=notify`, sd_notify(3)).
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "the service manager can't be told");
+    }
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut agent = Agent::start(config).await?;
+    tell(NotifyState::Ready);
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),
         error = agent.failed() => return Err(error.into()),
     }
+    tell(NotifyState::Stopping);
     agent.stop().await;
     Ok(())
 }

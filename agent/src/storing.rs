@@ -7,7 +7,12 @@
 //! digests, signature. What is in the store already, with the same content in other bytes or signed by another key, is
 //! taken as it is there. Not here: which jobs there are (`core`).
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -25,6 +30,8 @@ use crate::{
     adopting,
     breaker::{Breaker, Outage, Pauses},
     ledger::StateEntry,
+    metrics::metrics,
+    report::{self, QueueError, Reports},
     segment::{self, EncodedSegment, SegmentError, SegmentSource},
     session::Session,
     signing::{self, SIGNATURE_MAX, SigningError, SigningKey},
@@ -114,6 +121,9 @@ pub enum StoringError {
     /// The manifest cannot be written.
     #[error("cannot write the manifest: {0}")]
     Manifest(#[from] serde_json::Error),
+    /// The session's report does not find room.
+    #[error(transparent)]
+    Report(#[from] QueueError),
     /// The encoder was cancelled or panicked.
     #[error("encoding was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -126,6 +136,7 @@ pub struct Worker {
     key: Arc<SigningKey>,
     slots: Arc<Semaphore>,
     breaker: Arc<Breaker>,
+    reports: Option<Reports>,
 }
 
 impl Done {
@@ -145,7 +156,14 @@ impl Worker {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: usize) -> Self {
         let (slots, breaker) = (Arc::new(Semaphore::new(parallel)), Arc::new(Breaker::new(PAUSES)));
-        Self { store, key, slots, breaker }
+        Self { store, key, slots, breaker, reports: None }
+    }
+
+    /// The same one, which reports each session before it is finished.
+    #[must_use]
+    pub fn reporting(mut self, reports: Option<Reports>) -> Self {
+        self.reports = reports;
+        self
     }
 
     /// Where to see whether the store answers, and since when it has not.
@@ -208,7 +226,7 @@ impl Worker {
             if turn.is_stale() {
                 continue;
             }
-            let outcome = self.once(job).await;
+            let outcome = self.once(job).await.inspect_err(|error| metrics().uploads.failed(error));
             drop(slot);
             match outcome {
                 Err(StoringError::Store(error)) if error.is_store_wide() => turn.failed(&error.to_string()),
@@ -246,7 +264,7 @@ impl Worker {
         let signed = described(signature_name(entry.index), &signature);
         let objects = entry.bulk.iter().zip(&bulk).chain([(&entry.segment, &segment), (&signed, &signature)]);
         let objects = objects.map(|(object, body)| to_store(dir, object, body.clone())).collect();
-        match self.store.put_all(objects).await {
+        match self.put_all(objects).await {
             Ok(()) => return Ok(SegmentEntry { signature: Some(signed), ..entry }),
             // Some of it is there in other bytes.
             Err(StoreError::Conflict { .. }) => {}
@@ -287,13 +305,18 @@ impl Worker {
         let named = manifest.objects().map(|object| (object.name.as_str(), object.sha256));
         let sums = Bytes::from(sums_text(named.chain([(MANIFEST, Sha256::of(&text))])));
         let signature = self.key.sign(&sums)?.into();
-        let objects = [(MANIFEST, text), (SUMS, sums.clone()), (SIGNATURE, signature)]
-            .map(|(name, body)| to_store(dir, &described(name.to_owned(), &body), body));
-        match self.store.put_all(objects.into()).await {
+        let objects = [(MANIFEST, text), (SUMS, sums.clone()), (SIGNATURE, signature)];
+        let totals = report::totals(manifest, &objects, &self.key.fingerprint());
+        let objects = objects.map(|(name, body)| to_store(dir, &described(name.to_owned(), &body), body));
+        match self.put_all(objects.into()).await {
             Err(StoreError::Conflict { path, .. }) if path.ends_with(SIGNATURE) => {
-                self.put_signature(dir, SIGNATURE, sums).await.map(drop)
+                self.put_signature(dir, SIGNATURE, sums).await?;
             }
-            outcome => Ok(outcome?),
+            outcome => outcome?,
+        }
+        match &self.reports {
+            Some(reports) => Ok(reports.stored(manifest, dir, totals).await?),
+            None => Ok(()),
         }
     }
 
@@ -322,7 +345,12 @@ impl Worker {
         if !same.map_err(compare)? {
             return Err(conflict.into());
         }
-        info!(dir, name = object.name, "the store has it already, compressed by another version");
+        info!(
+            session = session_of(dir),
+            dir,
+            name = object.name,
+            "the store has it already, compressed by another version"
+        );
         Ok((described(object.name, &theirs), theirs))
     }
 
@@ -351,15 +379,34 @@ impl Worker {
         let found = theirs.clone();
         let key = tokio::task::spawn_blocking(move || signing::signed_by(&found, &message)).await?;
         let Some(key) = key else { return Err(conflict.into()) };
-        warn!(dir, name, key, "the store has it signed by another key already, and keeps that signature");
+        warn!(
+            session = session_of(dir),
+            dir, name, key, "the store has it signed by another key already, and keeps that signature"
+        );
         Ok(described(name.to_owned(), &theirs))
     }
 
     async fn put(&self, dir: &str, object: &StoredObject, body: Bytes) -> Result<(), StoreError> {
-        let put = self.store.put(&format!("{dir}/{}", object.name), body, object.sha256).await?;
-        debug!(dir, name = object.name, ?put, "stored");
+        let (begun, path) = (Instant::now(), format!("{dir}/{}", object.name));
+        let put = self.store.put(&path, body, object.sha256).await;
+        metrics().uploads.put(object.bytes, begun, &put);
+        let put = put?;
+        debug!(session = session_of(dir), dir, name = object.name, ?put, "stored");
         Ok(())
     }
+
+    async fn put_all(&self, objects: Vec<Object>) -> Result<(), StoreError> {
+        let (begun, count) = (Instant::now(), objects.len());
+        let bytes = objects.iter().map(|object| object.body.len() as u64).sum();
+        let put = self.store.put_all(objects).await;
+        metrics().uploads.put_all(count, bytes, begun, &put);
+        put
+    }
+}
+
+/// The session whose directory this is, for the log.
+fn session_of(dir: &str) -> &str {
+    dir.rsplit('/').next().unwrap_or(dir)
 }
 
 /// A segment and its signature.

@@ -2,26 +2,15 @@
 
 use std::{
     io,
-    net::SocketAddr,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
-    routing::get,
-    serve::Listener,
-};
+use axum::{Router, extract::State, response::Response, routing::get};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch},
-    time::{Sleep, sleep, timeout},
+    net::TcpListener,
+    sync::{Mutex, watch},
+    time::timeout,
 };
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_util::sync::CancellationToken;
@@ -89,97 +78,16 @@ pub async fn serve(listener: TcpListener, observed: Observed) -> io::Result<()> 
         .route("/health", get(async || "alive\n"))
         .route("/ready", get(ready))
         .with_state(observed);
-    axum::serve(Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }, routes).await
+    weir_telemetry::serve(listener, routes).await
 }
 
-async fn show_metrics(State(observed): State<Observed>) -> impl IntoResponse {
-    let text =
-        metrics().text(observed.connections.counts()).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok::<_, StatusCode>(([(CONTENT_TYPE, OPEN_METRICS)], text))
+async fn show_metrics(State(observed): State<Observed>) -> Response {
+    weir_telemetry::exposition(metrics().text(observed.connections.counts()))
 }
 
-async fn ready(State(observed): State<Observed>) -> impl IntoResponse {
-    match observed.not_ready().await {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-    }
+async fn ready(State(observed): State<Observed>) -> Response {
+    weir_telemetry::readiness(observed.not_ready().await)
 }
-
-/// A listener whose connections are few and short, so that nobody can take descriptors from the sessions.
-struct Bounded {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Bounded {
-    type Io = Brief;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Brief, SocketAddr) {
-        loop {
-            // It fails when the semaphore is closed, which this one never is.
-            let Ok(place) = self.places.clone().acquire_owned().await else { continue };
-            // Pauses by itself when there are no descriptors left.
-            let (stream, peer) = Listener::accept(&mut self.listener).await;
-            return (Brief { stream, over: Box::pin(sleep(CONNECTION_TIME)), _place: place }, peer);
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-struct Brief {
-    stream: TcpStream,
-    over: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Brief {
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.over.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Brief {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Brief {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Connections at once: several scrapers, probes and a person.
-const CONNECTIONS: usize = 32;
-
-/// How long one may last: longer than any scrape, and no longer than a probe may be kept waiting by connections that say
-/// nothing. A scraper that keeps its connection makes a new one.
-const CONNECTION_TIME: Duration = Duration::from_secs(10);
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Longer than the probes of several load balancers are apart, shorter than anyone minds.
 const AGENT_ASKED_AGAIN: Duration = Duration::from_secs(1);

@@ -3,8 +3,6 @@
 //! Nothing of a user, a resource or a session is in a name or a label, so the number of series is fixed. What the
 //! hot path touches are relaxed atomics that were looked up before.
 
-mod process;
-
 use std::sync::LazyLock;
 
 use prometheus_client::{
@@ -13,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use weir_common::frame::Direction;
+use weir_telemetry::Process;
 
 use crate::{
     connections::{Counts, Refusal},
@@ -49,7 +48,7 @@ pub struct Metrics {
     agent_reconnects: Counter,
     reloads: ByOne,
     stopping: Gauge,
-    process: process::Process,
+    process: Process,
 }
 
 /// The process's metrics.
@@ -72,7 +71,7 @@ impl Drop for Stalled {
 impl Metrics {
     fn new() -> Self {
         let mut registry = Registry::default();
-        let process = process::Process::register(&mut registry);
+        let process = Process::register(&mut registry);
         let proxy = registry.sub_registry_with_prefix("weir_proxy");
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
@@ -277,6 +276,8 @@ const SETUP_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 #[cfg(test)]
 mod tests {
+    use weir_telemetry::names::{exposed, mentioned};
+
     use super::*;
 
     #[test]
@@ -300,5 +301,31 @@ mod tests {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_documented_asked_for_and_exposed_is_the_same() {
+        let document = |path: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        // A family without a series is not exposed.
+        metrics().channel_opened("session");
+        metrics().session_setup("agent", std::time::Duration::from_millis(3));
+        let exposed = exposed(&metrics().text(Counts { connections: 0, strangers: 0 }).expect("a string"));
+        let asked = |path, prefix| mentioned(&document(path), prefix, &exposed);
+        let ours = |name: &&String| name.starts_with("weir_proxy_");
+        assert!(asked("docs/metrics.md", "weir_proxy_").iter().eq(exposed.iter().filter(ours)));
+        for path in
+            ["deploy/prometheus/weir-proxy.rules.yaml", "deploy/grafana/weir.json", "docs/operations.md"]
+        {
+            let asked = asked(path, "weir_proxy_");
+            assert!(!asked.is_empty() && asked.is_subset(&exposed), "{path}: {asked:?}");
+        }
+        for path in ["deploy/prometheus/weir-proxy.rules.yaml", "deploy/grafana/weir.json", "docs/metrics.md"]
+        {
+            let asked = asked(path, "process_");
+            assert!(!asked.is_empty() && asked.is_subset(&exposed), "{path}: {asked:?}");
+        }
     }
 }

@@ -139,6 +139,7 @@ fn lane(rings: &Rings, spool: &Path, ring: u16) -> Result<Lane> {
     let journal = Journal::open_in(spool, spool_options(), Arc::clone(&space))?;
     let (taps, ring) = rings.open_ring(RingPlace::current(ring))?;
     let options = CoreOptions {
+        reports: None,
         lane: LaneNo(0),
         stays: true,
         roster: Arc::new(Roster::new(16)),

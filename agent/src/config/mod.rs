@@ -4,23 +4,31 @@
 //! values again. Every bound of the agent is here, with its default.
 
 mod lanes;
+mod observe;
+mod report;
 mod s3;
 mod space;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
 
-use self::space::{DISK_REFUSE_BYTES, RawSpace};
 pub use self::{
     lanes::{CpuGroup, LANES_MAX},
+    observe::ObserveConfig,
     space::SpaceConfig,
 };
+use self::{
+    report::RawReport,
+    space::{DISK_REFUSE_BYTES, RawSpace},
+};
 use crate::{
+    report::ReportOptions,
     session::SealLimits,
     spool::{DISK_RESERVE_BYTES, SpoolOptions},
     tap::{MIN_RING_BYTES, TapOptions},
@@ -68,6 +76,10 @@ pub struct Config {
     pub seal_parallelism: usize,
     /// How long a session waits for its proxy after the agent started.
     pub reattach_timeout: Duration,
+    /// What the agent shows to machines.
+    pub observe: ObserveConfig,
+    /// Where session reports go; none for nowhere.
+    pub report: Option<ReportOptions>,
 }
 
 /// The control socket.
@@ -152,6 +164,9 @@ struct Raw {
     segment_max_age_ms: u64,
     seal_parallelism: usize,
     reattach_timeout_ms: u64,
+    metrics_listen: Option<SocketAddr>,
+    ready_store_failing_ms: u64,
+    report: Option<RawReport>,
 }
 
 impl Default for Raw {
@@ -182,6 +197,9 @@ impl Default for Raw {
             segment_max_age_ms: 30_000,
             seal_parallelism: 2,
             reattach_timeout_ms: 15_000,
+            metrics_listen: None,
+            ready_store_failing_ms: 60_000,
+            report: None,
         }
     }
 }
@@ -233,6 +251,7 @@ impl Raw {
             disk_refuse_bytes: self.disk_refuse_bytes,
         };
         let space = space.validate()?;
+        let report = self.report.map(|report| report.validate(&self.store)).transpose()?;
         let store = store_location(&self.store, self.s3)?;
         Ok(Config {
             control: ControlConfig {
@@ -262,6 +281,11 @@ impl Raw {
             },
             seal_parallelism: self.seal_parallelism,
             reattach_timeout: Duration::from_millis(self.reattach_timeout_ms),
+            observe: ObserveConfig {
+                listen: self.metrics_listen,
+                store_patience: Duration::from_millis(self.ready_store_failing_ms),
+            },
+            report,
         })
     }
 }
@@ -333,6 +357,17 @@ mod tests {
             ("allowed_uids = [1]\nspool_max_bytes = 67108864", "spool_max_bytes"),
             ("allowed_uids = [1]\nspool_refuse_bytes = 0", "spool_refuse_bytes"),
             ("allowed_uids = [1]\nmax_session = 1", "max_session"),
+            ("allowed_uids = [1]\nmetrics_listen = 'x'", "metrics_listen"),
+            ("allowed_uids = [1]\nreport.url = 'https://x/'", "token_file"),
+            ("allowed_uids = [1]\nreport = { url = 'https://x/', token_file = 't' }", "report.token_file"),
+            ("allowed_uids = [1]\nreport = { url = 'http://192.0.2.1/', token_file = '/t' }", "report.url"),
+            ("allowed_uids = [1]\nreport = { url = 'https://a:b@x/', token_file = '/t' }", "report.url"),
+            ("allowed_uids = [1]\nreport = { url = 'ftp://x/', token_file = '/t' }", "report.url"),
+            (
+                "allowed_uids = [1]\nreport = { url = 'https://x/', token_file = '/t', timeout_ms = 0 }",
+                "report.timeout_ms",
+            ),
+            ("allowed_uids = [1]\nreport = { url = 'https://x/', token_file = '/t', ca = 1 }", "ca"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(key), "{text:?}: {problem}");
@@ -348,6 +383,21 @@ mod tests {
                 assert_eq!((&*bucket, &*prefix, region.as_deref()), ("bucket", "p", Some("eu-central-1")));
             }
             StoreLocation::Directory(path) => panic!("a directory: {}", path.display()),
+        }
+    }
+
+    #[test]
+    fn reports_go_over_tls_or_stay_on_the_node() {
+        for url in [
+            "https://console.example/api/v1/reports",
+            "http://127.0.0.1:8080/",
+            "http://[::1]/",
+            "http://localhost:1/",
+        ] {
+            let text = format!("allowed_uids = [1]\nreport = {{ url = '{url}', token_file = '/t' }}");
+            let report = parse(&text).expect("makes sense").report.expect("is there");
+            assert_eq!((report.url.as_str(), report.reports_max), (url, 100_000));
+            assert_eq!(report.store, "file:///var/lib/weir/store");
         }
     }
 }

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use weir_common::{
     abi::{ABI_VERSION, OLDEST_ABI_VERSION},
     control::{self, Reply, Request},
+    session::SessionId,
 };
 
 use super::message::{ReceiveError, Received, receive};
@@ -43,10 +44,13 @@ pub(super) async fn serve(
 ) {
     let id = connection.id();
     let (pid, uid) = (peer.pid(), peer.uid());
-    match converse(&socket, &mut connection, open_timeout).await {
-        Ok(()) => debug!(?id, pid, uid, "control connection ended"),
+    let mut session = None;
+    let ended = converse(&socket, &mut connection, open_timeout, &mut session).await;
+    let session = session.map(tracing::field::display);
+    match ended {
+        Ok(()) => debug!(?id, session, pid, uid, "control connection ended"),
         Err(error) => {
-            warn!(?id, pid, uid, %error, "ending a control connection");
+            warn!(?id, session, pid, uid, %error, "ending a control connection");
             // The peer may be gone, and it is told only what it did itself.
             let _ = reply(&socket, &Reply::Refused { reason: error.to_string() }).await;
         }
@@ -59,10 +63,14 @@ async fn converse(
     socket: &UnixSeqpacket,
     connection: &mut Connection,
     open_timeout: Duration,
+    session: &mut Option<SessionId>,
 ) -> Result<(), ConnectionError> {
     let first = timeout(open_timeout, receive(socket)).await;
     let mut next = first.map_err(|_| ConnectionError::NotOpened(open_timeout))??;
     while let Some(received) = next {
+        if let Request::Open { meta, .. } = &received.request {
+            *session = Some(meta.session_id);
+        }
         let answer = connection.ask(ask(received)?).await;
         reply(socket, &answer).await?;
         next = receive(socket).await?;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     ledger::StateEntry,
+    metrics::metrics,
     session::{ChannelKernel, End},
 };
 
@@ -97,13 +98,15 @@ impl Core {
         let Some(closing) = self.closing.get(&id) else { return };
         let end = End { outcome: closing.outcome.clone(), closed_at: Timestamp::now() };
         let outcome = end.outcome.clone();
-        let closed = self.journal.append(StateEntry::Closed { session: id, end, kernel });
+        let closed = self.journal.append(StateEntry::Closed { session: id, end, kernel: kernel.clone() });
         if self.noted(closed).is_err() {
             return;
         }
         taps.into_iter().for_each(|cookies| self.forget(cookies));
         self.frozen.remove(&id);
+        totals.iter().zip(&kernel).for_each(|(totals, kernel)| self.watch.channel_over(totals, kernel));
         info!(session = %id, %outcome, "session closed");
+        metrics().session_closed(&outcome);
         say(self.closing.remove(&id).and_then(|closing| closing.reply), Reply::Closed);
         self.schedule(id);
     }

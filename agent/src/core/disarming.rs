@@ -116,6 +116,7 @@ impl Core {
         let answer = match self.noted(disarmed) {
             Ok(()) => {
                 self.forget(tap);
+                self.watch.channel_over(&totals, &kernel);
                 info!(session = %id, %channel, "tap disarmed");
                 Reply::Disarmed { channel }
             }

@@ -18,6 +18,7 @@ use crate::{
     clock,
     journal::{Journal, JournalError, RingRecord, entry_bytes},
     ledger::Accounted,
+    metrics::Lane,
 };
 
 /// The most records of a pass.
@@ -46,6 +47,7 @@ pub(super) enum Drained {
 impl Core {
     /// Makes a pass.
     pub(super) fn drain(&mut self) -> Drained {
+        let begun = Instant::now();
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut foreign = 0_u64;
@@ -88,12 +90,18 @@ impl Core {
         }
         if foreign > 0 {
             error!(records = foreign, "the ring has records that this agent's program did not write");
+            self.watch.lane.foreign(foreign);
         }
+        self.watch.lag(&records);
+        let count = records.len();
         // Sessions that stalled go on when there is clearly room, lest they do so one record at a time.
         let margin = if self.stalled_since.is_some() { self.journal.space().margin() } else { 0 };
-        match room(&self.journal, bytes + margin).and_then(|()| append(&mut self.journal, &records)) {
+        match room(&self.journal, bytes + margin)
+            .and_then(|()| append(&mut self.journal, &records, &self.watch.lane))
+        {
             Ok(Appended { touched, passed }) => {
                 self.ring.release(end);
+                self.watch.lane.drained(count, bytes, begun.elapsed());
                 self.flows();
                 self.pause_greedy(&touched);
                 if let Some((session, gap)) = passed {
@@ -165,7 +173,7 @@ struct Appended {
 }
 
 /// Puts records into the spool.
-fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Appended, Refusal> {
+fn append(journal: &mut Journal, records: &[RingRecord<'_>], lane: &Lane) -> Result<Appended, Refusal> {
     let mut orphans = 0_u64;
     let (mut touched, mut passed) = (Vec::new(), None);
     let appended = journal.append_records(records, |accounted| match accounted {
@@ -183,6 +191,7 @@ fn append(journal: &mut Journal, records: &[RingRecord<'_>]) -> Result<Appended,
     });
     if orphans > 0 {
         error!(records = orphans, "the ring had records of sockets that belong to no session");
+        lane.orphans(orphans);
     }
     appended.map_err(Refusal::Journal)?;
     touched.sort_unstable();

@@ -11,6 +11,7 @@ mod command;
 mod disarming;
 mod drain;
 mod gaps;
+mod observing;
 mod quota;
 mod requests;
 mod roster;
@@ -45,6 +46,7 @@ use self::{
     command::{Command, Inbox},
     disarming::Disarming,
     drain::Drained,
+    observing::Watch,
     sealing::Line,
     settling::Positions,
 };
@@ -55,6 +57,7 @@ pub use self::{
 use crate::{
     clock,
     journal::{Journal, JournalError},
+    report::Reports,
     session::SealLimits,
     storing::{Done, Job},
     tap::{Ring, TapError, Taps},
@@ -88,6 +91,8 @@ pub struct CoreOptions {
     pub reattach_timeout: Duration,
     /// Who records.
     pub recorder: Recorder,
+    /// Who is told of sessions, if anybody.
+    pub reports: Option<Reports>,
 }
 
 /// Why the core cannot start, or had to stop.
@@ -150,6 +155,7 @@ pub struct Core {
     short: bool,
     next_tick: Instant,
     stopping: bool,
+    watch: Watch,
 }
 
 /// Why a core ended.
@@ -189,6 +195,7 @@ impl Core {
         options: CoreOptions,
     ) -> Result<(Self, CoreHandle), CoreError> {
         let (handle, inbox) = command::queue()?;
+        let lane = options.lane;
         let mut core = Self {
             ring,
             taps,
@@ -213,8 +220,10 @@ impl Core {
             short: false,
             next_tick: Instant::now(),
             stopping: false,
+            watch: Watch::new(lane),
         };
         core.take_up()?;
+        core.begin_watch();
         Ok((core, handle))
     }
 
@@ -231,6 +240,7 @@ impl Core {
             }
             let drained = self.drain();
             let now = Instant::now();
+            self.watch.lane.alive(now);
             self.go_on_ending(now);
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
@@ -287,6 +297,7 @@ impl Core {
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");
         }
+        self.publish(now);
     }
 
     /// Disarms channels and ends sessions whose records are all drained.

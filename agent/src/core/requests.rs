@@ -20,6 +20,7 @@ use crate::{
     clock,
     journal::JournalError,
     ledger::StateEntry,
+    metrics::metrics,
     session::{Session, StepError, TapCookies},
     tap::{TapError, Taps},
 };
@@ -76,14 +77,16 @@ impl Core {
                 Err(refusal) => Err(refusal),
             },
         };
-        let session = self.connections.get(&connection);
+        let session = self.connections.get(&connection).map(tracing::field::display);
         let answer = answer.unwrap_or_else(|refusal| match refusal {
             Refusal::NotNow(reason) => {
-                debug!(?connection, ?session, %reason, "put a request off");
+                debug!(?connection, session, %reason, "put a request off");
+                metrics().request_refused("try_again");
                 Reply::TryAgain { reason }
             }
             Refusal::Never(reason) => {
-                warn!(?connection, ?session, %reason, "refused a request");
+                warn!(?connection, session, %reason, "refused a request");
+                metrics().request_refused("refused");
                 Reply::Refused { reason }
             }
         });
@@ -120,6 +123,8 @@ impl Core {
         opened.inspect_err(|_| self.options.roster.leave(session))?;
         self.attach(connection, session);
         info!(%session, user, resource, "session opened");
+        metrics().session_opened();
+        self.report_opened(session);
         Ok(())
     }
 
@@ -148,6 +153,7 @@ impl Core {
         }
         self.attach(connection, id);
         info!(session = %id, "session resumed");
+        metrics().session_resumed();
         Ok(())
     }
 
@@ -293,7 +299,7 @@ impl Core {
     }
 
     /// Nothing new begins while sessions stall.
-    fn writable(&self) -> Result<(), Refusal> {
+    pub(super) fn writable(&self) -> Result<(), Refusal> {
         let full = self.stalled_since.is_some() || !self.journal.space().has_room(ROOM_FOR_MORE_BYTES);
         self.untroubled()?;
         if full { Err(Refusal::NotNow(FULL.to_owned())) } else { Ok(()) }

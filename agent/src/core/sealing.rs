@@ -14,6 +14,7 @@ use crate::{
     clock,
     journal::JournalError,
     ledger::StateEntry,
+    metrics::metrics,
     session::Session,
     storing::{Done, Job, Stored},
 };
@@ -109,6 +110,7 @@ impl Core {
             let index = session.next_index();
             let started = self.journal.append(StateEntry::SealStarted { session: id, index, records });
             self.noted(started)?;
+            metrics().segment_sealed();
         }
         let session = self.journal.ledger().session(id);
         Ok(session.and_then(|session| Job::next(session, self.journal.spool_dir())))
@@ -125,9 +127,13 @@ impl Core {
             let Done { session, stored } = done;
             self.storing.remove(&session);
             match stored {
-                Stored::Segment(entry) => debug!(%session, index = entry.index, "segment stored"),
+                Stored::Segment(entry) => {
+                    debug!(%session, index = entry.index, "segment stored");
+                    metrics().segment_uploaded();
+                }
                 Stored::Manifest => {
                     info!(%session, "session stored");
+                    metrics().session_stored();
                     // The connection stays its session's: a proxy that was put off asks once more.
                     self.attached.remove(&session);
                     self.options.roster.leave(session);

@@ -9,6 +9,7 @@ use weir_common::session::{Outcome, SessionId};
 use super::{Core, CoreError};
 use crate::{
     ledger::StateEntry,
+    metrics::metrics,
     session::{ChannelKernel, End, Session},
 };
 
@@ -61,6 +62,7 @@ impl Core {
             let kernel = session.taps().map(unknown).collect();
             let end = End { outcome: Outcome::ConnectorLost, closed_at: Timestamp::now() };
             info!(session = %id, "the node restarted during the session; ending it");
+            metrics().session_closed(&end.outcome);
             self.journal.append(StateEntry::Closed { session: id, end, kernel })?;
         }
         Ok(())

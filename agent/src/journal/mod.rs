@@ -121,6 +121,18 @@ impl Journal {
         self.spool.total_bytes()
     }
 
+    /// What [`Self::is_flushed`] must be asked for everything appended so far.
+    #[must_use]
+    pub fn flush_marker(&self) -> u64 {
+        self.spool.flush_marker()
+    }
+
+    /// Whether everything up to this marker is on the disk.
+    #[must_use]
+    pub fn is_flushed(&self, marker: u64) -> bool {
+        self.spool.is_flushed(marker)
+    }
+
     /// The space that its spool has with others.
     #[must_use]
     pub fn space(&self) -> &Space {

@@ -20,6 +20,7 @@ use crate::{
     config::{Config, CpuGroup},
     core::{Core, CoreError, CoreHandle, CoreOptions, Ended, LaneNo, Roster},
     journal::{Journal, JournalError},
+    report::{QueueError, Reports},
     spool::Space,
     storing::Job,
     tap::{ProgramLog, RingPlace, Rings, TapError},
@@ -55,6 +56,9 @@ pub enum LaneError {
     /// The core.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// The session reports.
+    #[error(transparent)]
+    Report(#[from] QueueError),
 }
 
 /// What all lanes have in common.
@@ -64,6 +68,7 @@ pub(crate) struct Common {
     space: Arc<Space>,
     recorder: Recorder,
     config: Config,
+    reports: Option<Reports>,
 }
 
 /// A lane that does not run yet.
@@ -84,13 +89,18 @@ pub(crate) struct Running {
 }
 
 impl Common {
-    pub(crate) fn new(config: Config, recorder: Recorder) -> Result<Self, LaneError> {
+    pub(crate) fn new(
+        config: Config,
+        recorder: Recorder,
+        reports: Option<Reports>,
+    ) -> Result<Self, LaneError> {
         Ok(Self {
             rings: Rings::open(&config.tap)?,
             roster: Arc::new(Roster::new(config.max_sessions)),
             space: Space::new(config.space.limits),
             recorder,
             config,
+            reports,
         })
     }
 
@@ -117,6 +127,10 @@ impl Common {
         let spool = spools.join(spool.to_string());
         let journal = Journal::open_in(&spool, self.config.spool, Arc::clone(&self.space));
         let journal = journal.map_err(|source| LaneError::Journal { spool: spool.clone(), source })?;
+        if let Some(reports) = &self.reports {
+            let running = journal.ledger().sessions().filter(|session| session.end().is_none());
+            reports.running(running)?;
+        }
         let (mut taps, ring) = self.rings.open_ring(place)?;
         let log = taps.take_log()?;
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
@@ -128,6 +142,7 @@ impl Common {
             seal: self.config.seal,
             reattach_timeout: self.config.reattach_timeout,
             recorder: self.recorder.clone(),
+            reports: self.reports.clone(),
         };
         let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
         if group.is_none() {

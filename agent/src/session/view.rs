@@ -5,7 +5,9 @@ use weir_common::{
     abi::RECORD_HEADER_LEN,
     digest::Sha256,
     frame::Direction,
-    recording::{ChannelTotals, Count, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
+    recording::{
+        ChannelTotals, Count, FORMAT_VERSION, Manifest, Opened, Recorder, SegmentHeader, session_path,
+    },
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
@@ -29,6 +31,12 @@ impl Session {
     #[must_use]
     pub fn target(&self) -> Option<&TargetPeer> {
         self.target.as_ref()
+    }
+
+    /// Who records it.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Its directory in the store.
@@ -162,6 +170,13 @@ impl Session {
     pub fn gone_records(&self) -> u64 {
         let sealing = self.sealing.as_ref().map_or(0, |sealing| sealing.records.gone_records());
         sealing + self.pending.gone_records()
+    }
+
+    /// Kernel time of the oldest record that is not in the store, as far as it is known.
+    #[must_use]
+    pub fn oldest_unstored_boot_ns(&self) -> Option<u64> {
+        let sealing = self.sealing.as_ref().and_then(|sealing| sealing.records.oldest_boot_ns());
+        sealing.or_else(|| self.pending.oldest_boot_ns()).filter(|&boot_ns| boot_ns > 0)
     }
 
     /// The spool files that its unsealed records need.

@@ -12,12 +12,13 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tracing::error;
 
 use super::{SpoolError, failed};
+use crate::metrics::metrics;
 
 /// A thread that flushes what was appended every interval.
 #[derive(Debug)]
@@ -95,6 +96,7 @@ impl Shared {
     fn flush_or_report(&self) {
         if let Err(source) = self.flush() {
             error!(error = %source, "cannot flush the spool; a power cut would lose what is not flushed");
+            metrics().flush_failed();
         }
     }
 
@@ -103,6 +105,7 @@ impl Shared {
         if self.flushed.load(Ordering::Acquire) >= marker {
             return Ok(());
         }
+        let begun = Instant::now();
         let files = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         let outcome = files.iter().try_for_each(|file| file.sync_data()).and_then(|()| self.dir.sync_data());
         if outcome.is_err() {
@@ -110,6 +113,7 @@ impl Shared {
             return outcome;
         }
         self.flushed.store(marker, Ordering::Release);
+        metrics().flushed(begun.elapsed());
         Ok(())
     }
 }

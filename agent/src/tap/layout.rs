@@ -11,7 +11,7 @@ use weir_common::abi::{
 };
 
 use super::{
-    TapError, TapOptions,
+    LOG_MAP, TapError, TapOptions,
     error::Source,
     load::{FRESH_PROGRAM, file_error},
 };
@@ -66,7 +66,7 @@ pub(super) fn maps(abi: u16) -> impl Iterator<Item = &'static Layout> {
 
 /// Everything that is pinned for a ring, in the order in which it is removed: a set without a ring is none.
 pub(super) fn pins() -> impl Iterator<Item = &'static str> {
-    MAPS.iter().rev().map(|map| map.name).chain([PROGRAM, FRESH_PROGRAM])
+    MAPS.iter().rev().map(|map| map.name).chain([LOG_MAP, PROGRAM, FRESH_PROGRAM])
 }
 
 impl Layout {

@@ -21,7 +21,7 @@ use aya::{
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use weir_common::abi::{ABI_VERSION, MAX_MESSAGE, PROGRAM, RING_MAP};
 
-use super::{Ring, RingId, TapError, Taps, error::Source, layout, map::Maps, rings::PinLock};
+use super::{LOG_MAP, Ring, RingId, TapError, Taps, error::Source, layout, map::Maps, rings::PinLock};
 
 /// Where the taps live and how large they may grow.
 #[derive(Clone, Debug)]
@@ -90,6 +90,7 @@ fn load(dir: &Path, options: &TapOptions) -> Result<Ebpf, TapError> {
         loader.map_pin_path(map.name, dir.join(map.name));
         loader.map_max_entries(map.name, map.max_entries(options));
     }
+    loader.map_pin_path(LOG_MAP, dir.join(LOG_MAP));
     let mut object = loader.load(OBJECT).map_err(|source| load_error("creating the maps", source))?;
     program(&mut object)?.load().map_err(|source| load_error("verifying the program", source))?;
     Ok(object)

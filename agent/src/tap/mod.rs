@@ -26,6 +26,7 @@ mod taps;
 
 pub use error::TapError;
 pub use load::{MIN_RING_BYTES, TapOptions};
+use log::LOG_MAP;
 pub use log::ProgramLog;
 pub use ring::{Record, Records, Ring, RingId};
 pub use rings::{RingPlace, Rings};

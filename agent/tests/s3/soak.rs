@@ -301,7 +301,7 @@ impl Driver<'_> {
                 Some((control, Reply::Opened)) => return Ok(control),
                 // The agent was killed between noting it and saying so.
                 Some((_, Reply::Refused { reason })) if reason.contains("registered already") => {
-                    resume = true
+                    resume = true;
                 }
                 Some((_, Reply::Refused { reason })) if is_for_now(&reason) => {}
                 Some((_, Reply::Refused { reason })) => return Err(reason),

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod stored;
 
 use std::{

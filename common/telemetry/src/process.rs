@@ -7,8 +7,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+/// The metrics named `process_…`.
 #[derive(Debug)]
-pub(super) struct Process {
+pub struct Process {
     resident: Gauge,
     descriptors: Gauge,
     descriptors_max: Gauge,
@@ -16,7 +17,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    /// Adds them to the registry, which should be the one without a prefix.
+    pub fn register(registry: &mut Registry) -> Self {
         let process = Self {
             resident: Gauge::default(),
             descriptors: Gauge::default(),
@@ -44,7 +46,7 @@ impl Process {
     }
 
     /// Reads what changes. What can't be read keeps its last value.
-    pub(super) fn refresh(&self) {
+    pub fn refresh(&self) {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let resident =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
@@ -67,6 +69,33 @@ impl Process {
             };
             let used = (seconds(usage.user_time()) + seconds(usage.system_time())).as_secs_f64();
             self.cpu.inc_by((used - self.cpu.get()).max(0.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn a_process_shows_its_memory_time_and_descriptors() {
+        let mut registry = Registry::default();
+        let process = Process::register(&mut registry);
+        process.refresh();
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a string");
+        for name in [
+            "process_start_time_seconds ",
+            "process_cpu_seconds_total ",
+            "process_resident_memory_bytes ",
+            "process_open_fds ",
+            "process_max_fds ",
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.and_then(|value| value.parse::<f64>().ok());
+            assert!(value.is_some_and(|value| value > 0.0 || name.contains("cpu")), "{name:?} in\n{text}");
         }
     }
 }

@@ -1,0 +1,125 @@
+//! What the exposition holds, that the documents speak of the same, and when the agent calls itself ready.
+
+use std::{fs, path::Path, time::Instant};
+
+use weir_telemetry::names::{exposed, mentioned};
+
+use super::*;
+
+fn text() -> String {
+    let _ = metrics().lane(0);
+    metrics().text().expect("a string")
+}
+
+fn document(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_series_is_there_before_its_first_event() {
+    let text = text();
+    for line in [
+        "weir_agent_records_drained_total{ring=\"0\"}",
+        "weir_agent_drained_bytes_total{ring=\"0\"}",
+        "weir_agent_messages_tossed_total{ring=\"0\",cause=\"full\"}",
+        "weir_agent_messages_not_recorded_total{ring=\"0\",cause=\"malformed\"}",
+        "weir_agent_ring_capacity_bytes{ring=\"0\"}",
+        "weir_agent_drain_pass_seconds_bucket{le=\"0.001\",ring=\"0\"}",
+        "weir_agent_sessions{ring=\"0\",state=\"paused\"}",
+        "weir_agent_sessions_closed_total{outcome=\"connector_lost\"}",
+        "weir_agent_storing_failures_total{class=\"unavailable\"}",
+        "weir_agent_uploads_total{result=\"already_there\"}",
+        "weir_agent_report_attempts_total{result=\"unauthorized\"}",
+        "weir_agent_program_log_lines_total{result=\"left_out\"}",
+        "weir_agent_build_info{version=\"",
+        "process_open_fds ",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[test]
+fn what_is_documented_asked_for_and_exposed_is_the_same() {
+    let exposed = exposed(&text());
+    let ours: std::collections::BTreeSet<_> =
+        exposed.iter().filter(|name| name.starts_with("weir_agent_")).cloned().collect();
+    assert_eq!(mentioned(&document("docs/metrics.md"), "weir_agent_", &exposed), ours);
+    for path in [
+        "deploy/prometheus/weir-agent.rules.yaml",
+        "deploy/grafana/weir.json",
+        "docs/operations.md",
+        "docs/limits.md",
+    ] {
+        let asked = mentioned(&document(path), "weir_agent_", &exposed);
+        assert!(!asked.is_empty() || path.ends_with("limits.md"), "{path} asks for nothing");
+        assert_eq!(asked.difference(&ours).collect::<Vec<_>>(), Vec::<&String>::new(), "{path}");
+    }
+    for path in ["deploy/prometheus/weir-agent.rules.yaml", "deploy/grafana/weir.json", "docs/metrics.md"] {
+        let asked = mentioned(&document(path), "process_", &exposed);
+        assert!(asked.is_subset(&exposed), "{path}: {asked:?}");
+    }
+}
+
+#[test]
+fn what_is_new_is_what_came_since() {
+    let before = Tosses { tossed: [1, 2, 3], not_recorded: [0, 5, 0], unrecorded: [1, 100] };
+    let now = Tosses { tossed: [1, 4, 3], not_recorded: [2, 5, 1], unrecorded: [3, 350] };
+    let news = Tosses { tossed: [0, 2, 0], not_recorded: [2, 0, 1], unrecorded: [2, 250] };
+    assert_eq!(now.since(&before), news);
+}
+
+#[test]
+fn an_agent_is_alive_while_its_core_passes_and_ready_while_its_spool_and_store_take_something() {
+    // Of its own: the process's may be used by other tests.
+    let metrics = Metrics::new();
+    let (now, patience) = (Instant::now(), Duration::from_secs(60));
+    assert_eq!(metrics.not_alive(now), None);
+    assert!(metrics.not_ready(now, patience).is_some_and(|reason| reason.contains("starting")));
+    metrics.health.start();
+    let lanes = [metrics.lane(0), metrics.lane(1)];
+    for lane in &lanes {
+        lane.alive(Instant::now());
+    }
+    let now = Instant::now();
+    assert_eq!((metrics.not_alive(now), metrics.not_ready(now, patience)), (None, None));
+    for (taking, words) in [
+        (Taking::NothingNew, "nearly full"),
+        (Taking::Full, "is full"),
+        (Taking::Unwritable, "cannot be written"),
+    ] {
+        lanes[1].publish(&state(taking));
+        assert!(metrics.not_ready(now, patience).is_some_and(|reason| reason.contains(words)), "{taking:?}");
+        assert_eq!(metrics.not_alive(now), None, "a restart would not help");
+        lanes[1].publish(&state(Taking::Everything));
+    }
+    metrics.health.store_fails(now);
+    let later = now + patience / 2;
+    lanes.iter().for_each(|lane| lane.alive(later));
+    assert_eq!(metrics.not_ready(later, patience), None);
+    let later = now + patience;
+    lanes.iter().for_each(|lane| lane.alive(later));
+    assert!(metrics.not_ready(later, patience).is_some_and(|reason| reason.contains("store")));
+    metrics.health.store_works();
+    assert_eq!(metrics.not_ready(later, patience), None);
+    lanes[0].alive(later + 2 * health::CORE_PATIENCE);
+    let later = later + 2 * health::CORE_PATIENCE;
+    assert!(metrics.not_alive(later).is_some_and(|reason| reason.contains("no pass for 10 s")));
+    assert!(metrics.not_ready(later, patience).is_some());
+    metrics.stopping();
+    assert_eq!(metrics.not_alive(later), None);
+    assert_eq!(metrics.not_ready(later, patience), Some("stopping".to_owned()));
+}
+
+fn state(taking: Taking) -> LaneState {
+    LaneState {
+        ring_capacity: 1,
+        ring_used: 0,
+        spool: 0,
+        spool_limit: 1,
+        oldest_unstored: Duration::ZERO,
+        sessions: SessionCounts::default(),
+        taking,
+    }
+}
