@@ -324,7 +324,8 @@ fn not_even_a_log_of_everything_holds_what_was_said_or_signed() {
     let mut place = Place::new();
     place.node.environment(&[("WEIR_LOG", "trace")]);
     let agent = place.node.start();
-    let session = Session::begin(&place.node);
+    let mut session = Session::begin(&place.node);
+    session.talk(3);
     session.close();
     place.completes(&session);
     let log = agent.log();
