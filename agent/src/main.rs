@@ -10,8 +10,13 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata, error, info, warn};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 use weir_agent::{
     agent::{Agent, recorder},
     check,
@@ -61,8 +66,9 @@ fn main() -> ExitCode {
     // What a check finds is on standard output.
     let usual = if arguments.command.is_some() { "error" } else { "info" };
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    log.with_ansi(io::stderr().is_terminal()).init();
+    let is_terminal = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_terminal);
+    tracing_subscriber::registry().with(log.with_filter(filter.and(filter_fn(shows_nothing_sent)))).init();
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -70,6 +76,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a place in the code may log. What the libraries below the store trace holds bodies and signatures.
+fn shows_nothing_sent(place: &Metadata<'_>) -> bool {
+    let is_below = ["aws_", "hyper", "h2", "rustls"].iter().any(|name| place.target().starts_with(name));
+    !is_below || *place.level() < Level::TRACE
 }
 
 /// The error and its causes, without those that the error before has told already.

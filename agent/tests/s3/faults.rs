@@ -318,3 +318,19 @@ fn evidence_in_conflict_stays_in_the_spool_and_holds_up_no_other_session() {
     fs::remove_file(&object).expect("removable");
     place.completes(&session);
 }
+
+#[test]
+fn not_even_a_log_of_everything_holds_what_was_said_or_signed() {
+    let mut place = Place::new();
+    place.node.environment(&[("WEIR_LOG", "trace")]);
+    let agent = place.node.start();
+    let mut session = Session::begin(&place.node);
+    session.talk(3);
+    session.close();
+    place.completes(&session);
+    let log = agent.log();
+    assert!(log.contains("aws_"), "what is below the store logs, too");
+    for secret in [MARK, crate::server::SECRET_KEY, "Signature=", "x-amz-content-sha256:"] {
+        assert!(!log.contains(secret), "{secret:?} is in the log");
+    }
+}

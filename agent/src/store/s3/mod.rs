@@ -38,7 +38,7 @@ use crate::config::{Encryption, LockMode, S3Options};
 
 /// The most bytes of an object that are hashed to compare it, where the store gives no SHA-256 of it. Larger than any
 /// object of a recording.
-const COMPARE_BYTES: u64 = 1024 * 1024 * 1024;
+const COMPARE_BYTES: u64 = 256 * 1024 * 1024;
 /// Ahead of the days that are asked for, so that a clock that is late does not shorten them.
 const LOCK_MARGIN_SECONDS: i64 = 3_600;
 
@@ -131,9 +131,9 @@ impl S3Store {
     /// Whether what is there is what should be there.
     async fn compare(&self, path: &str, expected: Sha256) -> Result<Put, StoreError> {
         let object = self.get_object(path).await?;
-        let found = match object.checksum_sha256().and_then(|text| BASE64_STANDARD.decode(text).ok()) {
-            Some(digest) if digest == expected.as_bytes() => return Ok(Put::AlreadyThere),
-            _ => self.hash(path, object).await?,
+        let found = match stated(&object) {
+            Some(digest) => digest,
+            None => self.hash(path, object).await?,
         };
         if found == expected {
             return Ok(Put::AlreadyThere);
@@ -141,10 +141,9 @@ impl S3Store {
         Err(StoreError::Conflict { path: path.to_owned(), expected, found })
     }
 
-    async fn hash(&self, path: &str, object: GetObjectOutput) -> Result<Sha256, StoreError> {
+    async fn hash(&self, path: &str, mut object: GetObjectOutput) -> Result<Sha256, StoreError> {
         let (mut hasher, mut bytes) = (sha2::Sha256::new(), 0);
-        let mut body = object.body;
-        while let Some(chunk) = body.next().await {
+        while let Some(chunk) = object.body.next().await {
             let chunk = chunk.map_err(|error| interrupted(path, &error))?;
             bytes += chunk.len() as u64;
             if bytes > COMPARE_BYTES {
@@ -209,6 +208,13 @@ impl Store for S3Store {
     fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
         Box::pin(self.in_time("read", path, self.read(path, max_bytes)))
     }
+}
+
+/// The SHA-256 that the store states of a whole object; one of its parts' digests is none.
+fn stated(object: &GetObjectOutput) -> Option<Sha256> {
+    let bytes = BASE64_STANDARD.decode(object.checksum_sha256()?).ok()?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.parse().ok()
 }
 
 fn retain_until(days: u32) -> DateTime {
