@@ -1,4 +1,8 @@
-//! The echo of one session alone, and beside one that floods small records as fast as it can.
+//! A frame there and one back through the taps of one session, alone and beside a session that floods small records as
+//! fast as it can.
+//!
+//! One thread sends and takes both frames, so that no scheduling of legs is in it, nor a network: it shows what
+//! tosses cost, pauses until a tossed frame is sent again included. `bench ssh` has the echo of the whole path.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -28,8 +32,8 @@ pub(crate) fn latency(scale: &Scale) -> Result<Vec<Row>> {
                 flood.push(rate);
             }
             let beside = if flooded { "beside one that floods" } else { "alone" };
-            rows.push(Row::new(format!("echo {beside}, p50, {rings} ring(s)"), "µs", p50));
-            rows.push(Row::new(format!("echo {beside}, p99, {rings} ring(s)"), "µs", p99));
+            rows.push(Row::new(format!("taps there and back, {beside}, p50, {rings} ring(s)"), "µs", p50));
+            rows.push(Row::new(format!("taps there and back, {beside}, p99, {rings} ring(s)"), "µs", p99));
             if flooded {
                 rows.push(Row::new(format!("records of the flood, {rings} ring(s)"), "records/s", flood));
             }

@@ -102,6 +102,9 @@ impl Scale {
 }
 
 fn main() -> Result<()> {
+    if recovery::recover_if_asked()? {
+        return Ok(());
+    }
     let options = Options::parse();
     // A thousand sessions take three thousand descriptors here; the agent inherits the limit.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

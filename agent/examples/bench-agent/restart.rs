@@ -58,7 +58,7 @@ fn pause(scale: &Scale, rings: u16, signal: Signal) -> Result<Pause> {
     }
     if signal == Signal::SIGKILL {
         node.signal(Signal::SIGSTOP)?;
-        fill(&mut sessions, rings)?;
+        ensure!(fill(&mut sessions, rings)?, "a ring was not full when the agent was killed");
     }
     let begin = Instant::now();
     node.signal(signal)?;
@@ -81,26 +81,27 @@ fn pause(scale: &Scale, rings: u16, signal: Signal) -> Result<Pause> {
     Ok(Pause { flows, resumed })
 }
 
-/// Fills every ring: neighbouring sessions are in different ones.
-fn fill(sessions: &mut [Session], rings: u16) -> Result<()> {
-    let mut frame = stdout_frame(&[b'x'; 32 * 1024]);
-    for session in sessions.iter_mut().take(rings.into()) {
-        for _ in 0..FILL_MAX {
-            if !session.feeder.try_pass(T2C, &mut frame)? {
-                break;
+/// Fills every ring, as neighbouring sessions are in different ones, and says whether each was full then: it is not
+/// where an agent has begun to drain it meanwhile.
+fn fill(sessions: &mut [Session], rings: u16) -> Result<bool> {
+    let mut full = true;
+    // What large records leave has room for small ones.
+    for body in [32 * 1024, 1] {
+        let mut frame = stdout_frame(&vec![b'x'; body]);
+        for session in sessions.iter_mut().take(rings.into()) {
+            full = false;
+            for _ in 0..FILL_MAX {
+                if !session.feeder.try_pass(T2C, &mut frame)? {
+                    full = true;
+                    break;
+                }
+            }
+            if !full {
+                return Ok(false);
             }
         }
     }
-    // What is left has room for small records only.
-    let mut frame = stdout_frame(b"x");
-    for session in sessions.iter_mut().take(rings.into()) {
-        for _ in 0..FILL_MAX {
-            if !session.feeder.try_pass(T2C, &mut frame)? {
-                break;
-            }
-        }
-    }
-    Ok(())
+    Ok(full)
 }
 
 /// Waits until a frame has passed in every session.

@@ -1,8 +1,8 @@
 //! What is stored per byte that went through, and what the agent used for it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weir_common::frame::{ChannelType, Direction, Message};
 
@@ -23,9 +23,10 @@ const SEED: u64 = 0x7765_6972;
 type Kind = fn(&mut StdRng, &mut Traffic) -> Result<()>;
 
 pub(crate) fn sizes(scale: &Scale) -> Result<Vec<Row>> {
-    let kinds: [(&str, Kind, Option<f64>); 4] = [
+    let kinds: [(&str, Kind, Option<f64>); 5] = [
         ("terminal text, typed and printed", terminal, None),
-        ("shell output", shell_output, Some(0.2)),
+        ("shell output, log lines with random ids", shell_output, Some(0.2)),
+        ("shell output, a listing of /usr", listing, Some(0.2)),
         ("random bulk", random_bulk, Some(1.05)),
         ("compressible bulk", compressible_bulk, None),
     ];
@@ -141,6 +142,14 @@ fn shell_output(rng: &mut StdRng, traffic: &mut Traffic) -> Result<()> {
         piece.push_str(&log_line(rng));
     }
     traffic.print(piece.as_bytes())
+}
+
+/// What `ls -lR` prints of this machine, again and again from the beginning.
+fn listing(_: &mut StdRng, traffic: &mut Traffic) -> Result<()> {
+    let listed = Command::new("ls").args(["-lR", "/usr/lib", "/usr/share", "/usr/include"]).output()?;
+    let text = String::from_utf8_lossy(&listed.stdout).replace('\n', "\r\n");
+    ensure!(!text.is_empty(), "ls lists nothing");
+    text.as_bytes().chunks(4 * 1024).try_for_each(|piece| traffic.print(piece))
 }
 
 fn random_bulk(rng: &mut StdRng, traffic: &mut Traffic) -> Result<()> {
