@@ -13,8 +13,11 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod journal;
 pub mod ledger;
+pub mod recover;
 pub mod segment;
 pub mod session;
 pub mod signing;

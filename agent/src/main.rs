@@ -3,11 +3,15 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-use weir_agent::{agent::Agent, config::Config};
+use weir_agent::{
+    agent::Agent,
+    config::Config,
+    recover::{self, RecoverArguments},
+};
 
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
@@ -19,19 +23,39 @@ use weir_agent::{agent::Agent, config::Config};
 #[command(version)]
 struct Arguments {
     /// The configuration file. It must name allowed_uids; everything else has a default.
-    #[arg(long, value_name = "FILE", default_value = "/etc/weir/agent.toml", env = "WEIR_AGENT_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/weir/agent.toml",
+        env = "WEIR_AGENT_CONFIG"
+    )]
     config: PathBuf,
     /// Read the configuration, say what is wrong with it, and exit.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finish the sessions in the spool of a node that never comes back.
+    Recover(RecoverArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // What is recovered is told on standard output.
+    let level = if arguments.command.is_some() { "warn" } else { "info" };
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).init();
-    match run(&arguments) {
+    let outcome = match &arguments.command {
+        Some(Command::Recover(recover)) => return recover::run(&arguments.config, recover),
+        None => run(&arguments),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", told(&error));

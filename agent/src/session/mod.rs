@@ -52,6 +52,9 @@ pub struct Session {
     sealing: Option<Sealing>,
     segments: Vec<SegmentEntry>,
     end: Option<End>,
+    /// Kernel time of the newest record.
+    #[serde(default)]
+    last_boot_ns: u64,
 }
 
 /// How and when it ended.
@@ -176,6 +179,7 @@ impl Session {
             sealing: None,
             segments: Vec::new(),
             end: None,
+            last_boot_ns: 0,
         }
     }
 
@@ -219,6 +223,7 @@ impl Session {
             Direction::ClientToTarget => &mut channel.c2t,
             Direction::TargetToClient => &mut channel.t2c,
         };
+        self.last_boot_ns = self.last_boot_ns.max(record.boot_ns);
         let bytes = record.message.len() as u64;
         let (count, outcome) = match way.inbound.accept(record.message) {
             Verdict::Take(_) => {

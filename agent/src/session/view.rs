@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use weir_common::{
     digest::Sha256,
     frame::Direction,
-    recording::{ChannelTotals, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
+    recording::{ChannelTotals, Count, FORMAT_VERSION, Manifest, Opened, SegmentHeader, session_path},
     session::{ChannelNo, SessionId, SessionMeta, SocketCookie, TargetPeer},
 };
 
@@ -40,6 +40,20 @@ impl Session {
     #[must_use]
     pub fn opened_at(&self) -> Timestamp {
         self.opened_at
+    }
+
+    /// When it was last heard of: the time of its newest record, or of its beginning.
+    #[must_use]
+    pub fn last_heard_of(&self) -> Timestamp {
+        let newest = self.clock.at(self.last_boot_ns).filter(|_| self.last_boot_ns > 0);
+        newest.map_or(self.opened_at, |newest| newest.max(self.opened_at))
+    }
+
+    /// How many of its records are not in the store, and their bytes.
+    #[must_use]
+    pub fn unsealed(&self) -> Count {
+        let sealing = self.sealing.as_ref().map_or_else(Count::default, |sealing| sealing.records.total());
+        sealing + self.pending.total()
     }
 
     /// Its end, if it has ended.

@@ -86,6 +86,12 @@ pub enum SpoolError {
     /// An entry would be larger than any reader accepts.
     #[error(transparent)]
     TooLong(#[from] PayloadTooLong),
+    /// Somebody else has it open.
+    #[error("the spool in {} is in use by another agent, or is being recovered", dir.display())]
+    InUse {
+        /// The spool's directory.
+        dir: PathBuf,
+    },
     /// There is no file to append to yet.
     #[error("the spool in {} has no file to append to", dir.display())]
     NoFile {
@@ -130,6 +136,23 @@ pub fn list(dir: &Path) -> Result<Vec<FileNo>, SpoolError> {
     }
     files.sort_unstable();
     Ok(files)
+}
+
+/// Locks the spool in `dir`, which is made if it is missing, for as long as the handle lives.
+///
+/// The lock is on the directory itself: it does not travel with a copy, and there is no file to be left behind.
+///
+/// # Errors
+/// [`SpoolError::InUse`], [`SpoolError::Io`].
+pub fn lock(dir: &Path) -> Result<File, SpoolError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+    made.map_err(failed("make", dir))?;
+    let handle = File::open(dir).map_err(failed("open", dir))?;
+    match handle.try_lock() {
+        Ok(()) => Ok(handle),
+        Err(fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed("lock", dir)(source)),
+    }
 }
 
 /// The path of a spool file.
@@ -272,6 +295,17 @@ impl Spool {
     #[must_use]
     pub fn oldest_file(&self) -> Option<FileNo> {
         self.files.first_key_value().map(|(&no, _)| no)
+    }
+
+    /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]; what could not be deleted is still there.
+    pub fn delete_all(mut self) -> Result<u64, SpoolError> {
+        self.flusher.flush().map_err(failed("flush", &self.dir))?;
+        let freed = self.delete_before(FileNo(u32::MAX))?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", &self.dir))?;
+        Ok(freed)
     }
 
     /// Deletes the files before this one and says how many bytes that gave back. The caller has made sure
