@@ -15,7 +15,7 @@ mod spool;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use weir_common::recording::Manifest;
 
@@ -114,9 +114,13 @@ impl Tools {
     /// What the configuration says.
     ///
     /// # Errors
-    /// [`RecoverError::Store`], [`RecoverError::Signing`].
+    /// [`RecoverError::Store`], [`RecoverError::Signing`], [`RecoverError::Io`].
     pub fn new(config: &Config, patience: Duration) -> Result<Self, RecoverError> {
         let key = SigningKey::load_or_make(&config.signing_key)?;
+        let failed = |source| RecoverError::Io { op: "make", path: config.state_dir.clone(), source };
+        fs::create_dir_all(&config.state_dir).map_err(failed)?;
+        // Whoever verifies what is recovered needs it.
+        key.write_allowed_signers(&config.state_dir)?;
         let store: Arc<dyn Store> = match &config.store {
             // An agent of this node may be using it.
             StoreLocation::Directory(root) => Arc::new(FileStore::join(root)?),

@@ -120,7 +120,7 @@ impl Recovering {
             tokio::select! {
                 tried = tries.join_next() => match tried {
                     None => return Ok(()),
-                    Some(Ok((job, outcome))) => self.take(job, outcome, tools)?,
+                    Some(Ok((job, outcome))) => self.take(&job, outcome, tools)?,
                     // It panicked; its session is not stored, and is not tried again.
                     Some(Err(_)) => {}
                 },
@@ -166,7 +166,7 @@ impl Recovering {
 
     fn take(
         &mut self,
-        job: Job,
+        job: &Job,
         outcome: Result<Stored, StoringError>,
         tools: &mut Tools,
     ) -> Result<(), JournalError> {
