@@ -16,7 +16,7 @@ pub use self::replay::Damage;
 use crate::{
     ledger::{Accounted, Checkpoint, Ledger, LedgerError, StateEntry},
     spool::{
-        self, FileNo, Place, Spool, SpoolError, SpoolOptions,
+        self, FileNo, Place, Spool, SpoolError, SpoolLock, SpoolOptions,
         entry::{Entry, HEADER_LEN, Kind},
     },
     tap::RingId,
@@ -82,7 +82,7 @@ pub struct Inspected {
 /// The journal.
 #[derive(Debug)]
 pub struct Journal {
-    _lock: fs::File,
+    _lock: SpoolLock,
     spool: Spool,
     ledger: Ledger,
     position: u64,

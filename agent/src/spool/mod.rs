@@ -138,18 +138,30 @@ pub fn list(dir: &Path) -> Result<Vec<FileNo>, SpoolError> {
     Ok(files)
 }
 
-/// Locks the spool in `dir`, which is made if it is missing, for as long as the handle lives.
+/// Nobody else has the spool as long as this lives.
+#[derive(Debug)]
+pub struct SpoolLock(File);
+
+impl Drop for SpoolLock {
+    /// A process that is being started at this moment has a duplicate of the handle, which would keep the lock.
+    fn drop(&mut self) {
+        // Closing the handle, which comes next, does it otherwise.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks the spool in `dir`, which is made if it is missing.
 ///
 /// The lock is on the directory itself: it does not travel with a copy, and there is no file to be left behind.
 ///
 /// # Errors
 /// [`SpoolError::InUse`], [`SpoolError::Io`].
-pub fn lock(dir: &Path) -> Result<File, SpoolError> {
+pub fn lock(dir: &Path) -> Result<SpoolLock, SpoolError> {
     let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
     made.map_err(failed("make", dir))?;
     let handle = File::open(dir).map_err(failed("open", dir))?;
     match handle.try_lock() {
-        Ok(()) => Ok(handle),
+        Ok(()) => Ok(SpoolLock(handle)),
         Err(fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { dir: dir.to_owned() }),
         Err(fs::TryLockError::Error(source)) => Err(failed("lock", dir)(source)),
     }
