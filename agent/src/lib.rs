@@ -13,8 +13,6 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
-#[doc(hidden)]
-pub mod fuzz;
 pub mod journal;
 pub mod ledger;
 pub mod recover;
@@ -29,3 +27,6 @@ pub mod tap;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+#[doc(hidden)]
+pub mod fuzz;
