@@ -92,6 +92,9 @@ pub enum RecoverError {
     Signing(#[from] SigningError),
 }
 
+/// Is told of each session that is complete in the store, before the spool forgets it; says why it must not, if so.
+pub type OnStored = Box<dyn FnMut(&Manifest) -> Result<(), String> + Send>;
+
 /// What to recover with.
 pub struct Tools {
     /// Stores and signs.
@@ -106,8 +109,8 @@ pub struct Tools {
     pub patience: Duration,
     /// Sessions of this very boot are ended, too.
     pub give_up_ring: bool,
-    /// Is told of each session that is complete in the store, before the spool forgets it; says why it must not, if so.
-    pub on_stored: Box<dyn FnMut(&Manifest) -> Result<(), String> + Send>,
+    /// What else has to be done for each session.
+    pub on_stored: OnStored,
 }
 
 impl Tools {
