@@ -64,11 +64,6 @@ pub enum Damage {
         /// How many bytes.
         bytes: u64,
     },
-    /// There are files before and behind, and not this one.
-    Missing {
-        /// The first of them.
-        file: FileNo,
-    },
 }
 
 impl fmt::Display for Damage {
@@ -83,7 +78,6 @@ impl fmt::Display for Damage {
             Self::Unreadable { file, bytes } => {
                 write!(f, "{bytes} bytes of file {file} are damaged and cannot be read")
             }
-            Self::Missing { file } => write!(f, "file {file} is missing"),
         }
     }
 }
@@ -104,11 +98,10 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let mut files = BTreeMap::new();
     let mut replay =
         Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true, checkpoint_bytes: 0 };
-    let mut before: Option<FileNo> = None;
+    let mut before = None;
     let (mut headless, mut damage, mut appendable) = (None, Vec::new(), true);
     for no in numbers {
-        if let Some(missing) = before.replace(no).map(|before| before.0 + 1).filter(|&next| next != no.0) {
-            damage.push(Damage::Missing { file: FileNo(missing) });
+        if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
             error!(file = %no, "spool files before this one are missing; going on with it");
             replay.take_checkpoint = true;
         }

@@ -291,6 +291,20 @@ impl Spool {
         appended.map(drop)
     }
 
+    /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]; what could not be deleted is still there.
+    pub fn delete_all(self) -> Result<u64, SpoolError> {
+        self.flusher.flush().map_err(failed("flush", &self.dir))?;
+        for &no in self.files.keys() {
+            let path = path(&self.dir, no);
+            fs::remove_file(&path).map_err(failed("delete", &path))?;
+        }
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", &self.dir))?;
+        Ok(self.total_bytes())
+    }
+
     /// What [`Self::is_flushed`] must be asked for everything appended so far.
     #[must_use]
     pub fn flush_marker(&self) -> u64 {
@@ -307,17 +321,6 @@ impl Spool {
     #[must_use]
     pub fn oldest_file(&self) -> Option<FileNo> {
         self.files.first_key_value().map(|(&no, _)| no)
-    }
-
-    /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
-    ///
-    /// # Errors
-    /// [`SpoolError::Io`]; what could not be deleted is still there.
-    pub fn delete_all(mut self) -> Result<u64, SpoolError> {
-        self.flusher.flush().map_err(failed("flush", &self.dir))?;
-        let freed = self.delete_before(FileNo(u32::MAX))?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", &self.dir))?;
-        Ok(freed)
     }
 
     /// Deletes the files before this one and says how many bytes that gave back. The caller has made sure
