@@ -109,12 +109,8 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
         match recovered {
             Ok(report) => recovery.spools.push(report),
             Err(error) if recovery.spools.is_empty() => return Err(error.into()),
-            Err(error) => {
-                // What was done with the others has to be told all the same.
-                let mut report = spool_not_begun(&dir, &error);
-                report.left = Some(error.to_string());
-                recovery.spools.push(report);
-            }
+            // What was done with the others has to be told all the same.
+            Err(error) => recovery.spools.push(spool_not_begun(&dir, &error)),
         }
     }
     runtime.shutdown_background();
