@@ -20,6 +20,7 @@ pub mod journal;
 pub mod lanes;
 pub mod ledger;
 pub mod metrics;
+pub mod recover;
 pub mod report;
 pub mod segment;
 pub mod session;
@@ -32,3 +33,6 @@ pub mod tap;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+#[doc(hidden)]
+pub mod fuzz;

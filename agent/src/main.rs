@@ -21,6 +21,7 @@ use weir_agent::{
     agent::{Agent, recorder},
     check,
     config::Config,
+    recover::{self, RecoverArguments},
 };
 
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
@@ -59,16 +60,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Finish the sessions in the spool of a node that never comes back.
+    Recover(RecoverArguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // What a check finds is on standard output.
-    let usual = if arguments.command.is_some() { "error" } else { "info" };
+    // What a check finds, or what is recovered, is on standard output.
+    let usual = match arguments.command {
+        Some(Command::Check { .. }) => "error",
+        Some(Command::Recover(_)) => "warn",
+        None => "info",
+    };
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     let is_terminal = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_terminal);
     tracing_subscriber::registry().with(log.with_filter(filter.and(filter_fn(shows_nothing_sent)))).init();
+    if let Some(Command::Recover(recover)) = &arguments.command {
+        return recover::run(&arguments.config, recover);
+    }
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {

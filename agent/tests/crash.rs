@@ -2,11 +2,11 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 use support::{
-    Node,
+    Node, names,
     proxy::{Control, Tap, meta, stdin, stdout},
     stored::verify,
     wait_until,
@@ -117,6 +117,49 @@ fn the_target_is_noted_once_and_survives_a_kill() {
     assert!(matches!(connected(&control, 2), Some(Reply::Refused { .. })), "there is one target a session");
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     assert_eq!(verify(&node, meta.session_id).manifest.target, Some(target(1)));
+}
+
+#[test]
+fn the_spool_of_a_lost_node_is_recovered_elsewhere_and_verifies() {
+    let node = Node::new(SMALL);
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    talk(&mut tap, 60);
+    agent.stop();
+    let (lost, elsewhere) = (node.path("attached/spool"), node.path("elsewhere"));
+    fs::create_dir_all(&lost).expect("a fresh directory");
+    for file in node.spool_files() {
+        fs::copy(&file, lost.join(file.file_name().expect("a name"))).expect("readable");
+    }
+    let (config, store) = (node.path("elsewhere.toml"), format!("file://{}", node.path("store").display()));
+    fs::write(&config, format!("allowed_uids = [0]\nstate_dir = {elsewhere:?}\nstore = {store:?}\n{SMALL}"))
+        .expect("writable");
+    let recover = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-agent"));
+        let output = command.arg("recover").arg("--config").arg(&config).arg(&lost).args(arguments).output();
+        let output = output.expect("it runs");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
+        (output.status.code(), text)
+    };
+    let (code, [_, error]) = recover(&[]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("may be under way"), "{error}");
+    let (code, [text, _]) = recover(&["--dry-run"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&meta.session_id.to_string()) && text.contains("had not ended"), "{text}");
+    let (code, [text, error]) = recover(&["--json", "--give-up-ring"]);
+    assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.contains(r#""state":"stored""#) && text.contains(r#""emptied":true"#), "{text}");
+    assert_eq!(names(&lost), Vec::<String>::new());
+    let signers = node.path("state/allowed_signers");
+    let both =
+        [&signers, &elsewhere.join("allowed_signers")].map(|path| fs::read_to_string(path).expect("written"));
+    fs::write(&signers, both.concat()).expect("writable");
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
+    assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+    assert_eq!(recording.manifest.channels[0].t2c.kernel, None);
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub mod digest;
 #[cfg(feature = "std")]
 pub mod frame;
 #[cfg(feature = "std")]
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(feature = "std")]
 pub mod recording;
 #[cfg(feature = "std")]
 pub mod report;

@@ -14,6 +14,8 @@
 pub mod bulk;
 pub mod cli;
 pub mod escape;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hashed;
 pub mod look;
 pub mod manifest;

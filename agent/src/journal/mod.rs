@@ -9,14 +9,20 @@
 
 mod replay;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use tracing::debug;
 
+pub use self::replay::Damage;
 use crate::{
     ledger::{Accounted, Checkpoint, Ledger, LedgerError, StateEntry},
     spool::{
-        FileNo, Place, Space, Spool, SpoolError, SpoolOptions,
+        self, FileNo, Place, Space, Spool, SpoolError, SpoolLock, SpoolOptions,
         entry::{Entry, HEADER_LEN, Kind},
     },
     tap::RingId,
@@ -41,6 +47,12 @@ pub enum JournalError {
         #[from]
         source: serde_json::Error,
     },
+    /// Not everything in it is stored.
+    #[error("the spool has {sessions} sessions that are not stored")]
+    Needed {
+        /// How many.
+        sessions: usize,
+    },
     /// An intact entry that this version cannot read.
     #[error("spool file {file} has an entry at {offset} that this version cannot read: {reason}")]
     Unreadable {
@@ -62,9 +74,21 @@ pub struct RingRecord<'a> {
     pub end: u64,
 }
 
+/// What lies in a spool.
+#[derive(Debug)]
+pub struct Inspected {
+    /// What its entries add up to.
+    pub ledger: Ledger,
+    /// Its files and the bytes of each.
+    pub files: BTreeMap<FileNo, u64>,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+}
+
 /// The journal.
 #[derive(Debug)]
 pub struct Journal {
+    _lock: SpoolLock,
     spool: Spool,
     ledger: Ledger,
     position: u64,
@@ -88,13 +112,40 @@ impl Journal {
     /// # Errors
     /// See [`Self::open`].
     pub fn open_in(dir: &Path, options: SpoolOptions, space: Arc<Space>) -> Result<Self, JournalError> {
-        let replay::Replayed { ledger, position, files, checkpoint_bytes } = replay::replay(dir)?;
+        let lock = spool::lock(dir)?;
+        let replay::Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, .. } =
+            replay::replay(dir)?;
+        if let Some(no) = headless {
+            let path = spool::path(dir, no);
+            fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
+        }
         let spool = Spool::open(dir, options, space, files)?;
-        let mut journal = Self { spool, ledger, position, checkpoint_bytes, deletable: None };
-        if journal.spool.active_file().is_none() {
+        let mut journal = Self { _lock: lock, spool, ledger, position, checkpoint_bytes, deletable: None };
+        if journal.spool.active_file().is_none() || !appendable {
             journal.start_file()?;
         }
         Ok(journal)
+    }
+
+    /// Says what lies in the spool, and changes nothing.
+    ///
+    /// # Errors
+    /// [`JournalError`], as [`Self::open`].
+    pub fn inspect(dir: &Path) -> Result<Inspected, JournalError> {
+        let _lock = spool::lock(dir)?;
+        let replay::Replayed { ledger, files, damage, .. } = replay::replay(dir)?;
+        Ok(Inspected { ledger, files, damage })
+    }
+
+    /// Deletes the whole spool, once every session is stored and that is on the disk; says how many bytes that gave back.
+    ///
+    /// # Errors
+    /// [`JournalError::Needed`] and nothing is deleted; [`JournalError::Spool`].
+    pub fn retire(self) -> Result<u64, JournalError> {
+        match self.ledger.sessions().len() {
+            0 => Ok(self.spool.delete_all()?),
+            sessions => Err(JournalError::Needed { sessions }),
+        }
     }
 
     /// What the spool's entries add up to.

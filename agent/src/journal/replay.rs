@@ -15,12 +15,9 @@
 //! Gone records that no entry says are sealed are lost. The session goes on and is stored; its manifest has
 //! more accepted records than events, and so every verification of it fails, as it must.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, fs::File, path::Path};
 
+use serde::Serialize;
 use tracing::{debug, error, info, warn};
 
 use super::JournalError;
@@ -43,6 +40,48 @@ pub(super) struct Replayed {
     pub(super) files: BTreeMap<FileNo, u64>,
     /// Bytes of the last file's checkpoint.
     pub(super) checkpoint_bytes: u64,
+    /// Whether the last file that stays is good to its end, or is cut there: only then may anything be appended to it.
+    pub(super) appendable: bool,
+    /// The last file, if not even its checkpoint is whole: it goes.
+    pub(super) headless: Option<FileNo>,
+    /// What could not be read.
+    pub(super) damage: Vec<Damage>,
+}
+
+/// A stretch of the spool that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "damage")]
+pub enum Damage {
+    /// The last file ends in the middle of an entry, as a killed agent leaves it.
+    TornTail {
+        /// The file.
+        file: FileNo,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// The rest of an earlier file.
+    Unreadable {
+        /// The file.
+        file: FileNo,
+        /// How many bytes.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TornTail { file, bytes } => {
+                write!(
+                    f,
+                    "the last file, {file}, has a torn tail of {bytes} bytes, as a killed agent leaves it"
+                )
+            }
+            Self::Unreadable { file, bytes } => {
+                write!(f, "{bytes} bytes of file {file} are damaged and cannot be read")
+            }
+        }
+    }
 }
 
 struct Replay {
@@ -54,7 +93,7 @@ struct Replay {
     checkpoint_bytes: u64,
 }
 
-/// Replays the spool in `dir`.
+/// Replays the spool in `dir`, and changes nothing there.
 pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let numbers = spool::list(dir)?;
     let last = numbers.last().copied();
@@ -62,6 +101,7 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let mut replay =
         Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true, checkpoint_bytes: 0 };
     let mut before = None;
+    let (mut headless, mut damage, mut appendable) = (None, Vec::new(), true);
     for no in numbers {
         if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
             debug!(file = %no, "spool files before this one are gone; going on with its checkpoint");
@@ -73,16 +113,20 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         let good = replay.file(no, &path, file)?;
         let cut = len - good;
         if Some(no) == last && good == 0 {
-            warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; removing it");
-            fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
+            warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; it goes");
+            damage.push(Damage::TornTail { file: no, bytes: len });
+            headless = Some(no);
             continue;
         }
         if cut > 0 && Some(no) == last {
             info!(file = %no, bytes = cut, "cutting the torn tail of the spool");
+            damage.push(Damage::TornTail { file: no, bytes: cut });
         } else if cut > 0 {
             error!(file = %no, bytes = cut, "the rest of a spool file is unreadable; going on behind it");
+            damage.push(Damage::Unreadable { file: no, bytes: cut });
             replay.take_checkpoint = true;
         }
+        appendable = cut == 0 || Some(no) == last;
         files.insert(no, if Some(no) == last { good } else { len });
     }
     for session in replay.ledger.sessions() {
@@ -92,7 +136,7 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         }
     }
     let Replay { ledger, position, take_checkpoint: _, checkpoint_bytes } = replay;
-    Ok(Replayed { ledger, position, files, checkpoint_bytes })
+    Ok(Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, damage })
 }
 
 impl Replay {

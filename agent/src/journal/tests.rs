@@ -401,6 +401,34 @@ fn damage_in_an_earlier_file_is_reported_by_the_sessions_that_lost_records_and_b
 }
 
 #[test]
+fn nothing_is_appended_behind_damage_where_no_replay_would_find_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    recorded(dir.path(), 12);
+    let spool_dir = dir.path().join("spool");
+    let files = spool::list(&spool_dir).expect("readable");
+    let [.., before, last] = files[..] else { unreachable!("there are several") };
+    let path = spool::path(&spool_dir, before);
+    let mut bytes = fs::read(&path).expect("readable");
+    let (offset, entry) = spool::entry::Entries::new(&bytes).last().expect("entries");
+    let inside = usize::try_from(offset + entry.len() - 1).expect("small");
+    bytes[inside] ^= 1;
+    fs::write(&path, bytes).expect("writable");
+    let torn = spool::path(&spool_dir, last);
+    let bytes = fs::read(&torn).expect("readable");
+    fs::write(&torn, &bytes[..60]).expect("writable");
+    let mut journal = open(dir.path());
+    let state = |journal: &Journal| {
+        let sessions = journal.ledger().sessions();
+        sessions.map(|session| (session.accepted_records(), session.end().is_some())).collect::<Vec<_>>()
+    };
+    journal.append(closed(1)).expect("in order");
+    let known = state(&journal);
+    assert!(known[0].1);
+    drop(journal);
+    assert_eq!(state(&open(dir.path())), known);
+}
+
+#[test]
 fn files_go_only_when_everything_in_them_is_stored_and_a_restart_still_completes_the_sessions() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (spool_dir, objects) = (dir.path().join("spool"), Objects::default());

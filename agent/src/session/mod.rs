@@ -57,6 +57,9 @@ pub struct Session {
     sealing: Option<Sealing>,
     segments: Vec<SegmentEntry>,
     end: Option<End>,
+    /// Kernel time of the newest record.
+    #[serde(default)]
+    last_boot_ns: u64,
 }
 
 /// How and when it ended.
@@ -185,6 +188,7 @@ impl Session {
             sealing: None,
             segments: Vec::new(),
             end: None,
+            last_boot_ns: 0,
         }
     }
 
@@ -233,6 +237,7 @@ impl Session {
             Verdict::Ended => (&mut way.totals.malformed, Ok(())),
         };
         count.add(bytes);
+        self.last_boot_ns = self.last_boot_ns.max(record.boot_ns);
         if taken {
             self.pending.push(place, record.entry_len, bytes, record.boot_ns);
         }
@@ -258,6 +263,7 @@ impl Session {
         passed.records = passed.records.saturating_add(count.records);
         passed.bytes = passed.bytes.saturating_add(count.bytes);
         self.gaps += 1;
+        self.last_boot_ns = self.last_boot_ns.max(boot_ns);
         self.pending.push(place, entry_len, 0, boot_ns);
         match self.meta.capture_policy {
             CapturePolicy::BestEffort => Ok(()),

@@ -51,6 +51,20 @@ impl Session {
         self.opened_at
     }
 
+    /// When it was last heard of: the time of its newest record, or of its beginning.
+    #[must_use]
+    pub fn last_heard_of(&self) -> Timestamp {
+        let newest = self.clock.at(self.last_boot_ns).filter(|_| self.last_boot_ns > 0);
+        newest.map_or(self.opened_at, |newest| newest.max(self.opened_at))
+    }
+
+    /// How many of its records are not in the store, and their bytes.
+    #[must_use]
+    pub fn unsealed(&self) -> Count {
+        let sealing = self.sealing.as_ref().map_or_else(Count::default, |sealing| sealing.records.total());
+        sealing + self.pending.total()
+    }
+
     /// Its end, if it has ended.
     #[must_use]
     pub fn end(&self) -> Option<&End> {

@@ -74,6 +74,11 @@ impl Flusher {
         self.shared.appended.load(Ordering::Acquire)
     }
 
+    /// Flushes now.
+    pub(super) fn flush(&self) -> std::io::Result<()> {
+        self.shared.flush()
+    }
+
     /// Whether everything up to this marker is on the disk.
     pub(super) fn reached(&self, marker: u64) -> bool {
         self.shared.flushed.load(Ordering::Acquire) >= marker

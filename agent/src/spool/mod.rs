@@ -102,6 +102,12 @@ pub enum SpoolError {
     /// An entry would be larger than any reader accepts.
     #[error(transparent)]
     TooLong(#[from] PayloadTooLong),
+    /// Somebody else has it open.
+    #[error("the spool in {} is in use by another agent, or is being recovered", dir.display())]
+    InUse {
+        /// The spool's directory.
+        dir: PathBuf,
+    },
     /// There is no file to append to yet.
     #[error("the spool in {} has no file to append to", dir.display())]
     NoFile {
@@ -147,6 +153,35 @@ pub fn list(dir: &Path) -> Result<Vec<FileNo>, SpoolError> {
     }
     files.sort_unstable();
     Ok(files)
+}
+
+/// Nobody else has the spool as long as this lives.
+#[derive(Debug)]
+pub struct SpoolLock(File);
+
+impl Drop for SpoolLock {
+    /// A process that is being started at this moment has a duplicate of the handle, which would keep the lock.
+    fn drop(&mut self) {
+        // Closing the handle, which comes next, does it otherwise.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks the spool in `dir`, which is made if it is missing.
+///
+/// The lock is on the directory itself: it does not travel with a copy, and there is no file to be left behind.
+///
+/// # Errors
+/// [`SpoolError::InUse`], [`SpoolError::Io`].
+pub fn lock(dir: &Path) -> Result<SpoolLock, SpoolError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+    made.map_err(failed("make", dir))?;
+    let handle = File::open(dir).map_err(failed("open", dir))?;
+    match handle.try_lock() {
+        Ok(()) => Ok(SpoolLock(handle)),
+        Err(fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed("lock", dir)(source)),
+    }
 }
 
 /// The path of a spool file.
@@ -269,6 +304,20 @@ impl Spool {
             let _ = fs::remove_file(&path);
         }
         appended.map(drop)
+    }
+
+    /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`]; what could not be deleted is still there.
+    pub fn delete_all(self) -> Result<u64, SpoolError> {
+        self.flusher.flush().map_err(failed("flush", &self.dir))?;
+        for &no in self.files.keys() {
+            let path = path(&self.dir, no);
+            fs::remove_file(&path).map_err(failed("delete", &path))?;
+        }
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", &self.dir))?;
+        Ok(self.total_bytes())
     }
 
     /// What [`Self::is_flushed`] must be asked for everything appended so far.

@@ -42,6 +42,15 @@ impl FileStore {
             }
             _ => {}
         }
+        Self::join(root)
+    }
+
+    /// Opens the store beside an agent that may be using it, and makes the directory if it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn join(root: &Path) -> Result<Self, StoreError> {
+        let temporary = root.join(TEMPORARY);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(DIR_MODE)

@@ -41,7 +41,11 @@ pub(crate) struct Recording {
 /// Checks signature, digests, chain and arithmetic, and reads the frames.
 pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
     let dir = directory(node, session);
-    run_verifiers(&dir, &node.path("state/allowed_signers"));
+    let signers = node.path("state/allowed_signers");
+    run_verifiers(&dir, &signers);
+    for segment in names(&dir).iter().filter(|name| name.ends_with(".ndjson.zst")) {
+        verify_signature(&dir, &signers, segment, &segment.replace(".ndjson.zst", ".sig"));
+    }
     let sums = fs::read_to_string(dir.join(SUMS)).expect("is there");
     let sums: HashMap<_, _> = parse_sums(&sums).expect("well-formed").into_iter().collect();
     let mut stored = names(&dir);
@@ -85,15 +89,19 @@ fn run_verifiers(dir: &Path, signers: &Path) {
     let sums =
         Command::new("sha256sum").args(["-c", "--strict", SUMS]).current_dir(dir).output().expect("runs");
     assert!(sums.status.success(), "{}", String::from_utf8_lossy(&sums.stderr));
-    let signature = Command::new("ssh-keygen")
+    verify_signature(dir, signers, SUMS, SIGNATURE);
+}
+
+fn verify_signature(dir: &Path, signers: &Path, object: &str, signature: &str) {
+    let verified = Command::new("ssh-keygen")
         .args(["-Y", "verify", "-I", "weir-agent", "-n", "weir", "-f"])
         .arg(signers)
-        .args(["-s", SIGNATURE])
+        .args(["-s", signature])
         .current_dir(dir)
-        .stdin(fs::File::open(dir.join(SUMS)).expect("is there"))
+        .stdin(fs::File::open(dir.join(object)).expect("is there"))
         .output()
         .expect("runs");
-    assert!(signature.status.success(), "{}", String::from_utf8_lossy(&signature.stderr));
+    assert!(verified.status.success(), "{object}: {}", String::from_utf8_lossy(&verified.stderr));
 }
 
 type ByStream<T> = HashMap<(ChannelNo, Direction), Vec<T>>;

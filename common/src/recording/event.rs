@@ -1,119 +1,21 @@
-//! The recording format, version 1: what lies in a session's directory in the store.
-//!
-//! `<prefix>/v1/dt=YYYY-MM-DD/<session id>/` holds
-//!
-//! | object | what |
-//! |---|---|
-//! | `000001.ndjson.zst` … | a segment: zstd-compressed NDJSON, the first line a [`SegmentHeader`], then an [`Event`] a line |
-//! | `000001.bin` or `000001.bin.zst` | the segment's bulk, where it has any: bytes that are no text, in the order of the events that point into it |
-//! | `000001.sig` | the segment's signature, as `ssh-keygen -Y verify -n weir` reads it; each segment names the digests of its bulk and of the segment before it, so that it vouches for everything so far |
-//! | `manifest.json` | the [`Manifest`] |
-//! | `SHA256SUMS` | the digest of every object above, as `sha256sum -c` reads it |
-//! | `SHA256SUMS.sig` | its signature, as `ssh-keygen -Y verify -n weir` reads it |
-//!
-//! Compression and JSON are the store's form only. The evidence is the sequence of frames: every event says
-//! which frame it was and carries its exact bytes, so a reader can rebuild and count each byte the kernel captured.
+//! Events: what the frames of a session said, with their exact bytes.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::INLINE_BINARY_MAX;
 use crate::{
-    digest::Sha256,
     frame::{
         self, ChannelType, Direction, Env, ExitSignal, FrameError, HEADER_LEN, Message, OpenFailure, Pty,
         TcpAddress, WindowSize, X11Request,
     },
-    session::{ChannelNo, Outcome, SessionId, SessionMeta, SocketCookie, TargetPeer},
+    session::ChannelNo,
 };
-
-/// Version of the format in this module.
-pub const FORMAT_VERSION: u32 = 1;
-/// The namespace of signatures (`ssh-keygen -Y verify -n`).
-pub const SIGNATURE_NAMESPACE: &str = "weir";
-/// The identity the agent's key has in an `allowed_signers` file.
-pub const SIGNER_IDENTITY: &str = "weir-agent";
-
-/// Object name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
-/// Object name of the digests.
-pub const SUMS: &str = "SHA256SUMS";
-/// Object name of the signature of [`SUMS`].
-pub const SIGNATURE: &str = "SHA256SUMS.sig";
-
-/// Bodies that are no text go into the event as base64 up to this many bytes, above into the bulk object.
-pub const INLINE_BINARY_MAX: usize = 256;
-/// The most uncompressed bytes of a segment's NDJSON that a reader accepts, against decompression bombs.
-///
-/// A segment is sealed at 8 MiB of frames by default and JSON escapes a byte into six at the worst.
-pub const SEGMENT_NDJSON_MAX: u64 = 1 << 30;
-/// The most uncompressed bytes of a segment's bulk that a reader accepts.
-pub const SEGMENT_BULK_MAX: u64 = 1 << 30;
-
-/// Where a session lies below the store's prefix: `v1/dt=YYYY-MM-DD/<session id>`, the date in UTC.
-#[must_use]
-pub fn session_path(opened_at: Timestamp, session: SessionId) -> String {
-    format!("v1/dt={}/{session}", opened_at.strftime("%Y-%m-%d"))
-}
-
-/// Object name of a segment.
-#[must_use]
-pub fn segment_name(index: u32) -> String {
-    format!("{index:06}.ndjson.zst")
-}
-
-/// Object name of a segment's bulk.
-#[must_use]
-pub fn bulk_name(index: u32, compressed: bool) -> String {
-    if compressed { format!("{index:06}.bin.zst") } else { format!("{index:06}.bin") }
-}
-
-/// Object name of a segment's signature.
-#[must_use]
-pub fn signature_name(index: u32) -> String {
-    format!("{index:06}.sig")
-}
-
-/// The first line of a segment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentHeader {
-    /// [`FORMAT_VERSION`].
-    pub weir: u32,
-    /// The session.
-    pub session: SessionId,
-    /// The segment's number, from 1.
-    pub index: u32,
-    /// Digest of the segment before this one as stored; none for the first.
-    pub previous: Option<Sha256>,
-    /// The segment's bulk as stored, if it has any.
-    pub bulk: Option<StoredObject>,
-    /// Whose session it is; in the first segment only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opened: Option<Box<Opened>>,
-}
-
-/// What is known of a session when its first segment is sealed, so that the segments of one that is under way, or whose
-/// node never came back, say whose it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Opened {
-    /// The access context.
-    pub session: SessionMeta,
-    /// The target as the connector found it.
-    pub target: Option<TargetPeer>,
-    /// Who records it.
-    pub recorder: Recorder,
-    /// When the agent registered it.
-    pub opened_at: Timestamp,
-    /// How to read the events' times.
-    pub clock: Clock,
-}
 
 /// One frame that the receiving leg took, or the gap where some went unrecorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Kernel time since boot in nanoseconds; [`Clock`] relates it to the calendar. Of a gap: when it was over.
+    /// Kernel time since boot in nanoseconds; [`super::Clock`] relates it to the calendar. Of a gap: when it was over.
     pub t: u64,
     /// Which way it went.
     pub dir: Direction,
@@ -413,213 +315,6 @@ impl What {
     }
 }
 
-/// A kernel time and the calendar time at the same moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Clock {
-    /// Kernel time since boot in nanoseconds.
-    pub boot_ns: u64,
-    /// Calendar time.
-    pub at: Timestamp,
-}
-
-impl Clock {
-    /// The calendar time of a kernel time; `None` outside the calendar.
-    #[must_use]
-    pub fn at(&self, boot_ns: u64) -> Option<Timestamp> {
-        let delta = i128::from(boot_ns) - i128::from(self.boot_ns);
-        Timestamp::from_nanosecond(self.at.as_nanosecond() + delta).ok()
-    }
-}
-
-/// A number of messages and their bytes, frame headers included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Count {
-    /// How many.
-    pub records: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Count {
-    /// Counts one message.
-    pub fn add(&mut self, bytes: u64) {
-        self.records += 1;
-        self.bytes += bytes;
-    }
-}
-
-impl std::ops::Add for Count {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { records: self.records + other.records, bytes: self.bytes + other.bytes }
-    }
-}
-
-/// The kernel's own counters of a tap, read when nothing could add to them any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KernelCount {
-    /// Captured and passed.
-    pub captured: Count,
-    /// Passed unrecorded (`capture_policy = "best_effort"`).
-    pub passed: Count,
-    /// Tossed because there was no room: in the ring, or in the session's share of the spool.
-    pub tossed_full: u64,
-    /// Tossed because the tap was frozen.
-    pub tossed_frozen: u64,
-    /// Tossed for their size.
-    pub tossed_size: u64,
-}
-
-/// One direction of one channel, counted.
-///
-/// `kernel.captured = accepted + duplicate + out_of_sequence + malformed` and `kernel.passed = passed`, in records and
-/// in bytes: every message that the kernel captured or passed is accounted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DirectionTotals {
-    /// Cookie of the receiving socket.
-    pub cookie: SocketCookie,
-    /// Taken: these are the events of the recording.
-    pub accepted: Count,
-    /// Sent again after they had been taken.
-    pub duplicate: Count,
-    /// Passed over because a frame before them was tossed; they came again.
-    pub out_of_sequence: Count,
-    /// Not a frame, or behind one that was not.
-    pub malformed: Count,
-    /// Passed unrecorded, as the gaps in the recording say.
-    pub passed: Count,
-    /// What the kernel counted. None where the node restarted before its counters were read.
-    pub kernel: Option<KernelCount>,
-}
-
-impl DirectionTotals {
-    /// Everything the agent drained for this tap.
-    #[must_use]
-    pub fn drained(&self) -> Count {
-        self.accepted + self.duplicate + self.out_of_sequence + self.malformed
-    }
-}
-
-/// One channel, counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChannelTotals {
-    /// The channel.
-    pub channel: ChannelNo,
-    /// From the client.
-    pub c2t: DirectionTotals,
-    /// From the target.
-    pub t2c: DirectionTotals,
-}
-
-/// A stored object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredObject {
-    /// Its name in the session's directory.
-    pub name: String,
-    /// Its digest.
-    pub sha256: Sha256,
-    /// Its bytes.
-    pub bytes: u64,
-}
-
-/// A segment in the manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentEntry {
-    /// Its number, from 1.
-    pub index: u32,
-    /// Its events, and the bytes the kernel captured for them.
-    pub events: Count,
-    /// The segment itself.
-    pub segment: StoredObject,
-    /// Its bulk, if it has any.
-    pub bulk: Option<StoredObject>,
-    /// Its signature. None only before it is signed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<StoredObject>,
-}
-
-impl SegmentEntry {
-    /// The objects that belong to the segment.
-    pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
-        std::iter::once(&self.segment).chain(&self.bulk).chain(&self.signature)
-    }
-}
-
-/// Which program recorded the session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recorder {
-    /// Its version.
-    pub agent: String,
-    /// The kernel ABI.
-    pub abi: u16,
-    /// The node's name.
-    pub node: String,
-    /// The node's kernel release.
-    pub kernel: String,
-}
-
-/// What a session was, and the arithmetic by which its recording is complete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// [`FORMAT_VERSION`].
-    pub weir: u32,
-    /// The access context.
-    pub session: SessionMeta,
-    /// The target as the connector found it; none if the session ended before it was connected.
-    pub target: Option<TargetPeer>,
-    /// Who recorded it.
-    pub recorder: Recorder,
-    /// When the agent registered the session.
-    pub opened_at: Timestamp,
-    /// When the agent saw its end.
-    pub closed_at: Timestamp,
-    /// How to read the events' times.
-    pub clock: Clock,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Every channel.
-    pub channels: Vec<ChannelTotals>,
-    /// Every segment, in order.
-    pub segments: Vec<SegmentEntry>,
-}
-
-impl Manifest {
-    /// Every stored object that the manifest names.
-    pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
-        self.segments.iter().flat_map(SegmentEntry::objects)
-    }
-}
-
-/// The text of [`SUMS`]: a line for each object, in the form of `sha256sum`.
-#[must_use]
-pub fn sums_text<'a>(objects: impl IntoIterator<Item = (&'a str, Sha256)>) -> String {
-    objects.into_iter().map(|(name, sha256)| format!("{sha256}  {name}\n")).collect()
-}
-
-/// Reads the text of [`SUMS`]; `None` if a line is not in exactly the form of [`sums_text`] or a name is not
-/// a plain file name.
-#[must_use]
-pub fn parse_sums(text: &str) -> Option<Vec<(&str, Sha256)>> {
-    let lines = text.strip_suffix('\n')?.split('\n');
-    lines
-        .map(|line| {
-            let (digest, name) = line.split_once("  ")?;
-            let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0']);
-            plain.then_some((name, digest.parse().ok()?))
-        })
-        .collect()
-}
-
 mod base64_bytes {
     use base64::{Engine, engine::general_purpose::STANDARD};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -635,7 +330,6 @@ mod base64_bytes {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -666,13 +360,6 @@ mod tests {
             let back: Event = serde_json::from_str(&line).expect("just written");
             prop_assert_eq!(back.what.content().and_then(|c| c.bytes(&bulk)), Some(&data[..]));
         }
-
-        #[test]
-        fn arbitrary_text_is_no_digest_list_or_parses_into_plain_names(text in ".*") {
-            if let Some(sums) = parse_sums(&text) {
-                prop_assert_eq!(sums_text(sums), text);
-            }
-        }
     }
 
     #[test]
@@ -696,30 +383,6 @@ mod tests {
             line(What::ExitStatus { status: 3 }, 1),
             format!(r#"{head}1,"kind":"exit_status","status":3}}"#)
         );
-    }
-
-    #[test]
-    fn digest_lists_with_paths_hidden_names_or_odd_lines_are_refused() {
-        let digest = Sha256::of(b"");
-        let good = sums_text([("a", digest), ("b", digest)]);
-        assert_eq!(parse_sums(&good), Some(vec![("a", digest), ("b", digest)]));
-        for bad in [
-            String::new(),
-            good.trim_end().to_owned(),
-            format!("{digest}  ../a\n"),
-            format!("{digest}  .a\n"),
-            format!("{digest} *a\n"),
-            format!("{good}\n"),
-        ] {
-            assert_eq!(parse_sums(&bad), None, "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_kernel_time_before_or_after_the_clock_reading_has_its_calendar_time() {
-        let clock = Clock { boot_ns: 1_000, at: Timestamp::UNIX_EPOCH };
-        assert_eq!(clock.at(3_000).map(Timestamp::as_nanosecond), Some(2_000));
-        assert_eq!(clock.at(0).map(Timestamp::as_nanosecond), Some(-1_000));
     }
 
     #[test]

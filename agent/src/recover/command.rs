@@ -1,0 +1,152 @@
+//! The command: its arguments, what it prints and the status it ends with.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{
+    RecoverError, Tools, place,
+    report::Recovery,
+    spool::{self, Progress},
+};
+use crate::config::Config;
+
+/// Nothing is left, and nothing was lost.
+const COMPLETE: u8 = 0;
+/// Something is left.
+const INCOMPLETE: u8 = 1;
+/// Nothing was done.
+const REFUSED: u8 = 2;
+/// Nothing is left, but the spool had lost some of it.
+const LOSSES: u8 = 3;
+
+/// `weir-agent recover`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The spool is of a node that never comes back: on a disk that is attached elsewhere, or copied. Sessions that had not
+ended are ended as connector_lost; everything is stored and signed as the configuration says, by this node's key.
+Nothing is deleted before the store has all of it; interrupted, run it again. Do not recover a copy while the agent of
+the original may still run: the copy's end of a session would stand in its way.
+
+Exit codes:
+  0  everything is stored, and the directory is empty
+  1  something is left in the spool; what and why is printed
+  2  nothing was done: the spool is in use or cannot be read, or the configuration is wrong
+  3  everything is stored, but the spool was damaged: records of some sessions are lost")]
+pub struct RecoverArguments {
+    /// A spool, or a directory of such: `<state_dir>/spool` of the lost node.
+    #[arg(value_name = "SPOOL DIRECTORY")]
+    pub directory: PathBuf,
+    /// Only say what is there.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// For how many seconds the store may fail before what is left is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub patience: u64,
+    /// Also end sessions of this very node, and give up what its kernel may still hold of them.
+    #[arg(long)]
+    pub give_up_ring: bool,
+}
+
+/// Carries the command out.
+#[must_use]
+pub fn run(config: &Path, arguments: &RecoverArguments) -> ExitCode {
+    let recovery = match recover(config, arguments) {
+        Ok(recovery) => recovery,
+        Err(error) => {
+            // Where even standard error is closed, the exit code has to say it.
+            let _ = writeln!(io::stderr(), "weir-agent: {error:#}");
+            return REFUSED.into();
+        }
+    };
+    let text = match arguments.json {
+        true => serde_json::to_string(&recovery).map(|text| text + "\n").unwrap_or_default(),
+        false => recovery.text(),
+    };
+    let _ = io::stdout().write_all(text.as_bytes());
+    let complete = recovery.dry_run || recovery.is_complete();
+    match (complete, recovery.has_losses()) {
+        (false, _) => INCOMPLETE.into(),
+        (true, true) => LOSSES.into(),
+        (true, false) => COMPLETE.into(),
+    }
+}
+
+fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recovery> {
+    let mut recovery = Recovery { dry_run: arguments.dry_run, spools: Vec::new() };
+    let dirs = place::spools(&arguments.directory)?;
+    if arguments.dry_run {
+        for dir in &dirs {
+            recovery.spools.push(spool::look(dir)?);
+        }
+        return Ok(recovery);
+    }
+    let config = Config::load(config)?;
+    let mut tools = Tools::new(&config, Duration::from_secs(arguments.patience))?;
+    tools.give_up_ring = arguments.give_up_ring;
+    let terminal = io::stderr().is_terminal();
+    let progress = |progress| {
+        if terminal {
+            print_progress(progress);
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    for dir in dirs {
+        let recovered = runtime.block_on(spool::recover(&dir, &mut tools, &progress));
+        if terminal {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+        match recovered {
+            Ok(report) => recovery.spools.push(report),
+            Err(error) if recovery.spools.is_empty() => return Err(error.into()),
+            // What was done with the others has to be told all the same.
+            Err(error) => recovery.spools.push(spool_not_begun(&dir, &error)),
+        }
+    }
+    runtime.shutdown_background();
+    remove_empty(&arguments.directory, &recovery);
+    Ok(recovery)
+}
+
+fn spool_not_begun(dir: &Path, error: &RecoverError) -> super::SpoolReport {
+    super::SpoolReport {
+        directory: dir.to_owned(),
+        files: 0,
+        bytes: 0,
+        damage: Vec::new(),
+        orphans: Default::default(),
+        sessions: Vec::new(),
+        emptied: false,
+        left: Some(error.to_string()),
+    }
+}
+
+/// The directories of the spools in a directory of such go, too.
+fn remove_empty(root: &Path, recovery: &Recovery) {
+    let Ok(root) = root.canonicalize() else { return };
+    for spool in recovery.spools.iter().filter(|spool| spool.emptied && spool.directory != root) {
+        // What is not empty after all stays.
+        let _ = fs::remove_dir(&spool.directory);
+    }
+}
+
+fn print_progress(progress: Progress) {
+    const MIB: u64 = 1024 * 1024;
+    let Progress { sessions, sessions_done, bytes, bytes_done } = progress;
+    let _ = write!(
+        io::stderr(),
+        "\r\x1b[K{sessions_done} of {sessions} sessions, {} of {} MiB stored",
+        bytes_done / MIB,
+        bytes / MIB
+    );
+}
