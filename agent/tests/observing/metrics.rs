@@ -94,7 +94,7 @@ fn what_happens_to_a_session_is_counted_and_names_nobody() {
         ("weir_agent_sessions_closed_total{outcome=\"completed\"}", 1.0),
         ("weir_agent_segments_sealed_total", 1.0),
         ("weir_agent_segments_uploaded_total", 1.0),
-        ("weir_agent_uploads_total{result=\"stored\"}", 4.0),
+        ("weir_agent_uploads_total{result=\"stored\"}", 5.0),
         // Not once more at the end.
         ("weir_agent_messages_tossed_total{ring=\"0\",cause=\"size\"}", 1.0),
         ("weir_agent_messages_not_recorded_total{ring=\"0\",cause=\"duplicate\"}", 1.0),
@@ -120,12 +120,14 @@ fn what_happens_to_a_session_is_counted_and_names_nobody() {
 #[test]
 fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
     let node = Node::new(&format!(
-        "{LISTEN}ready_store_failing_ms = 100\nsegment_max_age_ms = 10\nspool_file_bytes = 65536\nspool_max_bytes = 1048576\nring_bytes = 65536\n"
+        "{LISTEN}ready_store_failing_ms = 100\nsegment_max_age_ms = 10\nspool_file_bytes = 65536\nspool_max_bytes = 1048576\n\
+         session_spool_max_bytes = 1048576\nring_bytes = 65536\n"
     ));
+    node.small_disk_for("store", 1024 * 1024);
     let agent = node.start();
     let address = address(&agent);
-    // A file where a directory should be: nothing can be stored until it is gone.
-    fs::write(node.path("store/v1"), b"").expect("writable");
+    // Nothing can be stored until it is gone.
+    fs::write(node.path("store/ballast"), vec![0; 2 * 1024 * 1024]).expect_err("the disk is full");
     let (meta, control) = (meta(), Control::connect(&node.socket()));
     assert_eq!(control.open(&meta, false), Some(Reply::Opened));
     let mut tap = control.arm(0);
@@ -137,7 +139,7 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
         });
     };
     not_ready("the store has taken nothing for");
-    assert!(value(address, "weir_agent_storing_failures_total{class=\"unavailable\"}") >= 1.0);
+    assert!(value(address, "weir_agent_storing_failures_total{class=\"no_space\"}") >= 1.0);
     // A single toss says little: the ring is small, and the drain may be late for once.
     wait_until("the spool is full", || {
         tap.try_pass(T2C, stdout(&"z".repeat(30_000)));
@@ -149,7 +151,7 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
         value(address, "weir_agent_messages_tossed_total{ring=\"0\",cause=\"full\"}") > 0.0
     });
     assert_eq!(get(address, "/health").0, 200);
-    fs::remove_file(node.path("store/v1")).expect("is there");
+    fs::remove_file(node.path("store/ballast")).expect("is there");
     wait_until("it is ready again", || get(address, "/ready").0 == 200);
     tap.pass(T2C, &stdout("it goes on"));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));

@@ -181,7 +181,7 @@ fn a_bucket_that_is_made_late_an_outage_and_kill_9_lose_nothing() {
     let agent = node.start();
     let mut session = Session::begin(&node);
     session.talk(40);
-    let line = agent.wait_for_log("storing failed");
+    let line = agent.wait_for_log("the store does not answer");
     assert!(line.contains("there is no bucket recordings"), "{line}");
     moto.run("bucket", &["recordings"]);
     wait_until("something is stored", || moto.run("list", &["recordings"]).contains("000001"));

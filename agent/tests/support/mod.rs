@@ -86,10 +86,15 @@ impl Node {
 
     /// A disk of its own, of this size, for the state.
     pub(crate) fn small_disk(&self, bytes: u64) {
-        let state = self.path("state");
-        fs::create_dir_all(&state).expect("a fresh directory");
+        self.small_disk_for("state", bytes);
+    }
+
+    /// A disk of its own, of this size, for the state or the store.
+    pub(crate) fn small_disk_for(&self, name: &str, bytes: u64) {
+        let dir = self.path(name);
+        fs::create_dir_all(&dir).expect("a fresh directory");
         let size = format!("size={bytes}");
-        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), Some(&*size))
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some(&*size))
             .expect("root may mount a tmpfs");
     }
 
@@ -178,6 +183,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
         let _ = umount2(&self.path("state"), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.path("store"), MntFlags::MNT_DETACH);
     }
 }
 
