@@ -19,12 +19,13 @@ use crate::{
     journal::{Journal, JournalError, RingRecord, entry_bytes},
     ledger::Accounted,
     metrics::Lane,
+    spool::PASS_BYTES,
 };
 
 /// The most records of a pass.
 const PASS_RECORDS: usize = 4096;
-/// A pass ends with the record that reaches this many bytes.
-const PASS_BYTES: u64 = 4 * 1024 * 1024;
+/// How many passes a spool has room for at least.
+const SPOOL_PASSES: u64 = 8;
 /// How soon to look again for room that the store gives back.
 const STALLED_PAUSE: Duration = Duration::from_millis(25);
 
@@ -48,6 +49,8 @@ impl Core {
     /// Makes a pass.
     pub(super) fn drain(&mut self) -> Drained {
         let begun = Instant::now();
+        // Also a small spool has room for a pass.
+        let pass_bytes = PASS_BYTES.min(self.journal.space().limits().max_bytes / SPOOL_PASSES);
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut foreign = 0_u64;
@@ -55,7 +58,7 @@ impl Core {
         let mut walk = self.ring.records();
         let mut end = walk.position();
         let more = loop {
-            if bytes >= PASS_BYTES || records.len() >= PASS_RECORDS {
+            if bytes >= pass_bytes || records.len() >= PASS_RECORDS {
                 break true;
             }
             let Some(record) = walk.next() else {

@@ -240,14 +240,15 @@ impl Core {
         self.frozen.insert(session);
         let taps: Vec<_> =
             self.journal.ledger().session(session).into_iter().flat_map(Session::taps).collect();
-        for (_, TapCookies { c2t, t2c }) in taps {
-            self.taps
-                .freeze(c2t)
-                .and_then(|()| self.taps.freeze(t2c))
-                .map_err(|error| tap_refusal(&error))?;
+        let mut frozen = Ok(());
+        for cookie in taps.into_iter().flat_map(|(_, TapCookies { c2t, t2c })| [c2t, t2c]) {
+            match self.taps.freeze(cookie) {
+                // An agent was killed while it armed it; nothing passes it.
+                Ok(()) | Err(TapError::UnknownTap { .. }) => {}
+                Err(error) => frozen = Err(tap_refusal(&error)),
+            }
         }
-        info!(%session, "session frozen");
-        Ok(())
+        frozen.inspect(|()| info!(%session, "session frozen"))
     }
 
     /// Makes sure that nothing has passed a tap, nor ever will: an agent was killed while it armed it, and

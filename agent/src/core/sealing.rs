@@ -15,7 +15,7 @@ use crate::{
     journal::JournalError,
     ledger::StateEntry,
     metrics::metrics,
-    session::Session,
+    session::{SealLimits, Session},
     storing::{Done, Job, Stored},
 };
 
@@ -82,7 +82,14 @@ impl Core {
     fn has_something_to_store(&self, session: &Session) -> bool {
         session.sealing().is_some()
             || session.may_finish().is_ok()
-            || session.due_records(self.options.seal, clock::boot_ns()).is_some()
+            || session.due_records(self.seal_limits(session.id()), clock::boot_ns()).is_some()
+    }
+
+    /// A session that stands still is waiting for what it has to be stored, so that is due whatever its age.
+    fn seal_limits(&self, id: SessionId) -> SealLimits {
+        let stands_still = self.stalled_since.is_some() || self.paused.contains(&id);
+        let limits = self.options.seal;
+        SealLimits { max_age_ns: if stands_still { 0 } else { limits.max_age_ns }, ..limits }
     }
 
     /// Gives jobs to the worker as long as it takes some.
@@ -106,7 +113,7 @@ impl Core {
     /// The session's next job, if it has one. A segment that is due is begun.
     fn next_job(&mut self, id: SessionId) -> Result<Option<Job>, JournalError> {
         let Some(session) = self.journal.ledger().session(id) else { return Ok(None) };
-        if let Some(records) = session.due_records(self.options.seal, clock::boot_ns()) {
+        if let Some(records) = session.due_records(self.seal_limits(session.id()), clock::boot_ns()) {
             let index = session.next_index();
             let started = self.journal.append(StateEntry::SealStarted { session: id, index, records });
             self.noted(started)?;

@@ -257,7 +257,7 @@ impl Journal {
         let mut kept = self.ledger.needed_files();
         let active_is_needed = self.spool.active_file().is_some_and(|no| kept.contains(&no));
         if !active_is_needed && self.spool.active_bytes() >= self.rest_bytes() {
-            self.start_file()?;
+            self.start_file_if_possible()?;
         }
         kept.extend(self.spool.active_file());
         let files: BTreeSet<_> = self.spool.files().filter(|no| !kept.contains(no)).collect();
@@ -278,9 +278,24 @@ impl Journal {
         self.checkpoint_bytes * 2
     }
 
+    /// A full disk may have room for an entry and none for a checkpoint: then the file at hand grows on, lest what gives
+    /// space back could not be noted any more.
     fn rotate_if_full(&mut self) -> Result<(), JournalError> {
         let worthwhile = self.spool.active_bytes() >= self.worthwhile_bytes();
-        if self.spool.is_file_full() && worthwhile { self.start_file() } else { Ok(()) }
+        if self.spool.is_file_full() && worthwhile {
+            self.start_file_if_possible()?;
+        }
+        Ok(())
+    }
+
+    fn start_file_if_possible(&mut self) -> Result<(), JournalError> {
+        match self.start_file() {
+            Err(JournalError::Spool(error)) if self.spool.active_file().is_some() => {
+                debug!(%error, "no new spool file now; the one at hand grows on");
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     fn start_file(&mut self) -> Result<(), JournalError> {

@@ -145,7 +145,10 @@ impl Replay {
         let read = |source| spool::failed("read", path)(source);
         let mut entries = Reader::new(file);
         let Some(checkpoint) = read_checkpoint(no, path, &mut entries)? else {
-            return Ok(0);
+            return match entries.damage() {
+                Some(reason @ BadEntry::UnknownKind { .. }) => Err(unreadable(no, entries.offset(), &reason)),
+                _ => Ok(0),
+            };
         };
         self.checkpoint_bytes = entries.offset();
         if std::mem::take(&mut self.take_checkpoint) {

@@ -21,7 +21,7 @@ use crate::{
     core::{Core, CoreError, CoreHandle, CoreOptions, Ended, LaneNo, Roster},
     journal::{Journal, JournalError},
     report::{QueueError, Reports},
-    spool::Space,
+    spool::{self, Space},
     storing::Job,
     tap::{ProgramLog, RingPlace, Rings, TapError},
 };
@@ -41,6 +41,16 @@ pub enum LaneError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// It would be left behind without a word.
+    #[error(
+        "{} holds the spool of an agent from before there were lanes; have that agent store what is in it, or move its \
+         .log files elsewhere",
+        dir.display()
+    )]
+    EarlierSpool {
+        /// Where.
+        dir: PathBuf,
     },
     /// The kernel side.
     #[error(transparent)]
@@ -181,7 +191,13 @@ impl Running {
 
     /// The spool first: a ring without one is removed by the next agent, too.
     fn remove(&self, rings: &Rings) {
-        let removed = fs::remove_dir_all(&self.spool);
+        // The oldest file first, as always: what is left after a crash is the end of the story, not the beginning.
+        let oldest_first = || -> io::Result<()> {
+            let files = spool::list(&self.spool).map_err(io::Error::other)?;
+            files.into_iter().try_for_each(|no| fs::remove_file(spool::path(&self.spool, no)))?;
+            fs::remove_dir_all(&self.spool)
+        };
+        let removed = oldest_first();
         if let Err(error) = removed {
             warn!(spool = %self.spool.display(), %error, "cannot remove a spool of which everything is stored");
             return;
@@ -208,7 +224,11 @@ fn spool_places(spools: &Path) -> Result<Vec<RingPlace>, LaneError> {
     };
     let mut places = Vec::new();
     for item in items {
-        places.extend(plan::spool_place(&item.map_err(failed)?.path()));
+        let path = item.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            return Err(LaneError::EarlierSpool { dir: spools.to_owned() });
+        }
+        places.extend(plan::spool_place(&path));
     }
     Ok(places)
 }

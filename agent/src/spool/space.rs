@@ -20,6 +20,9 @@ const HYSTERESIS_PART: u64 = 64;
 /// The most that this is.
 const HYSTERESIS_MAX_BYTES: u64 = 1024 * 1024;
 
+/// A lane's pass ends with the record that reaches this many bytes; between two passes it looks for space.
+pub const PASS_BYTES: u64 = 4 * 1024 * 1024;
+
 /// How much space there is. All in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceLimits {
@@ -38,6 +41,8 @@ pub struct SpaceLimits {
 pub struct Space {
     limits: SpaceLimits,
     used: AtomicU64,
+    /// How many spools share it.
+    spools: AtomicU64,
     short: AtomicBool,
 }
 
@@ -60,7 +65,12 @@ impl Space {
     /// Space of which nothing is used.
     #[must_use]
     pub fn new(limits: SpaceLimits) -> Arc<Self> {
-        Arc::new(Self { limits, used: AtomicU64::new(0), short: AtomicBool::new(false) })
+        Arc::new(Self {
+            limits,
+            used: AtomicU64::new(0),
+            spools: AtomicU64::new(0),
+            short: AtomicBool::new(false),
+        })
     }
 
     /// Its bounds.
@@ -93,7 +103,10 @@ impl Space {
     /// # Errors
     /// [`SpoolError::Io`] if the file system does not say.
     pub fn disk_has_room(&self, dir: &Path, bytes: u64) -> Result<bool, SpoolError> {
-        Ok(free(dir)? >= bytes.saturating_add(self.limits.disk_reserve_bytes))
+        // The others may be told the same at this moment.
+        let others = self.spools.load(Ordering::Relaxed).saturating_sub(1).saturating_mul(PASS_BYTES);
+        let reserve = self.limits.disk_reserve_bytes.saturating_add(others);
+        Ok(free(dir)? >= bytes.saturating_add(reserve))
     }
 
     /// Why no session may begin at the moment, if none may.
@@ -136,6 +149,7 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(space: Arc<Space>) -> Self {
+        space.spools.fetch_add(1, Ordering::Relaxed);
         Self { space, bytes: 0 }
     }
 
@@ -154,6 +168,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
+        self.space.spools.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
