@@ -23,7 +23,7 @@ use crate::{
         self, FileNo,
         entry::{Entries, Kind},
     },
-    storing::{Done, Job},
+    storing::{Done, Job, Parallelism},
     tap::RingId,
     testing::{armed, closed, opened, session_id, stdout_record},
 };
@@ -49,7 +49,7 @@ impl Lab {
     fn worker(&self, key: &str) -> Worker {
         let key = SigningKey::load_or_make(&self.path(key)).expect("a key");
         let store = FileStore::join(&self.path("store")).expect("writable");
-        Worker::new(Arc::new(store), Arc::new(key), 2)
+        Worker::new(Arc::new(store), Arc::new(key), Parallelism { encoding: 2, uploading: 2 })
     }
 
     fn tools(&self) -> Tools {
