@@ -1,8 +1,9 @@
 //! Bringing segments and manifests into the store, beside the drain.
 //!
 //! Owns *never give up*: a job is tried again, after a growing pause, until it is done or the agent stops;
-//! the next agent finds it in the spool again. Bounded: so many jobs at a time hold encoded bytes, and one
-//! that waits for its next try holds none. Where the store as a whole does not answer, one job at a time tries
+//! the next agent finds it in the spool again. Bounded: so many jobs at a time are on their way into the store with encoded
+//! bytes, and fewer of these are being encoded; one that waits for its next try holds neither. Whoever waits to encode
+//! has its place on the way already, and nobody who encodes waits for one. Where the store as a whole does not answer, one job at a time tries
 //! (`breaker`). Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
 //! digests, signature. What is in the store already, with the same content in other bytes or signed by another key, is
 //! taken as it is there. Not here: which jobs there are (`core`).
@@ -17,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
 use tracing::{debug, error, info, warn};
 use weir_common::{
@@ -40,6 +41,15 @@ use crate::{
 
 /// The pauses after failures, be they a job's or the store's.
 const PAUSES: Pauses = Pauses { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
+
+/// How many jobs at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parallelism {
+    /// Encode or compare: processor time, and memory for what is being encoded.
+    pub encoding: usize,
+    /// Are on their way into the store, with their encoded bytes. A put that hangs holds up no more than its own place.
+    pub uploading: usize,
+}
 
 /// Something to store.
 #[derive(Debug)]
@@ -126,7 +136,7 @@ pub enum StoringError {
     Report(#[from] QueueError),
     /// The encoder was cancelled or panicked.
     #[error("encoding was interrupted: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
+    Interrupted(#[from] JoinError),
 }
 
 /// Does jobs.
@@ -134,7 +144,10 @@ pub enum StoringError {
 pub struct Worker {
     store: Arc<dyn Store>,
     key: Arc<SigningKey>,
+    /// For encoding. Taken for one computation at a time, and only by who has a place in `uploads`.
     slots: Arc<Semaphore>,
+    /// For the way into the store, from before a job is encoded.
+    uploads: Arc<Semaphore>,
     breaker: Arc<Breaker>,
     reports: Option<Reports>,
 }
@@ -152,11 +165,12 @@ impl Done {
 }
 
 impl Worker {
-    /// A worker that does at most `parallel` jobs at a time.
+    /// A worker that does so many jobs at a time.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: usize) -> Self {
-        let (slots, breaker) = (Arc::new(Semaphore::new(parallel)), Arc::new(Breaker::new(PAUSES)));
-        Self { store, key, slots, breaker, reports: None }
+    pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: Parallelism) -> Self {
+        let Parallelism { encoding, uploading } = parallel;
+        let [slots, uploads] = [encoding, uploading].map(|places| Arc::new(Semaphore::new(places)));
+        Self { store, key, slots, uploads, breaker: Arc::new(Breaker::new(PAUSES)), reports: None }
     }
 
     /// The same one, which reports each session before it is finished.
@@ -222,12 +236,12 @@ impl Worker {
     pub async fn in_turn(&self, job: &Job) -> Result<Stored, StoringError> {
         loop {
             let turn = self.breaker.turn().await;
-            let slot = self.slots.acquire().await;
+            let place = self.uploads.acquire().await;
             if turn.is_stale() {
                 continue;
             }
             let outcome = self.once(job).await.inspect_err(|error| metrics().uploads.failed(error));
-            drop(slot);
+            drop(place);
             match outcome {
                 Err(StoringError::Store(error)) if error.is_store_wide() => turn.failed(&error.to_string()),
                 Ok(_) | Err(StoringError::Store(_)) => {
@@ -289,12 +303,26 @@ impl Worker {
 
     async fn encode(&self, source: SegmentSource) -> Result<Signed, StoringError> {
         let key = Arc::clone(&self.key);
-        tokio::task::spawn_blocking(move || {
+        self.compute(move || {
             let encoded = segment::encode(&source)?;
             let signature = key.sign(&encoded.segment)?.into();
             Ok(Signed { encoded, signature })
         })
         .await?
+    }
+
+    /// Does what takes processor time and memory, with a slot of its own for just as long, even where nobody waits for it
+    /// any more.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            work()
+        })
+        .await
     }
 
     /// Stores what completes a session.
@@ -334,14 +362,14 @@ impl Worker {
         };
         let compare = |source| StoringError::Compare { name: object.name.clone(), source };
         let ours = body.clone();
-        let most = tokio::task::spawn_blocking(move || adopting::most_bytes(&ours)).await?;
+        let most = self.compute(move || adopting::most_bytes(&ours)).await?;
         let theirs = match self.store.get(&format!("{dir}/{}", object.name), most.map_err(compare)?).await {
             Ok(theirs) => theirs,
             Err(StoreError::TooLarge { .. }) => return Err(conflict.into()),
             Err(error) => return Err(error.into()),
         };
         let found = theirs.clone();
-        let same = tokio::task::spawn_blocking(move || adopting::same_content(&body, &found)).await?;
+        let same = self.compute(move || adopting::same_content(&body, &found)).await?;
         if !same.map_err(compare)? {
             return Err(conflict.into());
         }
@@ -435,10 +463,14 @@ mod tests {
 
     use super::*;
     use crate::{
+        journal::{Journal, RingRecord},
         ledger::Ledger,
+        spool::SpoolOptions,
         store::{GetFuture, Put, PutFuture},
-        testing::{closed, opened, session_id},
+        testing::{armed, closed, opened, session_id, stdout_record},
     };
+
+    const PARALLEL: Parallelism = Parallelism { encoding: 1, uploading: 4 };
 
     /// A store whose disk is full at first, and where one session's directory is broken for good.
     #[derive(Default)]
@@ -447,6 +479,9 @@ mod tests {
         at_once: AtomicU32,
         most_at_once: AtomicU32,
         stored: Mutex<BTreeSet<String>>,
+        /// Sessions whose puts never end, and how many of these have begun.
+        hanging: BTreeSet<SessionId>,
+        hangs: watch::Sender<usize>,
     }
 
     impl Store for Troubled {
@@ -454,6 +489,10 @@ mod tests {
             let failed =
                 |kind: io::ErrorKind| StoreError::Io { op: "write", path: path.into(), source: kind.into() };
             Box::pin(async move {
+                if self.hanging.iter().any(|session| path.contains(&session.to_string())) {
+                    self.hangs.send_modify(|hangs| *hangs += 1);
+                    std::future::pending::<()>().await;
+                }
                 if path.contains(&session_id(9).to_string()) {
                     return Err(failed(io::ErrorKind::NotADirectory));
                 }
@@ -484,12 +523,36 @@ mod tests {
         Job::next(session, Path::new("/nowhere")).expect("its manifest")
     }
 
+    /// A segment of two records of each of these sessions.
+    fn segments(dir: &Path, numbers: impl Iterator<Item = u8>) -> Vec<Job> {
+        let options = SpoolOptions {
+            file_bytes: 1 << 20,
+            max_bytes: 1 << 30,
+            flush_interval: Duration::from_millis(1),
+        };
+        let mut journal = Journal::open(dir, options).expect("opens");
+        let mut begin = |number| {
+            journal.append(opened(number)).expect("in order");
+            journal.append(armed(number)).expect("in order");
+            for seq in 0..2 {
+                let bytes = stdout_record(number, seq, b"to be stored");
+                let end = journal.position() + 1;
+                journal.append_records(&[RingRecord { bytes: &bytes, end }], |_| {}).expect("room");
+            }
+            let session = session_id(number);
+            journal.append(StateEntry::SealStarted { session, index: 1, records: 2 }).expect("in order");
+            let session = journal.ledger().session(session).expect("is there");
+            Job::next(session, dir).expect("its segment")
+        };
+        numbers.map(&mut begin).collect()
+    }
+
     fn worker(store: &Arc<Troubled>) -> Worker {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let key = SigningKey::load_or_make(&dir.path().join("key")).expect("a key");
         let short = Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
         let breaker = Arc::new(Breaker::new(short));
-        Worker { breaker, ..Worker::new(Arc::clone(store) as _, Arc::new(key), 4) }
+        Worker { breaker, ..Worker::new(Arc::clone(store) as _, Arc::new(key), PARALLEL) }
     }
 
     #[tokio::test]
@@ -529,5 +592,33 @@ mod tests {
         assert!(worker.in_turn(&job(9)).await.is_err());
         assert_eq!(*worker.outage().borrow(), None);
         assert!(worker.in_turn(&job(1)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn puts_that_never_end_hold_up_nobody_while_there_is_a_place_on_the_way() {
+        let hanging = (1..=3).map(session_id).collect();
+        let store = Arc::new(Troubled { hanging, ..Troubled::default() });
+        let (worker, dir) = (worker(&store), tempfile::tempdir().expect("a temporary directory"));
+        let mut jobs = segments(dir.path(), (1..=3).chain(20..30));
+        let stuck: Vec<_> = jobs.drain(..3).map(|job| until_stored(&worker, job)).collect();
+        // Three times as many as there are slots.
+        let hangs = store.hangs.subscribe().wait_for(|&hangs| hangs == 3).await.map(|hangs| *hangs);
+        assert_eq!(hangs.ok(), Some(3));
+        for other in jobs.into_iter().map(|job| until_stored(&worker, job)).collect::<Vec<_>>() {
+            assert!(other.await.expect("no panic"));
+        }
+        assert_eq!(store.stored.lock().expect("no panic").len(), 10 * 2);
+        assert!(stuck.iter().all(|stuck| !stuck.is_finished()));
+        assert_eq!((worker.slots.available_permits(), worker.uploads.available_permits()), (1, 1));
+        for stuck in stuck {
+            stuck.abort();
+            assert!(stuck.await.is_err_and(|error| error.is_cancelled()));
+        }
+        assert_eq!(worker.uploads.available_permits(), PARALLEL.uploading);
+    }
+
+    fn until_stored(worker: &Worker, job: Job) -> tokio::task::JoinHandle<bool> {
+        let worker = worker.clone();
+        tokio::spawn(async move { worker.in_turn(&job).await.is_ok() })
     }
 }

@@ -642,7 +642,8 @@ impl Inbound {
         }
         match self.check(message) {
             Ok(header) if header.seq == self.next_seq => {
-                self.next_seq += 1;
+                // Only a stream that a damaged or hostile spool has told of is at the end of the numbers.
+                self.next_seq = self.next_seq.saturating_add(1);
                 Verdict::Take(header)
             }
             Ok(header) if header.seq < self.next_seq => Verdict::Duplicate,

@@ -31,6 +31,7 @@ use crate::{
     report::ReportOptions,
     session::SealLimits,
     spool::{DISK_RESERVE_BYTES, SpoolOptions},
+    storing::Parallelism,
     tap::{MIN_RING_BYTES, TapOptions},
 };
 
@@ -72,8 +73,8 @@ pub struct Config {
     pub space: SpaceConfig,
     /// When records become a segment.
     pub seal: SealLimits,
-    /// How many segments are encoded and stored at a time.
-    pub seal_parallelism: usize,
+    /// How many segments are encoded, and how many are on their way into the store, at a time.
+    pub parallel: Parallelism,
     /// How long a session waits for its proxy after the agent started.
     pub reattach_timeout: Duration,
     /// What the agent shows to machines.
@@ -163,6 +164,7 @@ struct Raw {
     segment_max_bytes: u64,
     segment_max_age_ms: u64,
     seal_parallelism: usize,
+    upload_parallelism: usize,
     reattach_timeout_ms: u64,
     metrics_listen: Option<SocketAddr>,
     ready_store_failing_ms: u64,
@@ -196,6 +198,7 @@ impl Default for Raw {
             segment_max_bytes: 8 * MIB,
             segment_max_age_ms: 30_000,
             seal_parallelism: 2,
+            upload_parallelism: 8,
             reattach_timeout_ms: 15_000,
             metrics_listen: None,
             ready_store_failing_ms: 60_000,
@@ -238,6 +241,7 @@ impl Raw {
         within("max_taps", self.max_taps.into(), 2, 1 << 20)?;
         within("max_sessions", self.max_sessions as u64, 1, 1 << 16)?;
         within("seal_parallelism", self.seal_parallelism as u64, 1, 64)?;
+        within("upload_parallelism", self.upload_parallelism as u64, 1, 256)?;
         within("segment_max_bytes", self.segment_max_bytes, 1, 64 * MIB)?;
         within("segment_max_age_ms", self.segment_max_age_ms, 1, 3_600_000)?;
         within("flush_interval_ms", self.flush_interval_ms, 1, 60_000)?;
@@ -279,7 +283,7 @@ impl Raw {
                 max_records: SEGMENT_MAX_RECORDS,
                 max_age_ns: self.segment_max_age_ms.saturating_mul(1_000_000),
             },
-            seal_parallelism: self.seal_parallelism,
+            parallel: Parallelism { encoding: self.seal_parallelism, uploading: self.upload_parallelism },
             reattach_timeout: Duration::from_millis(self.reattach_timeout_ms),
             observe: ObserveConfig {
                 listen: self.metrics_listen,
@@ -341,6 +345,7 @@ mod tests {
         assert_eq!(config.store, StoreLocation::Directory("/var/lib/weir/store".into()));
         assert_eq!(config.signing_key, Path::new("/var/lib/weir/signing_key"));
         assert_eq!(config.seal.max_age_ns, 30_000_000_000);
+        assert_eq!(config.parallel, Parallelism { encoding: 2, uploading: 8 });
     }
 
     #[test]

@@ -164,8 +164,8 @@ impl Core {
     /// leaves none, and told nobody that it was armed.
     fn untapped(&self, session: &Session) -> Result<Option<ChannelNo>, Refusal> {
         for totals in session.armed() {
-            let drained = [totals.c2t, totals.t2c].map(|way| way.drained().records + way.passed.records);
-            let drained = drained[0] + drained[1];
+            let drained = [totals.c2t, totals.t2c].map(|way| way.drained() + way.passed);
+            let drained = (drained[0] + drained[1]).records;
             for cookie in [totals.c2t.cookie, totals.t2c.cookie] {
                 if !self.taps.has(cookie).map_err(|error| tap_refusal(&error))? && drained > 0 {
                     return Ok(Some(totals.channel));
@@ -257,7 +257,7 @@ impl Core {
         for cookie in [cookies.c2t, cookies.t2c] {
             // What the ledger knows may be behind: records wait in the ring.
             let captured = |taps: &Taps| match taps.counts(cookie) {
-                Ok(counts) => Ok(counts.map(|counts| counts.captured.records + counts.passed.records)),
+                Ok(counts) => Ok(counts.map(|counts| (counts.captured + counts.passed).records)),
                 Err(error) => Err(tap_refusal(&error)),
             };
             match captured(&self.taps)? {

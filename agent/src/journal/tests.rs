@@ -20,7 +20,7 @@ use crate::{
     signing::SigningKey,
     spool,
     store::{GetFuture, Put, PutFuture, Store, StoreError},
-    storing::{Done, Job, Worker},
+    storing::{Done, Job, Parallelism, Worker},
     testing::{armed, closed, disarmed, opened, session_id, stdout_record},
 };
 
@@ -86,7 +86,12 @@ impl Life {
         let key = SigningKey::load_or_make(&dir.join("key")).expect("a key");
         let dying = Dying { objects: Arc::clone(objects), puts: Arc::clone(&steps) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        Self { journal: open(dir), worker: Worker::new(Arc::new(dying), Arc::new(key), 1), steps, runtime }
+        Self {
+            journal: open(dir),
+            worker: Worker::new(Arc::new(dying), Arc::new(key), Parallelism { encoding: 1, uploading: 1 }),
+            steps,
+            runtime,
+        }
     }
 
     fn step(&mut self) -> Result<(), Killed> {

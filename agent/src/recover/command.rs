@@ -16,11 +16,11 @@ use super::{
     report::Recovery,
     spool::{self, Progress},
 };
-use crate::config::Config;
+use crate::{config::Config, report::Reports};
 
 /// Nothing is left, and nothing was lost.
 const COMPLETE: u8 = 0;
-/// Something is left.
+/// Something is left, in the spool or of the reports.
 const INCOMPLETE: u8 = 1;
 /// Nothing was done.
 const REFUSED: u8 = 2;
@@ -37,7 +37,7 @@ the original may still run: the copy's end of a session would stand in its way.
 
 Exit codes:
   0  everything is stored, and the directory is empty
-  1  something is left in the spool; what and why is printed
+  1  something is left in the spool, or session reports wait to be delivered; what and why is printed
   2  nothing was done: the spool is in use or cannot be read, or the configuration is wrong
   3  everything is stored, but the spool was damaged: records of some sessions are lost")]
 pub struct RecoverArguments {
@@ -50,7 +50,8 @@ pub struct RecoverArguments {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// For how many seconds the store may fail before what is left is given up.
+    /// For how many seconds the store may fail before what is left is given up; also how long the reports of what was
+    /// stored may take in the end.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub patience: u64,
     /// Also end sessions of this very node, and give up what its kernel may still hold of them.
@@ -83,7 +84,7 @@ pub fn run(config: &Path, arguments: &RecoverArguments) -> ExitCode {
 }
 
 fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recovery> {
-    let mut recovery = Recovery { dry_run: arguments.dry_run, spools: Vec::new() };
+    let mut recovery = Recovery { dry_run: arguments.dry_run, spools: Vec::new(), reports: None };
     let dirs = place::spools(&arguments.directory)?;
     if arguments.dry_run {
         for dir in &dirs {
@@ -94,6 +95,10 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     let config = Config::load(config)?;
     let mut tools = Tools::new(&config, Duration::from_secs(arguments.patience))?;
     tools.give_up_ring = arguments.give_up_ring;
+    let options = config.report.as_ref();
+    let reports = options.map(|options| Reports::open(&config.state_dir, options)).transpose()?;
+    let (reports, delivery) = reports.unzip();
+    tools.worker = tools.worker.reporting(reports.clone());
     let terminal = io::stderr().is_terminal();
     let progress = |progress| {
         if terminal {
@@ -101,6 +106,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
         }
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let _delivery = delivery.map(|delivery| runtime.spawn(delivery.run()));
     for dir in dirs {
         let recovered = runtime.block_on(spool::recover(&dir, &mut tools, &progress));
         if terminal {
@@ -112,6 +118,10 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
             // What was done with the others has to be told all the same.
             Err(error) => recovery.spools.push(spool_not_begun(&dir, &error)),
         }
+    }
+    if let Some(reports) = reports {
+        let stored = recovery.stored().collect::<Vec<_>>();
+        recovery.reports = Some(runtime.block_on(reports.settled(&stored, tools.patience)));
     }
     runtime.shutdown_background();
     remove_empty(&arguments.directory, &recovery);

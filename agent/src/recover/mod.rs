@@ -130,10 +130,10 @@ impl Tools {
             StoreLocation::S3(options) => Arc::new(S3Store::new((**options).clone())),
         };
         Ok(Self {
-            worker: Worker::new(store, Arc::new(key), config.seal_parallelism),
+            worker: Worker::new(store, Arc::new(key), config.parallel),
             spool: config.spool,
             seal: config.seal,
-            parallel: config.seal_parallelism,
+            parallel: config.parallel.uploading,
             patience,
             give_up_ring: false,
             on_stored: Box::new(|_| Ok(())),

@@ -12,7 +12,7 @@ use weir_common::{
     session::{Outcome, SessionId},
 };
 
-use crate::{journal::Damage, session::Session};
+use crate::{journal::Damage, report::Settled, session::Session};
 
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +21,8 @@ pub struct Recovery {
     pub dry_run: bool,
     /// Each spool.
     pub spools: Vec<SpoolReport>,
+    /// The reports of the sessions that were stored, where any are sent.
+    pub reports: Option<Settled>,
 }
 
 /// A spool.
@@ -133,7 +135,14 @@ impl Recovery {
     /// Whether every spool is empty.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.spools.iter().all(|spool| spool.emptied)
+        let reported = |reports: &Settled| reports.waiting.is_empty() && reports.set_aside.is_empty();
+        self.spools.iter().all(|spool| spool.emptied) && self.reports.as_ref().is_none_or(reported)
+    }
+
+    /// The sessions that are stored now.
+    pub(super) fn stored(&self) -> impl Iterator<Item = SessionId> {
+        let sessions = self.spools.iter().flat_map(|spool| &spool.sessions);
+        sessions.filter(|session| session.state == State::Stored).map(|session| session.session)
     }
 
     /// Whether records were lost before the recovery began.
@@ -150,8 +159,29 @@ impl Recovery {
             // A string takes everything.
             let _ = spool.write(self.dry_run, &mut text);
         }
+        if let Some(reports) = &self.reports {
+            let _ = write_reports(reports, &mut text);
+        }
         text
     }
+}
+
+fn write_reports(reports: &Settled, text: &mut String) -> std::fmt::Result {
+    let Settled { delivered, waiting, set_aside } = reports;
+    writeln!(text, "{delivered} session reports delivered")?;
+    for session in waiting {
+        writeln!(
+            text,
+            "  {session}: its report WAITS below state_dir; the next agent or recovery with that state_dir delivers it"
+        )?;
+    }
+    for session in set_aside {
+        writeln!(
+            text,
+            "  {session}: the receiver will never take its REPORT; it is in reports/rejected below state_dir"
+        )?;
+    }
+    Ok(())
 }
 
 impl SpoolReport {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet};
-use weir_common::session::{Outcome, SessionId};
+use weir_common::{
+    recording::Count,
+    session::{Outcome, SessionId},
+};
 
 use super::{
     RecoverError, Tools, place,
@@ -100,7 +103,8 @@ type Try = (Job, Result<Stored, StoringError>);
 
 impl Recovering {
     fn new(journal: Journal, report: &SpoolReport) -> Self {
-        let bytes = report.sessions.iter().map(|session| session.to_store.bytes).sum();
+        let bytes =
+            report.sessions.iter().fold(Count::default(), |sum, session| sum + session.to_store).bytes;
         let progress = Progress { sessions: report.sessions.len(), bytes, ..Progress::default() };
         Self { journal, left: BTreeMap::new(), under_way: HashSet::new(), progress }
     }
@@ -180,7 +184,9 @@ impl Recovering {
             }
         };
         match (&stored, &job.work) {
-            (Stored::Segment(entry), _) => self.progress.bytes_done += entry.events.bytes,
+            (Stored::Segment(entry), _) => {
+                self.progress.bytes_done = self.progress.bytes_done.saturating_add(entry.events.bytes);
+            }
             (Stored::Manifest, Work::Manifest(manifest)) => {
                 if let Err(reason) = (tools.on_stored)(manifest) {
                     self.left.insert(session, reason);

@@ -23,7 +23,7 @@ use crate::{
         self, FileNo,
         entry::{Entries, Kind},
     },
-    storing::{Done, Job},
+    storing::{Done, Job, Parallelism},
     tap::RingId,
     testing::{armed, closed, opened, session_id, stdout_record},
 };
@@ -49,7 +49,7 @@ impl Lab {
     fn worker(&self, key: &str) -> Worker {
         let key = SigningKey::load_or_make(&self.path(key)).expect("a key");
         let store = FileStore::join(&self.path("store")).expect("writable");
-        Worker::new(Arc::new(store), Arc::new(key), 2)
+        Worker::new(Arc::new(store), Arc::new(key), Parallelism { encoding: 2, uploading: 2 })
     }
 
     fn tools(&self) -> Tools {
@@ -314,7 +314,7 @@ fn a_session_that_cannot_be_stored_stays_and_the_others_do_not() {
     assert!(matches!(reasons[1], State::Left { reason } if reason.contains("other content")), "{reasons:?}");
     assert_eq!((reasons[0], reasons[2]), (&State::Stored, &State::Stored));
     assert!(!report.emptied);
-    let text = Recovery { dry_run: false, spools: vec![report] }.text();
+    let text = Recovery { dry_run: false, spools: vec![report], reports: None }.text();
     assert!(text.contains("LEFT: ") && text.contains("not emptied: sessions are left"), "{text}");
     fs::remove_file(lab.session_dir(2).join("000001.ndjson.zst")).expect("is there");
     let report = lab.recover(&lost);

@@ -15,13 +15,16 @@ mod totals;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::debug;
 use weir_common::{
     recording::Manifest,
     report::{Location, REPORT_VERSION, SessionReport, Status, Totals},
+    session::SessionId,
 };
 
+use self::queue::{Key, Kind};
 pub use self::{
     client::ClientError,
     delivery::Delivery,
@@ -60,6 +63,17 @@ pub enum ReportError {
     /// What the configuration names.
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+/// What became of the reports of stored sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Settled {
+    /// How many the receiver has.
+    pub delivered: usize,
+    /// Those that wait in the queue.
+    pub waiting: Vec<SessionId>,
+    /// Those that the receiver will never take.
+    pub set_aside: Vec<SessionId>,
 }
 
 /// Takes reports. Clones are the same.
@@ -120,6 +134,22 @@ impl Reports {
         let queue = Arc::clone(&self.queue);
         let put = tokio::task::spawn_blocking(move || queue.put(&report));
         put.await.map_err(|_| QueueError::Interrupted)?
+    }
+
+    /// Waits until the receiver has what these stored sessions' reports say, at most for so long, and says what became of
+    /// them. What waits still is on the disk for whoever opens the queue next.
+    pub async fn settled(&self, sessions: &[SessionId], patience: Duration) -> Settled {
+        let key = |&session| Key { session, kind: Kind::Stored };
+        let keys: Vec<_> = sessions.iter().map(key).collect();
+        let _in_time = tokio::time::timeout(patience, self.queue.until_gone(&keys)).await;
+        let (waiting, gone): (Vec<_>, Vec<_>) = keys.into_iter().partition(|&key| self.queue.has(key));
+        let aside = gone.iter().filter(|&&key| self.queue.rejected_path(key).exists());
+        let set_aside: Vec<_> = aside.map(|key| key.session).collect();
+        Settled {
+            delivered: gone.len() - set_aside.len(),
+            waiting: waiting.into_iter().map(|key| key.session).collect(),
+            set_aside,
+        }
     }
 
     fn opening(&self, session: &Session) -> SessionReport {

@@ -3,6 +3,10 @@
 //! A file appears whole, by a rename. That of a stored session is flushed, and its name too, before [`Queue::put`]
 //! returns; that of a beginning is not, because the next agent writes it again. What the receiver will never take lies
 //! in `rejected/` for people to look at.
+//!
+//! Several processes may have the queue open: `recover` on a node with an agent. Each writes in a locked directory of its own
+//! below `.tmp`, and removes only what nobody has locked. Each delivers what was there when it opened the queue, and what
+//! it put there itself; twice is allowed.
 
 use std::{
     collections::HashSet,
@@ -13,8 +17,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tempfile::NamedTempFile;
-use tokio::sync::Notify;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::sync::{Notify, watch};
 use tracing::{error, warn};
 use weir_common::{
     report::{MAX_REPORT, SessionReport, Status},
@@ -80,9 +84,20 @@ pub enum QueueError {
 pub struct Queue {
     dir: PathBuf,
     reports_max: usize,
+    temporary: Temporary,
     state: Mutex<State>,
     /// There is something fresh.
     pub(super) news: Notify,
+    /// There is less to deliver.
+    gone: watch::Sender<()>,
+}
+
+/// Where this process writes what is not whole yet.
+#[derive(Debug)]
+struct Temporary {
+    dir: TempDir,
+    /// Tells others that the directory is in use; the kernel lets go of it whatever ends this process.
+    _lock: fs::File,
 }
 
 #[derive(Debug, Default)]
@@ -133,16 +148,11 @@ impl Queue {
     /// [`QueueError::Io`].
     pub fn open(dir: &Path, reports_max: usize) -> Result<Self, QueueError> {
         let (rejected, temporary) = (dir.join(REJECTED), dir.join(TEMPORARY));
-        match fs::remove_dir_all(&temporary) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("clear", &temporary)(source));
-            }
-            _ => {}
-        }
         for dir in [dir, &rejected, &temporary] {
             let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
             made.map_err(failed("make", dir))?;
         }
+        let temporary = Temporary::in_dir(&temporary)?;
         let mut keys = HashSet::new();
         for name in names(dir)? {
             match Key::parse(&name) {
@@ -152,7 +162,8 @@ impl Queue {
             }
         }
         let state = State { fresh: keys.clone(), keys, rejected: names(&rejected)?.len() };
-        let queue = Self { dir: dir.to_owned(), reports_max, state: Mutex::new(state), news: Notify::new() };
+        let (state, news, gone) = (Mutex::new(state), Notify::new(), watch::Sender::new(()));
+        let queue = Self { dir: dir.to_owned(), reports_max, temporary, state, news, gone };
         metrics().reports.limit.set(as_gauge(reports_max as u64));
         show(&queue.state());
         queue.news.notify_one();
@@ -248,16 +259,30 @@ impl Queue {
         Ok(true)
     }
 
+    /// Waits until none of these are to be delivered.
+    pub(super) async fn until_gone(&self, keys: &[Key]) {
+        let gone = |_: &()| keys.iter().all(|&key| !self.has(key));
+        // The sender is `self`'s, so it is there.
+        let _ = self.gone.subscribe().wait_for(gone).await;
+    }
+
+    /// Whether it is to be delivered.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.state().keys.contains(&key)
+    }
+
     fn forget(&self, key: Key) {
         let mut state = self.state();
         state.keys.remove(&key);
         show(&state);
+        drop(state);
+        self.gone.send_replace(());
     }
 
     fn write(&self, key: Key, body: &[u8], path: &Path, durable: bool) -> Result<(), QueueError> {
-        let temporary = self.dir.join(TEMPORARY);
-        let mut file = NamedTempFile::with_prefix_in(format!("{key}."), &temporary)
-            .map_err(failed("make a file in", &temporary))?;
+        let temporary = self.temporary.dir.path();
+        let mut file = NamedTempFile::with_prefix_in(format!("{key}."), temporary)
+            .map_err(failed("make a file in", temporary))?;
         file.write_all(body).map_err(failed("write", path))?;
         if durable {
             file.as_file().sync_all().map_err(failed("flush", path))?;
@@ -279,6 +304,38 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Temporary {
+    /// Makes one, and removes what interrupted writes left.
+    fn in_dir(root: &Path) -> Result<Self, QueueError> {
+        // Until this is dropped nobody else looks for what is left: one without its lock yet would seem to be.
+        let turn = fs::File::open(root).map_err(failed("open", root))?;
+        turn.lock().map_err(failed("lock", root))?;
+        for name in names(root)? {
+            remove_unused(&root.join(name))?;
+        }
+        let dir = tempfile::tempdir_in(root).map_err(failed("make a directory in", root))?;
+        let lock = fs::File::open(dir.path()).map_err(failed("open", dir.path()))?;
+        lock.lock().map_err(failed("lock", dir.path()))?;
+        Ok(Self { dir, _lock: lock })
+    }
+}
+
+fn remove_unused(path: &Path) -> Result<(), QueueError> {
+    let removed = match path.is_dir() {
+        true => fs::File::open(path).and_then(|dir| match dir.try_lock() {
+            Ok(()) => fs::remove_dir_all(path),
+            Err(fs::TryLockError::WouldBlock) => Ok(()),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        // Its process has ended meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(failed("clear", path)),
     }
 }
 
@@ -413,11 +470,32 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         drop(open(dir.path()));
         fs::write(dir.path().join(".tmp/left"), b"half").expect("writable");
+        fs::create_dir(dir.path().join(".tmp/killed")).expect("not there yet");
+        fs::write(dir.path().join(".tmp/killed/left"), b"half").expect("writable");
         for name in ["README", "x.open.json", "note.json"] {
             fs::write(dir.path().join(name), b"").expect("writable");
         }
         let queue = open(dir.path());
         assert_eq!(queue.fresh(), HashSet::new());
-        assert!(!dir.path().join(".tmp/left").exists() && dir.path().join("README").exists());
+        assert_eq!(names(&dir.path().join(".tmp")).expect("readable").len(), 1, "this one's own");
+        assert!(dir.path().join("README").exists());
+    }
+
+    #[tokio::test]
+    async fn two_processes_have_it_open_and_each_goes_on_writing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (agent, recover) = (open(dir.path()), open(dir.path()));
+        let [one, other] = [1, 2].map(report);
+        agent.put(&one).expect("there is room");
+        recover.put(&other).expect("there is room");
+        drop(recover);
+        agent.put(&one).expect("its directory is there still");
+        let next = open(dir.path());
+        let keys = [&one, &other].map(Key::of);
+        assert_eq!(next.fresh(), HashSet::from(keys), "whoever opens it next has what was left");
+        agent.remove(keys[0]).expect("removable");
+        assert_eq!(next.read(keys[0]).expect("no error"), None);
+        next.remove(keys[1]).expect("removable");
+        next.until_gone(&keys).await;
     }
 }

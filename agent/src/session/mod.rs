@@ -262,7 +262,7 @@ impl Session {
         let passed = &mut way.totals.passed;
         passed.records = passed.records.saturating_add(count.records);
         passed.bytes = passed.bytes.saturating_add(count.bytes);
-        self.gaps += 1;
+        self.gaps = self.gaps.saturating_add(1);
         self.last_boot_ns = self.last_boot_ns.max(boot_ns);
         self.pending.push(place, entry_len, 0, boot_ns);
         match self.meta.capture_policy {

@@ -66,7 +66,8 @@ impl Pending {
     /// How many of them cannot be read any more.
     #[must_use]
     pub fn gone_records(&self) -> u64 {
-        self.runs.iter().filter(|run| run.extent.is_none()).map(|run| run.count.records).sum()
+        let gone = self.runs.iter().filter(|run| run.extent.is_none());
+        gone.fold(0, |sum, run| sum.saturating_add(run.count.records))
     }
 
     /// Kernel time of the oldest one, as far as it is known.
@@ -178,8 +179,9 @@ impl Pending {
             taken.total = taken.total + run.count;
             taken.runs.push_back(run);
         }
-        self.total.records -= taken.total.records;
-        self.total.bytes -= taken.total.bytes;
+        // A checkpoint says how many there are without a place, and may say more than can be added up.
+        self.total.records = self.total.records.saturating_sub(taken.total.records);
+        self.total.bytes = self.total.bytes.saturating_sub(taken.total.bytes);
         Some(taken)
     }
 }

@@ -28,7 +28,7 @@ impl Session {
     /// Replaces the unsealed records by the ones found, if they are as many; else they stay gone.
     fn adopt(&mut self, mut found: Pending) {
         let sealing = self.sealing.as_ref().map_or(0, |sealing| sealing.records.total().records);
-        if found.total().records != sealing + self.pending.total().records {
+        if found.total().records != sealing.saturating_add(self.pending.total().records) {
             return;
         }
         if let (Some(sealing), Some(records)) = (&mut self.sealing, found.take(sealing)) {

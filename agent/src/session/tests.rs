@@ -324,3 +324,67 @@ fn behind_a_gap_the_records_found_before_it_are_kept_and_the_others_gone() {
         assert_eq!(found.gone_records(), 10 - known.max(3), "{known} were found, 3 are stored");
     }
 }
+
+/// The same session, with every count and number as large as it can be read from a disk.
+fn boundless(session: &Session) -> Session {
+    fn swell(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, field) in fields {
+                    match (&**name, field.is_u64()) {
+                        ("records" | "bytes" | "gaps" | "next_seq" | "last_boot_ns", true) => {
+                            *field = u64::MAX.into();
+                        }
+                        ("index", true) => *field = u32::MAX.into(),
+                        _ => swell(field),
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => items.iter_mut().for_each(swell),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(session).expect("serializes");
+    swell(&mut value);
+    serde_json::from_value(value).expect("numbers that fit")
+}
+
+#[test]
+fn a_checkpoint_that_says_more_than_can_be_added_up_is_taken_for_what_it_says() {
+    let mut session = session();
+    session.arm(ChannelNo(1), TapCookies { c2t: SocketCookie(3), t2c: SocketCookie(4) }).expect("another");
+    for seq in 0..6 {
+        capture(&mut session, &output("x", seq), seq).expect("a frame");
+    }
+    for index in 1..=2 {
+        session.begin_seal(index, 2).expect("in order");
+        session.sealed(segment(index, 2)).expect("in order");
+    }
+    session.begin_seal(3, 1).expect("in order");
+    let mut hostile = boundless(&session);
+    let all = |session: &Session| {
+        let sums = [session.accepted_records(), session.sealed_records(), session.gone_records()];
+        (sums, session.unsealed(), session.unsealed_bytes())
+    };
+    let most = Count { records: u64::MAX, bytes: u64::MAX };
+    assert_eq!(all(&hostile), ([u64::MAX; 3], most, u64::MAX));
+    assert_eq!(hostile.next_index(), u32::MAX);
+    assert!(hostile.last_heard_of() >= hostile.opened_at());
+    for (mut before, checkpoint) in [(boundless(&session), &session), (session.clone(), &hostile)] {
+        before.reconcile(boundless(checkpoint));
+        before.reconcile(checkpoint.clone());
+        assert_eq!(before.accepted_records(), checkpoint.accepted_records());
+    }
+    // It goes on to its end.
+    capture(&mut hostile, &output("x", u64::MAX), 7).expect("a frame");
+    let gap = Unrecorded { count: most, boot_ns: u64::MAX, entry_len: 60 };
+    let place = Place { file: FileNo(1), offset: 1000 };
+    assert_eq!(hostile.gap(ChannelNo(0), Direction::TargetToClient, gap, place), Err(RecordError::Gap));
+    hostile.sealed(segment(u32::MAX, 1)).expect("it was begun");
+    hostile.close(end(), &[]).expect("the first time");
+    let records = hostile.due_records(LIMITS, u64::MAX).expect("it has ended");
+    hostile.begin_seal(u32::MAX, records).expect("in order");
+    hostile.sealed(segment(u32::MAX, 1)).expect("it was begun");
+    let manifest = hostile.manifest().expect("it has ended");
+    assert_eq!(crate::report::totals(&manifest, &[], "SHA256:x").t2c, most);
+}

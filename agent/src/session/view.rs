@@ -80,7 +80,7 @@ impl Session {
     /// The number of the segment after the ones in the store.
     #[must_use]
     pub fn next_index(&self) -> u32 {
-        self.segments.last().map_or(1, |segment| segment.index + 1)
+        self.segments.last().map_or(1, |segment| segment.index.saturating_add(1))
     }
 
     /// The first line of the next segment, as far as it is known before the segment is encoded.
@@ -155,8 +155,8 @@ impl Session {
     /// How many records are the session's events, gaps included.
     #[must_use]
     pub fn accepted_records(&self) -> u64 {
-        let frames = self.all().map(|totals| totals.c2t.accepted.records + totals.t2c.accepted.records);
-        frames.sum::<u64>() + self.gaps
+        let frames = self.all().map(|totals| totals.c2t.accepted + totals.t2c.accepted);
+        frames.fold(self.gaps, |sum, frames| sum.saturating_add(frames.records))
     }
 
     /// The sequence number of the frame that would be taken next from this direction of an armed channel.
@@ -176,14 +176,14 @@ impl Session {
     /// How many of them are in the store.
     #[must_use]
     pub fn sealed_records(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.events.records).sum()
+        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.events.records))
     }
 
     /// How many of its unsealed records cannot be read any more.
     #[must_use]
     pub fn gone_records(&self) -> u64 {
         let sealing = self.sealing.as_ref().map_or(0, |sealing| sealing.records.gone_records());
-        sealing + self.pending.gone_records()
+        sealing.saturating_add(self.pending.gone_records())
     }
 
     /// Kernel time of the oldest record that is not in the store, as far as it is known.
@@ -204,7 +204,7 @@ impl Session {
     pub fn unsealed_bytes(&self) -> u64 {
         let sealing = self.sealing.as_ref().map_or_else(Count::default, |sealing| sealing.records.total());
         let Count { records, bytes } = sealing + self.pending.total();
-        bytes + records * (HEADER_LEN + RECORD_HEADER_LEN) as u64
+        bytes.saturating_add(records.saturating_mul((HEADER_LEN + RECORD_HEADER_LEN) as u64))
     }
 
     /// Kernel time of the oldest record that waits for a segment.

@@ -1,6 +1,6 @@
 //! Session reports: delivered at least once whatever happens to receiver and agent, and metadata only.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use weir_common::{
     control::Reply,
@@ -311,4 +311,53 @@ fn a_full_queue_keeps_sessions_in_the_spool_and_loses_none() {
     for session in sessions {
         lab.delivered(session);
     }
+}
+
+#[test]
+fn sessions_that_are_recovered_are_reported_beside_a_running_agent_and_what_is_left_is_delivered_next() {
+    let lab = Lab::new("");
+    let agent = lab.node.start();
+    let sessions = [lab.begin(), lab.begin()];
+    let [first, second] = [&sessions[0].0, &sessions[1].0].map(|meta| meta.session_id);
+    for id in [first, second] {
+        wait_until("its beginning is reported", || !lab.receiver.taken(id).is_empty());
+    }
+    agent.kill();
+    lab.node.forget_kernel_objects();
+    let spools = ["lost", "copy"].map(|name| lab.node.path(name).join("spool"));
+    fs::create_dir_all(&spools[1]).expect("a fresh directory");
+    for file in lab.node.spool_files() {
+        fs::copy(&file, spools[1].join(file.file_name().expect("a name"))).expect("readable");
+    }
+    fs::create_dir_all(spools[0].parent().expect("its directory")).expect("a fresh directory");
+    fs::rename(lab.node.path("state/spool"), &spools[0]).expect("on the same disk");
+    let agent = lab.node.start();
+    let recover = |spool: &PathBuf, patience: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-agent"));
+        command.arg("recover").arg("--config").arg(lab.node.write_config()).arg(spool);
+        let output = command.args(["--give-up-ring", "--patience", patience]).output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, text) = recover(&spools[0], "20");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("2 session reports delivered"), "{text}");
+    for id in [first, second] {
+        assert!(lab.receiver.has_stored(id));
+        assert_eq!(verify(&lab.node, id).manifest.outcome, Outcome::ConnectorLost);
+    }
+    // The agent beside it goes on.
+    lab.delivered(lab.session().session_id);
+    lab.receiver.usually(Does::Answer(503, ""));
+    let (code, text) = recover(&spools[1], "1");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("{first}: its report WAITS")), "{text}");
+    assert_eq!(lab.queue().len(), 2);
+    lab.receiver.usually(Does::Take);
+    agent.stop();
+    let agent = lab.node.start();
+    for id in [first, second] {
+        wait_until("it is delivered again", || lab.receiver.taken(id).len() == 3);
+        lab.delivered(id);
+    }
+    lab.says_nothing(&agent);
 }

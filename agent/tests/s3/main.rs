@@ -5,6 +5,7 @@ mod credentials;
 mod fake;
 mod faults;
 mod moto;
+mod recovering;
 mod server;
 mod soak;
 mod store;

@@ -9,7 +9,8 @@ use crate::{
     session::{ChannelNo, Outcome, SessionMeta, SocketCookie, TargetPeer},
 };
 
-/// A number of messages and their bytes, frame headers included.
+/// A number of messages and their bytes, frame headers included. Sums stop at what fits: counts are read from disks, too,
+/// and no true ones come near it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Count {
@@ -22,8 +23,7 @@ pub struct Count {
 impl Count {
     /// Counts one message.
     pub fn add(&mut self, bytes: u64) {
-        self.records += 1;
-        self.bytes += bytes;
+        *self = *self + Self { records: 1, bytes };
     }
 }
 
@@ -31,7 +31,10 @@ impl std::ops::Add for Count {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { records: self.records + other.records, bytes: self.bytes + other.bytes }
+        Self {
+            records: self.records.saturating_add(other.records),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 
