@@ -91,6 +91,11 @@ impl Chunk {
         // Records of several processors may be a little out of order.
         let after_us = entry.boot_ns.checked_sub(self.boot_ns).and_then(|ns| u32::try_from(ns / 1000).ok());
         let Some(after_us) = after_us.filter(|_| self.runs.len() < CHUNK_MAX_RUNS) else { return false };
+        if self.runs.len() == self.runs.capacity() {
+            // By a quarter: doubling would leave half of what many sessions hold unused.
+            let more = (self.runs.len() / 4).max(3);
+            self.runs.reserve_exact(more.min(CHUNK_MAX_RUNS - self.runs.len()));
+        }
         self.runs.push(Run::new(entry, offset, after_us));
         true
     }
@@ -170,5 +175,45 @@ impl Run {
         self.records -= records;
         self.message_bytes -= message_bytes;
         first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u64) -> Spooled {
+        Spooled::new(Place { file: FileNo(1), offset: number * 200 }, 128, 80, number)
+    }
+
+    #[test]
+    fn a_chunk_has_a_bound_and_little_room_that_it_does_not_use() {
+        let mut chunk = Chunk::new(entry(0));
+        for number in 1..CHUNK_MAX_RUNS as u64 {
+            assert!(chunk.push(entry(number)));
+            let (used, room) = (chunk.runs.len(), chunk.runs.capacity());
+            assert!(room <= used + (used / 4).max(3), "{room} for {used}");
+        }
+        assert!(!chunk.push(entry(CHUNK_MAX_RUNS as u64)));
+        assert_eq!(chunk.count(), Count { records: 1024, bytes: 1024 * 80 });
+    }
+
+    #[test]
+    fn what_cannot_be_told_from_a_chunks_beginning_needs_another() {
+        let first = Spooled::new(Place { file: FileNo(2), offset: 1000 }, 128, 80, 5_000_000);
+        let far = u64::from(u32::MAX);
+        for (file, offset, boot_ns) in [
+            (3, 2000, 5_000_000),
+            (2, 999, 5_000_000),
+            (2, 1001 + far, 5_000_000),
+            (2, 2000, 4_999_999),
+            (2, 2000, 5_001_000 + far * 1000),
+        ] {
+            let mut chunk = Chunk::new(first);
+            let before = chunk.clone();
+            let place = Place { file: FileNo(file), offset };
+            assert!(!chunk.push(Spooled::new(place, 128, 80, boot_ns)), "{file}, {offset}, {boot_ns}");
+            assert_eq!(chunk, before);
+        }
     }
 }
