@@ -23,7 +23,7 @@ use weir_common::{
 
 use crate::{
     gap::SpooledGap,
-    session::pending::Extent,
+    session::pending::{Extent, Pending},
     spool::{
         self, FileNo,
         entry::{BadEntry, Entry, HEADER_LEN as ENTRY_HEADER_LEN, Kind},
@@ -47,8 +47,8 @@ pub struct SegmentSource {
     /// The segment's first line. Its bulk is found while encoding, unless it is known to be in the store in other
     /// bytes already.
     pub header: SegmentHeader,
-    /// Where its records lie, in order.
-    pub extents: Vec<Extent>,
+    /// Its records.
+    pub records: Pending,
     /// What each receiving socket is for.
     pub sockets: HashMap<SocketCookie, (ChannelNo, Direction)>,
 }
@@ -110,9 +110,9 @@ pub enum SegmentError {
 pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
     let mut events = Events::default();
     let mut pieces = Pieces::new(&source.spool);
-    for extent in &source.extents {
-        pieces.open(extent)?;
-        events.extent(extent, &mut pieces, &source.sockets)?;
+    for extent in source.records.extents() {
+        pieces.open(&extent)?;
+        events.extent(&extent, &mut pieces, &source.sockets)?;
     }
     let Events { lines, bulk, count } = events;
     let index = source.header.index;
@@ -288,7 +288,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        session::pending::Pending,
         spool::{Place, entry::Entry},
         testing::{cookies, frame, record, session_id, stdout_record},
     };
@@ -316,7 +315,7 @@ mod tests {
                 bulk: None,
                 opened: None,
             },
-            extents: pending.extents().collect(),
+            records: pending,
             sockets: HashMap::from([
                 (c2t, (ChannelNo(0), Direction::ClientToTarget)),
                 (t2c, (ChannelNo(0), Direction::TargetToClient)),
@@ -406,8 +405,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let records: Vec<_> = (0..5).map(|seq| stdout_record(1, seq, b"x")).collect();
         let mut source = source(dir.path(), &records);
-        source.extents[0].skip = 2;
-        source.extents[0].records = 2;
+        assert_eq!(source.records.take(2).map(|before| before.total().records), Some(2));
+        source.records = source.records.take(2).expect("three are left");
         let lines = lines(&encode(&source).expect("encodes").segment);
         assert_eq!(lines.len(), 3);
         assert!(lines[1].contains(r#""seq":2"#) && lines[2].contains(r#""seq":3"#));

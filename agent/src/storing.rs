@@ -79,7 +79,7 @@ impl Job {
             Work::Segment(Box::new(SegmentSource {
                 spool: spool.to_owned(),
                 header: session.segment_header(),
-                extents: sealing.records.extents().collect(),
+                records: sealing.records.clone(),
                 sockets: session.sockets().map(|(cookie, channel, way)| (cookie, (channel, way))).collect(),
             }))
         } else {

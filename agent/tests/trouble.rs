@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+};
 
 use support::{
     Node,
@@ -275,6 +278,48 @@ fn poison(node: &Node, session: &SessionMeta) -> std::path::PathBuf {
     fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
     fs::write(&path, b"").expect("writable");
     path
+}
+
+/// Where in the spool this was written, once it is there.
+fn spooled_at(node: &Node, said: &[u8]) -> (fs::File, u64) {
+    let mut found = None;
+    wait_until("it is in the spool", || {
+        found = node.spool_files().into_iter().find_map(|path| {
+            let bytes = fs::read(&path).ok()?;
+            let at = bytes.windows(said.len()).position(|window| window == said)?;
+            Some((fs::File::options().write(true).open(path).ok()?, at as u64))
+        });
+        found.is_some()
+    });
+    found.expect("just found")
+}
+
+#[test]
+fn a_session_whose_records_were_altered_in_the_spool_is_told_and_holds_up_no_other() {
+    let node = Node::new("seal_parallelism = 1\nsegment_max_age_ms = 60000");
+    let agent = node.start();
+    let (damaged, control, mut tap) = begin(&node);
+    for said in ["before", "what was really said", "behind"] {
+        tap.pass(T2C, &stdout(said));
+    }
+    let (file, at) = spooled_at(&node, b"what was really said");
+    file.write_all_at(b"i", at + 6).expect("writable");
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let line = agent.wait_for_log("storing failed");
+    assert!(line.contains(&damaged.session_id.to_string()) && line.contains("is damaged at"), "{line}");
+    for _ in 0..3 {
+        let (other, control, mut tap) = begin(&node);
+        tap.pass(T2C, &stdout("meanwhile"));
+        assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+        assert_eq!(verify(&node, other.session_id).frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
+    }
+    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
+    let stored = node.path("store/v1").join(day).join(damaged.session_id.to_string());
+    assert!(!stored.exists(), "nothing is stored of what is not as it was recorded");
+    assert!(!agent.log().contains("really said"), "the log tells where, and not what");
+    // It stays in the spool for whoever can mend it.
+    file.write_all_at(b"a", at + 6).expect("writable");
+    assert_eq!(verify(&node, damaged.session_id).frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod channels;
 pub mod pending;
 mod reconcile;
+mod runs;
 mod view;
 
 use std::collections::BTreeMap;

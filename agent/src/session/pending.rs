@@ -5,47 +5,29 @@
 //! no place to read them from. A checkpoint keeps the count only, so that all it holds are gone records; the
 //! log behind it says which of them were sealed, and what is left over then was lost.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use weir_common::recording::Count;
 
+use super::runs::{Chunk, Spooled};
+pub use super::runs::{EXTENT_MAX_BYTES, Extent};
 use crate::spool::{FileNo, Place};
 
-/// The most bytes of neighbouring entries that are read as one extent.
-pub const EXTENT_MAX_BYTES: u64 = 256 * 1024;
-
-/// Records of one session that lie next to each other in the spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Where the first entry begins.
-    pub place: Place,
-    /// Bytes of the entries, headers included.
-    pub len: u64,
-    /// How many entries at the beginning belong to the segment before.
-    pub skip: u64,
-    /// How many behind those belong here.
-    pub records: u64,
-}
-
 /// Records waiting for a segment, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Count", into = "Count")]
+///
+/// A clone shares what says where they lie, for as long as neither is changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Count")]
 pub struct Pending {
-    runs: VecDeque<Run>,
+    stretches: VecDeque<Stretch>,
     total: Count,
-    /// The files of the runs, and how many runs each has: the runs of a session that flooded are too many to
-    /// be looked through all the time.
-    files: VecDeque<(FileNo, u64)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    /// None for records that are gone.
-    extent: Option<Extent>,
-    count: Count,
-    /// Kernel time of the first record; 0 where it is not known.
-    first_boot_ns: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stretch {
+    Gone(Count),
+    Spooled(Arc<Chunk>),
 }
 
 impl Pending {
@@ -66,91 +48,81 @@ impl Pending {
     /// How many of them cannot be read any more.
     #[must_use]
     pub fn gone_records(&self) -> u64 {
-        let gone = self.runs.iter().filter(|run| run.extent.is_none());
-        gone.fold(0, |sum, run| sum.saturating_add(run.count.records))
+        let gone = |stretch: &Stretch| match stretch {
+            Stretch::Gone(count) => count.records,
+            Stretch::Spooled(_) => 0,
+        };
+        self.stretches.iter().map(gone).fold(0, u64::saturating_add)
     }
 
-    /// Kernel time of the oldest one, as far as it is known.
+    /// Kernel time of the oldest one, as far as it is known; 0 for one that is gone.
     #[must_use]
     pub fn oldest_boot_ns(&self) -> Option<u64> {
-        self.runs.front().map(|run| run.first_boot_ns)
+        self.stretches.front().map(|stretch| match stretch {
+            Stretch::Gone(_) => 0,
+            Stretch::Spooled(chunk) => chunk.first_boot_ns(),
+        })
     }
 
     /// The spool files that are needed for them, in order.
     pub fn files(&self) -> impl Iterator<Item = FileNo> {
-        self.files.iter().map(|&(file, _)| file)
+        let mut last = None;
+        self.chunks().map(Chunk::file).filter(move |&file| last.replace(file) != Some(file))
     }
 
     /// The extents to read, in order.
     pub fn extents(&self) -> impl Iterator<Item = Extent> {
-        self.runs.iter().filter_map(|run| run.extent)
+        self.chunks().flat_map(Chunk::extents)
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.stretches.iter().filter_map(|stretch| match stretch {
+            Stretch::Gone(_) => None,
+            Stretch::Spooled(chunk) => Some(&**chunk),
+        })
     }
 
     /// Adds the newest record: an entry of `entry_len` bytes at `place` with a message of `message_len`
     /// bytes.
     pub fn push(&mut self, place: Place, entry_len: u64, message_len: u64, boot_ns: u64) {
         self.total.add(message_len);
-        if let Some(Run { extent: Some(extent), count, .. }) = self.runs.back_mut()
-            && extent.place.file == place.file
-            && extent.place.offset + extent.len == place.offset
-            && extent.len + entry_len <= EXTENT_MAX_BYTES
+        let entry = Spooled::new(place, entry_len, message_len, boot_ns);
+        if let Some(Stretch::Spooled(chunk)) = self.stretches.back_mut()
+            && Arc::make_mut(chunk).push(entry)
         {
-            extent.len += entry_len;
-            extent.records += 1;
-            count.add(message_len);
             return;
         }
-        self.runs.push_back(Run {
-            extent: Some(Extent { place, len: entry_len, skip: 0, records: 1 }),
-            count: Count { records: 1, bytes: message_len },
-            first_boot_ns: boot_ns,
-        });
-        self.count_runs(place.file, 1);
-    }
-
-    /// Counts runs of a file that is the last one's or comes after it.
-    fn count_runs(&mut self, file: FileNo, runs: u64) {
-        match self.files.back_mut() {
-            Some((last, count)) if *last == file => *count += runs,
-            _ => self.files.push_back((file, runs)),
-        }
-    }
-
-    /// A run of the oldest file is gone.
-    fn uncount_run(&mut self) {
-        if let Some((_, runs)) = self.files.front_mut() {
-            *runs -= 1;
-            if *runs == 0 {
-                self.files.pop_front();
-            }
-        }
+        self.stretches.push_back(Stretch::Spooled(Arc::new(Chunk::new(entry))));
     }
 
     /// Adds records that cannot be read.
     pub fn push_gone(&mut self, count: Count) {
         if count.records > 0 {
             self.total = self.total + count;
-            self.runs.push_back(Run { extent: None, count, first_boot_ns: 0 });
+            self.stretches.push_back(Stretch::Gone(count));
         }
     }
 
     /// Adds records that are all newer.
     pub fn append(&mut self, newer: Self) {
         self.total = self.total + newer.total;
-        self.runs.extend(newer.runs);
-        for (file, runs) in newer.files {
-            self.count_runs(file, runs);
-        }
+        self.stretches.extend(newer.stretches);
     }
 
     /// How many of the oldest records make a segment: whole extents up to the first that reaches a limit.
     #[must_use]
     pub fn segment_records(&self, max_bytes: u64, max_records: u64) -> u64 {
         let mut sum = Count::default();
-        for run in &self.runs {
-            sum = sum + run.count;
-            if sum.bytes >= max_bytes || sum.records >= max_records {
-                break;
+        for stretch in &self.stretches {
+            let (gone, spooled) = match stretch {
+                Stretch::Gone(count) => (Some(*count), None),
+                Stretch::Spooled(chunk) => (None, Some(chunk.counts())),
+            };
+            for count in gone.into_iter().chain(spooled.into_iter().flatten()) {
+                sum = sum + count;
+                if sum.bytes >= max_bytes || sum.records >= max_records {
+                    return sum.records;
+                }
             }
         }
         sum.records
@@ -166,18 +138,12 @@ impl Pending {
         }
         let mut taken = Self::default();
         while taken.total.records < records {
-            let mut run = self.runs.pop_front()?;
-            let wanted = records - taken.total.records;
-            if run.count.records > wanted {
-                self.runs.push_front(run.split_off(wanted));
-            } else if run.extent.is_some() {
-                self.uncount_run();
+            let mut stretch = self.stretches.pop_front()?;
+            if let Some(rest) = stretch.split_off(records - taken.total.records) {
+                self.stretches.push_front(rest);
             }
-            if let Some(extent) = run.extent {
-                taken.count_runs(extent.place.file, 1);
-            }
-            taken.total = taken.total + run.count;
-            taken.runs.push_back(run);
+            taken.total = taken.total + stretch.count();
+            taken.stretches.push_back(stretch);
         }
         // A checkpoint says how many there are without a place, and may say more than can be added up.
         self.total.records = self.total.records.saturating_sub(taken.total.records);
@@ -186,19 +152,28 @@ impl Pending {
     }
 }
 
-impl Run {
-    /// Keeps the first `records` and returns the rest.
-    fn split_off(&mut self, records: u64) -> Self {
-        let bytes = self.count.bytes / self.count.records * records;
-        let mut rest = *self;
-        rest.count = Count { records: self.count.records - records, bytes: self.count.bytes - bytes };
-        self.count = Count { records, bytes };
-        if let (Some(first), Some(second)) = (&mut self.extent, &mut rest.extent) {
-            first.records = records;
-            second.skip += records;
-            second.records -= records;
+impl Stretch {
+    fn count(&self) -> Count {
+        match self {
+            Self::Gone(count) => *count,
+            Self::Spooled(chunk) => chunk.count(),
         }
-        rest
+    }
+
+    /// Keeps the first `records`, which are one at least, and returns the rest, if any is left.
+    fn split_off(&mut self, records: u64) -> Option<Self> {
+        match self {
+            Self::Gone(count) if count.records <= records => None,
+            Self::Gone(count) => {
+                let bytes = count.bytes / count.records * records;
+                let rest = Count { records: count.records - records, bytes: count.bytes - bytes };
+                *count = Count { records, bytes };
+                Some(Self::Gone(rest))
+            }
+            Self::Spooled(chunk) => {
+                Arc::make_mut(chunk).split_off(records).map(|rest| Self::Spooled(Arc::new(rest)))
+            }
+        }
     }
 }
 
@@ -208,9 +183,9 @@ impl From<Count> for Pending {
     }
 }
 
-impl From<Pending> for Count {
-    fn from(pending: Pending) -> Self {
-        pending.total
+impl Serialize for Pending {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.total.serialize(serializer)
     }
 }
 
@@ -272,6 +247,34 @@ mod tests {
             read.extend(offsets_read(&pending));
             prop_assert_eq!(read, offsets);
         }
+    }
+
+    #[test]
+    fn the_oldest_ones_time_is_known_to_the_microsecond_wherever_they_are_cut() {
+        let mut pending = Pending::default();
+        // Apart in the spool and over an hour in time, now and then a little out of order.
+        let time = |number: u64| 5_000_000_000 + number * 1_234_567_891 - number % 7 * 1_000_000;
+        for number in 0..4_000 {
+            pending.push(Place { file: FileNo(1), offset: number * 8_000_000 }, 60, 20, time(number));
+        }
+        for number in (0..4_000).step_by(37) {
+            let oldest = pending.oldest_boot_ns().expect("some are left");
+            assert!((0..1_000).contains(&(time(number) - oldest)), "record {number}");
+            let offset = pending.extents().next().map(|extent| extent.place.offset);
+            assert_eq!(offset, Some(number * 8_000_000));
+            let _taken = pending.take(37);
+        }
+    }
+
+    #[test]
+    fn what_was_taken_stays_as_it_is_when_what_is_left_or_a_clone_goes_on() {
+        let (mut pending, offsets) = pending_of(&[false; 9]);
+        let clone = pending.clone();
+        let taken = pending.take(4).expect("there are nine");
+        pending.push(Place { file: FileNo(1), offset: 540 }, 60, 20, 0);
+        assert_eq!(offsets_read(&clone), offsets);
+        assert_eq!(offsets_read(&taken), offsets[..4]);
+        assert_eq!(offsets_read(&pending), [&offsets[4..], &[540]].concat());
     }
 
     #[test]
