@@ -20,6 +20,8 @@ use weir_common::recording::{SIGNATURE_NAMESPACE, SIGNER_IDENTITY};
 /// Name of the file with the public half, in the state directory.
 pub const ALLOWED_SIGNERS: &str = "allowed_signers";
 
+const SIGNERS_MODE: u32 = 0o644;
+
 /// What went wrong with the key.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
@@ -134,13 +136,35 @@ impl SigningKey {
         Ok(format!("{SIGNER_IDENTITY} namespaces=\"{SIGNATURE_NAMESPACE}\" {}\n", public.trim_end()))
     }
 
-    /// Writes the allowed signers file into the state directory.
+    /// Puts this key into the allowed signers file in the state directory. Keys of before stay there: what they signed
+    /// is to be verified for years.
     ///
     /// # Errors
     /// [`SigningError`].
     pub fn write_allowed_signers(&self, state_dir: &Path) -> Result<(), SigningError> {
         let path = state_dir.join(ALLOWED_SIGNERS);
-        fs::write(&path, self.allowed_signer()?).map_err(failed("write", &path))
+        let mut text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(failed("read", &path)(source)),
+        };
+        let line = self.allowed_signer()?;
+        if text.lines().any(|known| known == line.trim_end()) {
+            return Ok(());
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&line);
+        // Whole or not at all: an empty file would trust nobody.
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().set_permissions(fs::Permissions::from_mode(SIGNERS_MODE))?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map(drop).map_err(io::Error::from)
+        };
+        write().map_err(failed("write", &path))
     }
 
     /// Signs, in the form of `ssh-keygen -Y sign -n weir`.

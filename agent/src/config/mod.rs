@@ -238,6 +238,7 @@ impl Raw {
         if !self.ring_bytes.is_power_of_two() || self.ring_bytes < MIN_RING_BYTES {
             return Err(value("ring_bytes", format!("must be a power of two, at least {MIN_RING_BYTES}")));
         }
+        within("open_timeout_ms", self.open_timeout_ms, 1, 3_600_000)?;
         within("max_taps", self.max_taps.into(), 2, 1 << 20)?;
         within("max_sessions", self.max_sessions as u64, 1, 1 << 16)?;
         within("seal_parallelism", self.seal_parallelism as u64, 1, 64)?;

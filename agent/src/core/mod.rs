@@ -246,6 +246,7 @@ impl Core {
                 self.next_tick = now + TICK;
                 self.tick(now);
                 if self.is_done() {
+                    self.watch.lane.ended();
                     return Ok(Ended::Done);
                 }
             }

@@ -11,12 +11,12 @@ mod replay;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, io,
     path::Path,
     sync::Arc,
 };
 
-use tracing::debug;
+use tracing::{debug, error};
 
 pub use self::replay::Damage;
 use crate::{
@@ -113,8 +113,13 @@ impl Journal {
     /// See [`Self::open`].
     pub fn open_in(dir: &Path, options: SpoolOptions, space: Arc<Space>) -> Result<Self, JournalError> {
         let lock = spool::lock(dir)?;
-        let replay::Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, .. } =
+        let replay::Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, damage } =
             replay::replay(dir)?;
+        for unreadable in &damage {
+            if let Damage::Unreadable { file, .. } = unreadable {
+                set_aside(dir, *file);
+            }
+        }
         if let Some(no) = headless {
             let path = spool::path(dir, no);
             fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
@@ -310,6 +315,18 @@ impl Journal {
         self.spool.start_file(&entries)?;
         self.checkpoint_bytes = self.spool.active_bytes();
         Ok(())
+    }
+}
+
+/// Keeps the bytes of a damaged file under another name, for when the file is not needed any more: somebody may be able
+/// to read more of it.
+fn set_aside(dir: &Path, no: FileNo) {
+    let path = spool::path(dir, no);
+    let aside = path.with_extension("log.damaged");
+    match fs::hard_link(&path, &aside) {
+        Ok(()) => error!(file = %aside.display(), "a damaged spool file is kept under this name"),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => error!(file = %path.display(), %error, "a damaged spool file cannot be kept"),
     }
 }
 

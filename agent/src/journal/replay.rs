@@ -5,7 +5,7 @@
 //!
 //! - *The last file ends in the middle of an entry*, as a killed agent leaves it: the rest is cut off. Its
 //!   records are still in the ring. If not even the file's checkpoint is whole, the file goes.
-//! - *An earlier file has a bad entry*: the rest of that file is unreadable. The replay goes on with the next
+//! - *A file has a bad entry with good ones behind it*, or is not the last: the rest of that file is unreadable. The replay goes on with the next
 //!   file's checkpoint; the records in between count as gone, sessions that have none of them are not
 //!   affected.
 //! - *Records that a checkpoint counts lie in a file that was deleted*, before the first file or between two:
@@ -15,7 +15,12 @@
 //! Gone records that no entry says are sealed are lost. The session goes on and is stored; its manifest has
 //! more accepted records than events, and so every verification of it fails, as it must.
 
-use std::{collections::BTreeMap, fmt, fs::File, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{self, File},
+    path::Path,
+};
 
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -112,13 +117,14 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         let len = file.metadata().map_err(spool::failed("look at", &path))?.len();
         let good = replay.file(no, &path, file)?;
         let cut = len - good;
-        if Some(no) == last && good == 0 {
+        let is_torn = Some(no) == last && cut > 0 && !has_entry_behind(&path, good)?;
+        if is_torn && good == 0 {
             warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; it goes");
             damage.push(Damage::TornTail { file: no, bytes: len });
             headless = Some(no);
             continue;
         }
-        if cut > 0 && Some(no) == last {
+        if is_torn {
             info!(file = %no, bytes = cut, "cutting the torn tail of the spool");
             damage.push(Damage::TornTail { file: no, bytes: cut });
         } else if cut > 0 {
@@ -126,8 +132,8 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
             damage.push(Damage::Unreadable { file: no, bytes: cut });
             replay.take_checkpoint = true;
         }
-        appendable = cut == 0 || Some(no) == last;
-        files.insert(no, if Some(no) == last { good } else { len });
+        appendable = cut == 0 || is_torn;
+        files.insert(no, if is_torn { good } else { len });
     }
     for session in replay.ledger.sessions() {
         let gone = session.gone_records();
@@ -137,6 +143,14 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     }
     let Replay { ledger, position, take_checkpoint: _, checkpoint_bytes } = replay;
     Ok(Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, damage })
+}
+
+/// Whether a good entry lies anywhere behind `good` bytes of the file: then what is bad there is no torn tail.
+fn has_entry_behind(path: &Path, good: u64) -> Result<bool, JournalError> {
+    let bytes = fs::read(path).map_err(spool::failed("read", path))?;
+    let good = usize::try_from(good).unwrap_or(usize::MAX);
+    let rest = bytes.get(good.saturating_add(1)..).unwrap_or_default();
+    Ok((0..rest.len()).any(|at| Entry::may_begin(&rest[at..]) && Entry::decode(&rest[at..]).is_ok()))
 }
 
 impl Replay {

@@ -195,7 +195,13 @@ impl Running {
         let oldest_first = || -> io::Result<()> {
             let files = spool::list(&self.spool).map_err(io::Error::other)?;
             files.into_iter().try_for_each(|no| fs::remove_file(spool::path(&self.spool, no)))?;
-            fs::remove_dir_all(&self.spool)
+            match fs::remove_dir(&self.spool) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    warn!(spool = %self.spool.display(), "what is left of a spool, damaged files as a rule, stays");
+                    Ok(())
+                }
+                removed => removed,
+            }
         };
         let removed = oldest_first();
         if let Err(error) = removed {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -29,6 +29,7 @@ struct Inner {
     passed: AtomicU64,
     /// [`Taking`] as a number.
     taking: AtomicU64,
+    ended: AtomicBool,
     records: Counter,
     bytes: Counter,
     orphans: Counter,
@@ -111,6 +112,11 @@ impl Lane {
     pub fn alive(&self, now: Instant) {
         let passed = now.saturating_duration_since(self.0.begun).as_millis();
         self.0.passed.store(u64::try_from(passed).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The core has ended: everything of its lane is stored.
+    pub fn ended(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
     }
 
     /// How long ago the core made its last pass.
@@ -330,6 +336,7 @@ impl Lanes {
             begun: Instant::now(),
             passed: AtomicU64::new(0),
             taking: AtomicU64::new(Taking::Everything as u64),
+            ended: AtomicBool::new(false),
             records: self.records.get_or_create_owned(&one),
             bytes: self.bytes.get_or_create_owned(&one),
             orphans: self.orphans.get_or_create_owned(&one),
@@ -357,9 +364,11 @@ impl Lanes {
         lane
     }
 
+    /// Those whose core runs.
     pub(super) fn all(&self) -> Vec<Lane> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.iter().map(|(_, lane)| lane.clone()).collect()
+        let running = lanes.iter().filter(|(_, lane)| !lane.0.ended.load(Ordering::Relaxed));
+        running.map(|(_, lane)| lane.clone()).collect()
     }
 }
 

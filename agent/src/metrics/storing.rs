@@ -82,9 +82,18 @@ impl Uploads {
         let class = class(error);
         self.failures.get_or_create(&[("class", class)]).inc();
         self.retries.inc();
-        if matches!(error, StoringError::Store(error) if error.is_store_wide()) {
+        if matches!(error, StoringError::Store(error) if may_be_the_stores(error)) {
             metrics().health.store_fails(Instant::now());
         }
+    }
+}
+
+/// Whether others' objects are likely to fail the same. More than what the breaker goes by, since a success ends it.
+fn may_be_the_stores(error: &StoreError) -> bool {
+    match error {
+        StoreError::Io { source, .. } => source.kind() != std::io::ErrorKind::NotADirectory,
+        StoreError::Refused { .. } | StoreError::Altered { .. } => true,
+        error => error.is_store_wide(),
     }
 }
 

@@ -107,6 +107,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let _delivery = delivery.map(|delivery| runtime.spawn(delivery.run()));
+    let alone = dirs.len() == 1;
     for dir in dirs {
         let recovered = runtime.block_on(spool::recover(&dir, &mut tools, &progress));
         if terminal {
@@ -114,7 +115,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
         }
         match recovered {
             Ok(report) => recovery.spools.push(report),
-            Err(error) if recovery.spools.is_empty() => return Err(error.into()),
+            Err(error) if alone => return Err(error.into()),
             // What was done with the others has to be told all the same.
             Err(error) => recovery.spools.push(spool_not_begun(&dir, &error)),
         }

@@ -110,7 +110,9 @@ impl SpoolReport {
     #[must_use]
     pub fn has_losses(&self) -> bool {
         let damaged = |damage: &Damage| !matches!(damage, Damage::TornTail { .. });
-        self.damage.iter().any(damaged) || self.sessions.iter().any(|session| session.lost_records > 0)
+        self.damage.iter().any(damaged)
+            || self.orphans.records > 0
+            || self.sessions.iter().any(|session| session.lost_records > 0)
     }
 }
 

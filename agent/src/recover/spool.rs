@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fs, io,
     path::Path,
     time::Duration,
 };
@@ -73,7 +73,11 @@ pub(super) async fn recover(
     };
     let stored = report.sessions.iter().all(|session| session.state == State::Stored);
     if stored && report.left.is_none() {
-        let others = fs::read_dir(dir).map_or(0, Iterator::count);
+        // What was damaged stays, under another name: it may be read better by somebody else.
+        let is_other = |item: &io::Result<fs::DirEntry>| {
+            item.as_ref().map_or(true, |item| item.path().extension().is_none_or(|name| name != "damaged"))
+        };
+        let others = fs::read_dir(dir).map_or(0, |items| items.filter(is_other).count());
         report.emptied = others == 0;
         report.left = (others > 0).then(|| format!("{others} other files are in the directory"));
     }

@@ -116,6 +116,14 @@ impl<'a> Entry<'a> {
         HEADER_LEN + u32::from_le_bytes([l0, l1, l2, l3]) as usize
     }
 
+    /// Whether an entry may begin here, at a glance: its kind is one, and what is reserved is 0.
+    #[must_use]
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        bytes.first_chunk::<HEADER_LEN>().is_some_and(|header| {
+            Kind::from_byte(header[8]).is_some() && header[9..16].iter().all(|&byte| byte == 0)
+        })
+    }
+
     /// Reads the entry at the beginning of `bytes`.
     ///
     /// # Errors

@@ -58,8 +58,14 @@ pub(super) fn check(manifest: Option<&Manifest>, streams: &Streams, log: &mut Lo
             captured.extend(totals.kernel.map(|kernel| kernel.captured));
         }
     }
+    let (directions, known) = (2 * manifest.channels.len(), captured.len());
     let captured = Sum::of(captured);
-    if streams.is_complete() {
+    if known < directions {
+        log.incomplete(
+            Check::Arithmetic,
+            "not everything could be compared with the kernel's counters: the node restarted before they were read",
+        );
+    } else if streams.is_complete() {
         log.detail(Check::Arithmetic, format!("the kernel captured {captured}, and all are accounted for"));
     } else {
         log.incomplete(
