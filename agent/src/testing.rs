@@ -7,8 +7,7 @@ use weir_common::{
     frame::{Header, Message},
     recording::{Clock, Count, KernelCount, Recorder},
     session::{
-        CapturePolicy, ChannelNo, HostKeyTrust, Integration, Outcome, Permission, Proof, Resource, SessionId,
-        SessionMeta, SocketCookie, TargetCredential, TargetPeer,
+        ChannelNo, HostKeyTrust, Outcome, SessionId, SessionMeta, SocketCookie, TargetCredential, TargetPeer,
     },
 };
 
@@ -23,27 +22,7 @@ pub(crate) fn session_id(number: u8) -> SessionId {
 }
 
 pub(crate) fn meta(number: u8) -> SessionMeta {
-    SessionMeta {
-        session_id: session_id(number),
-        user: "ada".into(),
-        grant_id: "g-1".into(),
-        request_id: "REQ-1".into(),
-        approvers: vec!["grace".into()],
-        access_flow: "on-call".into(),
-        resource: Resource {
-            name: "web-1".into(),
-            integration: Integration::Ssh,
-            host: "h".into(),
-            port: 22,
-        },
-        target_login: "deploy".into(),
-        permissions: vec![Permission::Shell],
-        proof: Proof::PublicKey { fingerprint: "SHA256:u".into() },
-        client_address: ([192, 0, 2, 1], 4000).into(),
-        client_version: "SSH-2.0-x".into(),
-        expires_at: Timestamp::UNIX_EPOCH,
-        capture_policy: CapturePolicy::FailClosed,
-    }
+    SessionMeta { session_id: session_id(number), ..weir_common::fuzz::meta() }
 }
 
 pub(crate) fn target() -> TargetPeer {
