@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::INLINE_BINARY_MAX;
 use crate::{
+    digest::Sha256,
     frame::{
         self, ChannelType, Direction, Env, ExitSignal, FrameError, HEADER_LEN, Message, OpenFailure, Pty,
         TcpAddress, WindowSize, X11Request,
@@ -133,6 +134,47 @@ pub enum Content {
         /// How many.
         bytes: u32,
     },
+    /// File content that the grant keeps out of the recording, and what stands around it, in order.
+    Withheld(Vec<Part>),
+}
+
+/// A part of data that is not in the recording as a whole. `Debug` shows its length only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Bytes that are: the protocol around the content.
+    #[serde(with = "base64_bytes")]
+    Kept(Vec<u8>),
+    /// File content that is not.
+    Withheld {
+        /// How many bytes.
+        bytes: u32,
+        /// Digest of what went of this file's content up to here, these bytes included.
+        sha256: Sha256,
+    },
+}
+
+impl Part {
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Kept(bytes) => bytes.len() as u64,
+            Self::Withheld { bytes, .. } => u64::from(*bytes),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Part({} bytes)", self.len())
+    }
 }
 
 impl std::fmt::Debug for Content {
@@ -164,6 +206,7 @@ impl Content {
             Self::Text(text) => text.len() as u64,
             Self::B64(bytes) => bytes.len() as u64,
             Self::Bulk { bytes, .. } => u64::from(*bytes),
+            Self::Withheld(parts) => parts.iter().map(Part::len).fold(0, u64::saturating_add),
         }
     }
 
@@ -173,7 +216,7 @@ impl Content {
         self.len() == 0
     }
 
-    /// The bytes; `None` if they should lie in the bulk and do not.
+    /// The bytes; `None` if they should lie in the bulk and do not, or are not recorded.
     #[must_use]
     pub fn bytes<'a>(&'a self, bulk: &'a [u8]) -> Option<&'a [u8]> {
         match self {
@@ -183,6 +226,7 @@ impl Content {
                 let at = usize::try_from(*at).ok()?;
                 bulk.get(at..at.checked_add(*bytes as usize)?)
             }
+            Self::Withheld(_) => None,
         }
     }
 }

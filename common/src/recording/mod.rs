@@ -7,6 +7,7 @@
 //! | `000001.ndjson.zst` … | a segment: zstd-compressed NDJSON, the first line a [`SegmentHeader`], then an [`Event`] a line |
 //! | `000001.bin` or `000001.bin.zst` | the segment's bulk, where it has any: bytes that are no text, in the order of the events that point into it |
 //! | `000001.sig` | the segment's signature, as `ssh-keygen -Y verify -n weir` reads it; each segment names the digests of its bulk and of the segment before it, so that it vouches for everything so far |
+//! | `commands.ndjson`, `files.ndjson`, `forwards.ndjson`, `transcript.txt` | what the session amounts to ([`findings`]), where there is something to say |
 //! | `manifest.json` | the [`Manifest`] |
 //! | `SHA256SUMS` | the digest of every object above, as `sha256sum -c` reads it |
 //! | `SHA256SUMS.sig` | its signature, as `ssh-keygen -Y verify -n weir` reads it |
@@ -15,6 +16,7 @@
 //! which frame it was and carries its exact bytes, so a reader can rebuild and count each byte the kernel captured.
 
 mod event;
+pub mod findings;
 mod manifest;
 mod sums;
 
@@ -22,7 +24,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    event::{Content, Event, Gap, GapCause, What},
+    event::{Content, Event, Gap, GapCause, Part, What},
     manifest::{
         ChannelTotals, Count, DirectionTotals, KernelCount, Manifest, Recorder, SegmentEntry, StoredObject,
     },

@@ -1,0 +1,196 @@
+//! A channel's part of a session: what it turns out to be for, and who follows it then.
+
+use weir_common::{
+    frame::{Direction, WindowSize},
+    recording::{
+        Content, Event, Part, What,
+        findings::{COMMAND_CHARS_MAX, Command, Confidence, Evidence, Source, Span},
+    },
+    session::ChannelNo,
+};
+
+use crate::{
+    At, Findings,
+    forwards::Forwarded,
+    terminal::Terminal,
+    transfers::{Chunk, Transfer},
+};
+
+/// Follows one channel.
+pub(crate) struct Channel {
+    ch: ChannelNo,
+    forwarded: Option<Forwarded>,
+    pty: Option<WindowSize>,
+    exec: Option<Exec>,
+    terminal: Option<Terminal>,
+    transfer: Option<Transfer>,
+    exit_code: Option<i32>,
+    stdout_bytes: u64,
+    closed: [bool; 2],
+}
+
+/// A command that the client asked for.
+struct Exec {
+    text: String,
+    t: u64,
+    evidence: Evidence,
+}
+
+impl Channel {
+    pub(crate) fn new(ch: ChannelNo) -> Self {
+        Self {
+            ch,
+            forwarded: None,
+            pty: None,
+            exec: None,
+            terminal: None,
+            transfer: None,
+            exit_code: None,
+            stdout_bytes: 0,
+            closed: [false; 2],
+        }
+    }
+
+    /// Whether nothing will come any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed == [true; 2]
+    }
+
+    pub(crate) fn event(&mut self, event: &Event, content: &[u8], out: &mut dyn Findings) {
+        let at = At { t: event.t, seq: event.seq };
+        match &event.what {
+            What::Open { channel } => self.forwarded = Forwarded::new(channel, at),
+            What::OpenFailure(failure) => {
+                if let Some(forwarded) = &mut self.forwarded {
+                    forwarded.refused(&failure.description);
+                }
+                self.closed = [true; 2];
+                self.end(at, out);
+            }
+            What::Pty(pty) => self.pty = Some(pty.size),
+            What::WindowChange(size) => {
+                self.pty = self.pty.map(|_| *size);
+                if let Some(terminal) = &mut self.terminal {
+                    terminal.resize(at, *size, out);
+                }
+            }
+            What::Shell => self.begin(None, at),
+            What::Exec(_) => self.begin(Some(content), at),
+            What::Subsystem { name } => self.transfer = Transfer::for_subsystem(name),
+            What::Stdin(data) | What::Stdout(data) | What::Stderr(data) => {
+                self.data(event, data, content, at, out);
+            }
+            What::ExitStatus { status } => self.exit_code = i32::try_from(*status).ok(),
+            What::Close => {
+                self.closed[usize::from(event.dir == Direction::TargetToClient)] = true;
+                if self.is_over() {
+                    self.end(at, out);
+                }
+            }
+            What::Gap(_) => self.gap(event.dir),
+            _ => {}
+        }
+    }
+
+    /// The recording ends while the channel is open.
+    pub(crate) fn finish(mut self, out: &mut dyn Findings) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.end(None, None, out);
+        }
+        if let Some(transfer) = self.transfer.take() {
+            transfer.end(self.ch, None, out);
+        }
+        self.say_exec(None, out);
+        if let Some(forwarded) = self.forwarded.take() {
+            out.forward(forwarded.finding(self.ch, None));
+        }
+    }
+
+    fn begin(&mut self, command: Option<&[u8]>, at: At) {
+        if let Some(command) = command {
+            self.transfer = Transfer::for_command(command);
+            let text: String = String::from_utf8_lossy(command).chars().take(COMMAND_CHARS_MAX).collect();
+            let evidence = Evidence { first_seq: at.seq, last_seq: at.seq, from: 0, to: 0 };
+            self.exec = Some(Exec { text, t: at.t, evidence });
+        }
+        if let Some(size) = self.pty {
+            self.terminal = Some(Terminal::new(self.ch, size, command.is_some()));
+        }
+    }
+
+    fn data(&mut self, event: &Event, data: &Content, content: &[u8], at: At, out: &mut dyn Findings) {
+        if let Some(forwarded) = &mut self.forwarded {
+            return forwarded.count(event.dir, data.len());
+        }
+        let to_client = matches!(event.what, What::Stdout(_));
+        if let Some(transfer) = self.transfer.as_mut().filter(|_| !matches!(event.what, What::Stderr(_))) {
+            match data {
+                Content::Withheld(parts) => {
+                    for part in parts {
+                        let chunk = match part {
+                            Part::Kept(bytes) => Chunk::Bytes(bytes),
+                            Part::Withheld { bytes, sha256 } => {
+                                Chunk::Withheld { bytes: *bytes, sha256: *sha256 }
+                            }
+                        };
+                        transfer.data(self.ch, event.dir, at, chunk, out);
+                    }
+                }
+                _ => transfer.data(self.ch, event.dir, at, Chunk::Bytes(content), out),
+            }
+        } else if let Some(terminal) = &mut self.terminal {
+            match event.dir {
+                Direction::ClientToTarget => terminal.input(at, content, out),
+                Direction::TargetToClient => terminal.output(at, content, out),
+            }
+        }
+        if to_client {
+            self.stdout_bytes += data.len();
+            if let Some(exec) = &mut self.exec {
+                (exec.evidence.last_seq, exec.evidence.to) = (at.seq, self.stdout_bytes);
+            }
+        }
+    }
+
+    fn gap(&mut self, direction: Direction) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.gap(direction);
+        }
+        if let Some(transfer) = &mut self.transfer {
+            transfer.gap(direction);
+        }
+    }
+
+    fn end(&mut self, at: At, out: &mut dyn Findings) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.end(Some(at), self.exit_code, out);
+        }
+        if let Some(transfer) = self.transfer.take() {
+            transfer.end(self.ch, Some(at), out);
+        }
+        self.say_exec(Some(at), out);
+        if let Some(forwarded) = self.forwarded.take() {
+            out.forward(forwarded.finding(self.ch, Some(at)));
+        }
+    }
+
+    fn say_exec(&mut self, end: Option<At>, out: &mut dyn Findings) {
+        let Some(Exec { text, t, evidence }) = self.exec.take() else { return };
+        out.command(Command {
+            n: 0,
+            ch: self.ch,
+            span: Span { t, t_end: end.map(|at| at.t), started_at: None, ended_at: None },
+            text,
+            source: Source::Exec,
+            confidence: Confidence::Exact,
+            exit_code: self.exit_code,
+            pasted: false,
+            masked: 0,
+            cwd: None,
+            repl: None,
+            pane: None,
+            full_screen: Vec::new(),
+            evidence,
+        });
+    }
+}
