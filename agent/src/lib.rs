@@ -30,6 +30,7 @@ pub mod store;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
+pub mod withholding;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -103,7 +103,10 @@ fn session(session: &SessionMeta, login: String, look: Look, out: &mut dyn Write
         CapturePolicy::BestEffort => ", permits traffic to go on unrecorded (best_effort)",
     };
     let content = if session.record_file_content { "" } else { ", keeps file content out of the recording" };
-    line("Grant", format!("{}, expires {} UTC{policy}{content}", session.grant_id, seconds(session.expires_at)))
+    line(
+        "Grant",
+        format!("{}, expires {} UTC{policy}{content}", session.grant_id, seconds(session.expires_at)),
+    )
 }
 
 fn recorder(recorder: &Recorder) -> String {

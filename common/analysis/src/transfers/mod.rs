@@ -1,5 +1,8 @@
 //! Files that go through a channel: SFTP, scp's own protocol, rsync.
 
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 use weir_common::{digest::Sha256, frame::Direction, session::ChannelNo};
 
 use crate::{At, Findings};
@@ -18,8 +21,20 @@ pub enum Chunk<'a> {
     },
 }
 
+/// A part of data that is file content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    /// Which bytes of the data.
+    pub range: Range<usize>,
+    /// Digest of what went of this file's content up to here, these bytes included.
+    pub sha256: Sha256,
+}
+
 /// Follows the files of one channel.
-pub enum Transfer {}
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Transfer {
+    seen: [Vec<u8>; 2],
+}
 
 impl Transfer {
     /// For a subsystem; `None` for one that carries no files.
@@ -32,8 +47,17 @@ impl Transfer {
     /// For a command; `None` for one that is not known to carry files.
     #[must_use]
     pub fn for_command(command: &[u8]) -> Option<Self> {
-        let _ = command;
-        None
+        command.starts_with(b"rsync --server").then(|| Self { seen: [Vec::new(), Vec::new()] })
+    }
+
+    /// Which of these bytes are file content.
+    pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
+        let seen = &mut self.seen[usize::from(direction == Direction::TargetToClient)];
+        let from = 4_usize.saturating_sub(seen.len()).min(bytes.len());
+        seen.extend_from_slice(bytes);
+        if from < bytes.len() {
+            ranges.push(ContentRange { range: from..bytes.len(), sha256: Sha256::of(&seen[4..]) });
+        }
     }
 
     /// The next data in one direction.
