@@ -135,6 +135,14 @@ impl Session {
         self.enter().with_context(|| format!("after {command:?}"))
     }
 
+    /// Types a command that goes on, and waits until it has the terminal.
+    pub(crate) fn begin(&mut self, command: &str) -> Result<()> {
+        self.type_in(command)?;
+        self.terminal.send(ENTER)?;
+        self.terminal.until("the command has the terminal", Terminal::is_lent)?;
+        self.terminal.settle().with_context(|| format!("in {command:?}"))
+    }
+
     /// Types a command of several lines and has it run.
     pub(crate) fn run_lines(&mut self, lines: &[String]) -> Result<()> {
         let Some((last, first)) = lines.split_last() else { return Ok(()) };

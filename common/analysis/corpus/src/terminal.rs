@@ -185,11 +185,16 @@ impl Terminal {
 
     /// Whether the process that has the terminal sleeps.
     fn sleeps(&self) -> bool {
-        let foreground = match nix::unistd::tcgetpgrp(&self.pty) {
-            Ok(pid) if pid.as_raw() > 0 => pid.as_raw(),
-            _ => return true,
-        };
-        state(foreground).is_none_or(|state| state == 'S')
+        self.foreground().and_then(state).is_none_or(|state| state == 'S')
+    }
+
+    /// Whether another program than the first has the terminal.
+    pub(crate) fn is_lent(&self) -> bool {
+        self.foreground().is_some_and(|pid| pid.cast_unsigned() != self.child.id())
+    }
+
+    fn foreground(&self) -> Option<i32> {
+        nix::unistd::tcgetpgrp(&self.pty).ok().map(nix::unistd::Pid::as_raw).filter(|pid| *pid > 0)
     }
 
     /// Whether the program is gone.

@@ -1,6 +1,7 @@
 //! What is done in a session: the traps, each a generator.
 
 mod basic;
+mod editing;
 
 use anyhow::Result;
 
@@ -72,4 +73,13 @@ pub static TRAPS: &[Trap] = &[
     Trap::new("ctrl_c", EVERY, basic::ctrl_c),
     Trap::new("paste_plain", EVERY, basic::paste_plain),
     Trap::new("type_ahead", EVERY, basic::type_ahead),
+    Trap::new("paste_bracketed", EDITING, editing::paste_bracketed),
+    Trap::new("line_editing", EVERY, editing::line_editing),
+    Trap::new("vi_mode", EDITING, editing::vi_mode).with_vi(),
+    Trap::new("history_up", EDITING, editing::history_up),
+    Trap::new("reverse_search", &[Shell::Bash, Shell::Zsh], editing::reverse_search),
+    Trap::new("completion", EDITING, editing::completion),
+    Trap::new("resize_mid_line", EVERY, editing::resize_mid_line),
+    Trap::new("history_expansion", &[Shell::Bash, Shell::Zsh], editing::history_expansion),
+    Trap::new("autosuggestions", &[Shell::Fish], editing::autosuggestions),
 ];
