@@ -11,6 +11,7 @@ mod forwards;
 pub mod fuzz;
 pub mod masking;
 pub mod terminal;
+mod text;
 pub mod transfers;
 
 use std::{borrow::Cow, collections::BTreeMap};
