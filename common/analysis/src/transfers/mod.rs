@@ -50,12 +50,20 @@ impl Transfer {
         command.starts_with(b"rsync --server").then(|| Self { seen: [Vec::new(), Vec::new()] })
     }
 
+    /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        !self.seen.iter().any(|seen| seen.first().is_some_and(|&first| first != 31))
+    }
+
     /// Which of these bytes are file content.
     pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
+        ranges.clear();
         let seen = &mut self.seen[usize::from(direction == Direction::TargetToClient)];
         let from = 4_usize.saturating_sub(seen.len()).min(bytes.len());
         seen.extend_from_slice(bytes);
-        if from < bytes.len() {
+        if from < bytes.len() && self.is_followed() {
+            let seen = &self.seen[usize::from(direction == Direction::TargetToClient)];
             ranges.push(ContentRange { range: from..bytes.len(), sha256: Sha256::of(&seen[4..]) });
         }
     }
