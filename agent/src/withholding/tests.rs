@@ -188,6 +188,17 @@ fn where_the_track_is_lost_nothing_more_is_kept_but_sizes_and_digests_of_each_ev
 }
 
 #[test]
+fn what_never_spoke_the_protocol_is_recorded_and_what_broke_it_is_not_kept_from_there_on() {
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        frames.open(0);
+        frames.exec(0, RSYNC);
+        assert_eq!(frames.stdout(0, b"bash$ "), None);
+        assert_eq!(frames.stdin(0, b"cat /etc/shadow\n"), None);
+        assert_eq!(frames.stdout(0, b"root:"), None);
+    }
+}
+
+#[test]
 fn what_another_version_carried_and_is_not_understood_is_taken_for_a_transfer_whose_track_is_lost() {
     let mut frames = Frames::new();
     frames.rsync(0);
