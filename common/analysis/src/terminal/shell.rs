@@ -309,6 +309,15 @@ impl Shell {
                 self.commands.expanded(printed);
             }
         }
+        if self.typed.iter().any(|typed| !typed.seen) {
+            let text = grid.row(grid.cursor().row).map(|row| row.text()).unwrap_or_default();
+            let echoed =
+                self.typed.iter_mut().find(|typed| !typed.seen && text.ends_with(typed.text.as_str()));
+            if let Some(typed) = echoed {
+                typed.seen = true;
+                self.left = (grid.cursor().row, usize::MAX);
+            }
+        }
         self.left(place, grid, true, transcript, out);
     }
 
@@ -418,7 +427,7 @@ impl Shell {
         transcript: &mut Transcript,
         out: &mut dyn Findings,
     ) {
-        let expected = self.typed.pop_front().map(|typed| typed.text);
+        let expected = if entry.plain { None } else { self.typed.pop_front().map(|typed| typed.text) };
         let mut end = grid.cursor().row;
         let is_blank = |row: u64| grid.row(row).is_none_or(|row| row.text().is_empty());
         if !entry.plain && grid.cursor().col == 0 && is_blank(end) {
@@ -431,7 +440,7 @@ impl Shell {
         let Some(read) = read else { return };
         let continues =
             self.commands.whose(&read.prompt, entry.adjacent) == Whose::Continues && !read.prompt.is_empty();
-        if !entry.ahead {
+        if !entry.ahead && !entry.plain {
             self.typed.clear();
         }
         if !enter {
