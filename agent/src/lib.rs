@@ -26,7 +26,6 @@ pub mod segment;
 pub mod session;
 pub mod signing;
 pub mod spool;
-pub mod store;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
@@ -34,6 +33,8 @@ pub mod withholding;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use weir_store as store;
 
 #[doc(hidden)]
 pub mod fuzz;

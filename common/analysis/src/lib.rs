@@ -10,6 +10,7 @@ mod channel;
 mod forwards;
 pub mod masking;
 pub mod terminal;
+mod text;
 pub mod transfers;
 
 use std::collections::BTreeMap;

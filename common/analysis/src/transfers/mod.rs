@@ -1,11 +1,35 @@
 //! Files that go through a channel: SFTP, scp's own protocol, rsync.
+//!
+//! A channel that cannot be followed to its end is followed no more, and the findings say so once
+//! ([`FileResult::Unfollowed`]): guessing would attribute content to the wrong file. What it carries then is in the
+//! recording as it is, file content too.
 
-use std::ops::Range;
+mod bytes_text;
+mod flow;
+mod hash;
+mod input;
+mod lost;
+mod sftp;
 
-use serde::{Deserialize, Serialize};
-use weir_common::{digest::Sha256, frame::Direction, session::ChannelNo};
+use std::{fmt, ops::Range};
 
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use weir_common::{
+    digest::Sha256,
+    frame::Direction,
+    recording::findings::{FileAccess, FileOperation, FileProtocol, FileResult},
+    session::ChannelNo,
+};
+
+use self::{
+    input::{Input, Out},
+    lost::Lost,
+    sftp::Sftp,
+};
 use crate::{At, Findings};
+
+/// The most bytes of a server's words about a failure.
+const WORDS_BYTES_MAX: usize = 512;
 
 /// Data of a channel.
 #[derive(Clone, Copy)]
@@ -21,51 +45,50 @@ pub enum Chunk<'a> {
     },
 }
 
-/// A part of data that is file content.
+/// Bytes that are file content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentRange {
-    /// Which bytes of the data.
+    /// Which of the bytes at hand; never empty.
     pub range: Range<usize>,
-    /// Digest of what went of this file's content up to here, these bytes included.
+    /// Digest of what went of this file's content in this direction up to here, these included.
     pub sha256: Sha256,
 }
 
 /// Follows the files of one channel.
-#[derive(Clone, Serialize, Deserialize)]
+///
+/// It can be stored at any byte and carried on: some hundred bytes plus as much for each file that is open, bounded
+/// by what a hostile client keeps under way (paths of 128 KiB, 1024 requests). What is read back has been checked.
+#[derive(Clone, Serialize)]
 pub struct Transfer {
-    seen: [Vec<u8>; 2],
+    /// What it was begun for.
+    protocol: FileProtocol,
+    /// None once it is followed no more.
+    follower: Option<Follower>,
+    /// Something is missing since the last data.
+    gap: bool,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum Follower {
+    Sftp(Box<Sftp>),
 }
 
 impl Transfer {
     /// For a subsystem; `None` for one that carries no files.
     #[must_use]
     pub fn for_subsystem(name: &str) -> Option<Self> {
-        let _ = name;
-        None
+        (name == "sftp").then(|| Self::new(FileProtocol::Sftp, Follower::Sftp(Box::default())))
     }
 
     /// For a command; `None` for one that is not known to carry files.
     #[must_use]
     pub fn for_command(command: &[u8]) -> Option<Self> {
-        command.starts_with(b"rsync --server").then(|| Self { seen: [Vec::new(), Vec::new()] })
+        let _ = command;
+        None
     }
 
-    /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
-    #[must_use]
-    pub fn is_followed(&self) -> bool {
-        !self.seen.iter().any(|seen| seen.first().is_some_and(|&first| first != 31))
-    }
-
-    /// Which of these bytes are file content.
-    pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
-        ranges.clear();
-        let seen = &mut self.seen[usize::from(direction == Direction::TargetToClient)];
-        let from = 4_usize.saturating_sub(seen.len()).min(bytes.len());
-        seen.extend_from_slice(bytes);
-        if from < bytes.len() && self.is_followed() {
-            let seen = &self.seen[usize::from(direction == Direction::TargetToClient)];
-            ranges.push(ContentRange { range: from..bytes.len(), sha256: Sha256::of(&seen[4..]) });
-        }
+    fn new(protocol: FileProtocol, follower: Follower) -> Self {
+        Self { protocol, follower: Some(follower), gap: false }
     }
 
     /// The next data in one direction.
@@ -77,16 +100,110 @@ impl Transfer {
         chunk: Chunk<'_>,
         out: &mut dyn Findings,
     ) {
-        let _ = (ch, direction, at, chunk, out);
+        self.feed(direction, chunk, &mut Out::findings(ch, Some(at), out));
     }
 
-    /// Something is missing here.
+    /// The next bytes in one direction: which of them are file content, in order. `ranges` is emptied first.
+    ///
+    /// It reads as [`Self::data`] does, but tells no findings. What is not attributed to a file for certain is no
+    /// content: it stays in the recording.
+    pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
+        ranges.clear();
+        self.feed(direction, Chunk::Bytes(bytes), &mut Out::ranges(ranges));
+    }
+
+    /// Whether it is still followed: what does not speak its protocol is not, nor what goes beyond bounds.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    fn feed(&mut self, direction: Direction, chunk: Chunk<'_>, out: &mut Out<'_>) {
+        let Some(follower) = &mut self.follower else { return };
+        let followed = if self.gap {
+            Err(Lost::Gap)
+        } else {
+            let mut input = Input::new(chunk);
+            match follower {
+                Follower::Sftp(sftp) => sftp.feed(direction, &mut input, out),
+            }
+        };
+        if let Err(lost) = followed {
+            self.lose(lost, out, None);
+        }
+    }
+
+    /// Follows no more: says what was under way, and why.
+    fn lose(&mut self, lost: Lost, out: &mut Out<'_>, t_end: Option<u64>) {
+        let Some(mut follower) = self.follower.take() else { return };
+        follower.end(out, t_end);
+        let protocol = self.protocol;
+        out.file(out.now().unwrap_or(0), t_end, |ch, span| FileAccess {
+            n: 0,
+            ch,
+            span,
+            protocol,
+            operation: FileOperation::Transfer,
+            path: String::new(),
+            other_path: None,
+            result: FileResult::Unfollowed(lost.to_string()),
+            mode: None,
+            read: None,
+            written: None,
+        });
+    }
+
+    /// Something is missing here. What follows could be anything: it is followed no more.
     pub fn gap(&mut self, direction: Direction) {
         let _ = direction;
+        self.gap = true;
     }
 
     /// The channel is closed, or the recording ends (`at` is none then).
-    pub fn end(self, ch: ChannelNo, at: Option<At>, out: &mut dyn Findings) {
-        let _ = (ch, at, out);
+    pub fn end(mut self, ch: ChannelNo, at: Option<At>, out: &mut dyn Findings) {
+        let mut out = Out::findings(ch, at, out);
+        let t_end = out.now();
+        if self.gap {
+            self.lose(Lost::Gap, &mut out, t_end);
+        } else if let Some(follower) = &mut self.follower {
+            follower.end(&mut out, t_end);
+        }
+    }
+}
+
+impl Follower {
+    fn end(&mut self, out: &mut Out<'_>, t_end: Option<u64>) {
+        match self {
+            Self::Sftp(sftp) => sftp.end(out, t_end),
+        }
+    }
+
+    /// Whether this keeps the bounds.
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Sftp(sftp) => sftp.is_sound(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Transfer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Stored {
+            protocol: FileProtocol,
+            follower: Option<Follower>,
+            gap: bool,
+        }
+        let Stored { protocol, follower, gap } = Stored::deserialize(deserializer)?;
+        if follower.as_ref().is_some_and(|follower| !follower.is_sound()) {
+            return Err(D::Error::custom("more under way than a channel may have"));
+        }
+        Ok(Self { protocol, follower, gap })
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transfer(by {:?})", self.protocol)
     }
 }
