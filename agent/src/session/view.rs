@@ -228,6 +228,7 @@ impl Session {
             outcome: end.outcome.clone(),
             channels: self.totals(),
             segments: self.segments.clone(),
+            findings: None,
         })
     }
 }
