@@ -25,7 +25,7 @@ pub(crate) enum Wanted {
 }
 
 /// What went through a channel, in order.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub(crate) wanted: Wanted,
     pub(crate) data: Vec<(Direction, Vec<u8>)>,
