@@ -1,5 +1,6 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
+mod bucket;
 mod forgery;
 mod gaps;
 mod good;
@@ -9,3 +10,4 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod withheld;

@@ -115,6 +115,12 @@ impl Transfer {
         Self { protocol, has_content: true, follower: Some(follower), gap: false }
     }
 
+    /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.follower.is_some()
+    }
+
     /// The next data in one direction.
     pub fn data(
         &mut self,
