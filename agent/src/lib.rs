@@ -29,6 +29,7 @@ pub mod spool;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
+pub mod withholding;
 
 #[cfg(test)]
 pub(crate) mod testing;

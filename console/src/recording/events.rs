@@ -4,21 +4,37 @@ use std::collections::VecDeque;
 
 use weir_common::{
     digest::Sha256,
-    recording::{Content, Event, SUMS, bulk_name},
+    recording::{Content, Event, Part, SUMS, bulk_name},
 };
 
 use super::{Recording, SegmentNames};
 use crate::{
     bulk::BulkReader,
     segment::{Line, SegmentReader},
+    table::grouped,
 };
 
 /// What a recording holds at one point.
 pub enum Item {
-    /// An event, and its bytes if they lie in the bulk.
+    /// An event, and its bytes if they lie in the bulk. Where some are withheld, words that say how many stand for them.
     Event(Event, Option<Vec<u8>>),
     /// Something does not fit together here.
     Warning(String),
+}
+
+/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
+fn readable(parts: &[Part]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        match part {
+            Part::Kept(kept) => bytes.extend_from_slice(kept),
+            Part::Withheld { bytes: withheld, .. } => {
+                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
+                bytes.extend_from_slice(words.as_bytes());
+            }
+        }
+    }
+    bytes
 }
 
 struct OpenSegment {
@@ -62,8 +78,13 @@ impl Iterator for Events<'_> {
             };
             match segment.reader.next_line() {
                 Ok(Some((line, Line::Event(event)))) => {
-                    let Some(Content::Bulk { at, bytes }) = event.what.content() else {
-                        return Some(Item::Event(event, None));
+                    let (at, bytes) = match event.what.content() {
+                        Some(Content::Bulk { at, bytes }) => (at, bytes),
+                        Some(Content::Withheld(parts)) => {
+                            let readable = readable(parts);
+                            return Some(Item::Event(event, Some(readable)));
+                        }
+                        _ => return Some(Item::Event(event, None)),
                     };
                     let found = segment.bulk.as_mut().map(|bulk| bulk.bytes(*at, *bytes));
                     let problem = match found {

@@ -10,3 +10,4 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod withheld;
