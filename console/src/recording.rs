@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weir_common::{
     digest::Sha256,
-    recording::{Content, Event, MANIFEST, Manifest, Opened, SUMS, bulk_name, parse_sums, segment_name},
-    session::SessionId,
+    recording::{
+        Clock, Content, Event, MANIFEST, Manifest, Opened, SUMS, bulk_name, parse_sums, segment_name,
+    },
+    session::{SessionId, SessionMeta},
 };
 
 use crate::{
@@ -95,6 +97,20 @@ impl Recording {
     #[must_use]
     pub fn segment_count(&self) -> usize {
         self.segments.len()
+    }
+
+    /// How to read the events' times, as the manifest or the first segment says.
+    #[must_use]
+    pub fn clock(&self) -> Option<Clock> {
+        let manifest = self.manifest.as_ref().map(|manifest| manifest.clock);
+        manifest.or_else(|| self.opened.as_ref().map(|opened| opened.clock))
+    }
+
+    /// The access context, as the manifest or the first segment says.
+    #[must_use]
+    pub fn access(&self) -> Option<&SessionMeta> {
+        let manifest = self.manifest.as_ref().map(|manifest| &manifest.session);
+        manifest.or_else(|| self.opened.as_ref().map(|opened| &opened.session))
     }
 
     /// The events from the start.

@@ -13,6 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     cli::{Cli, Command, ShowArgs, VerifyArgs},
     escape,
+    export::{self, ExportError},
     look::Look,
     play::{self, PlayError},
     recording::Recording,
@@ -60,6 +61,9 @@ pub enum RunError {
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// Exporting failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
 }
 
 /// The outside world.
@@ -91,6 +95,13 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Play(args) => {
             let recording = Recording::open(SessionDir::open(&args.directory)?)?;
             Ok(play::play(&recording, args, world)?)
+        }
+        Command::Export(args) => {
+            let recording = Recording::open(SessionDir::open(&args.directory)?)?;
+            match export::export(&recording, args, world) {
+                Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
+                exported => Ok(exported?),
+            }
         }
     }
 }
