@@ -36,7 +36,7 @@ use crate::{
 };
 
 use self::s3::RawS3;
-pub use self::s3::{Encryption, LockMode, ObjectLock, S3Options};
+pub use weir_store::{Encryption, LockMode, ObjectLock, S3Options};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

@@ -6,8 +6,9 @@ mod fake;
 mod faults;
 mod moto;
 mod recovering;
-mod server;
 mod soak;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+
+use weir_store_testing as server;
