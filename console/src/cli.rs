@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::play::live::when::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
@@ -108,20 +109,28 @@ pub struct ShowArgs {
 /// `weir play`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-On a terminal the session plays in its own time, Ctrl-C ends it. Anywhere else, or with --instant, it is printed
-at once.
+On a terminal one channel plays in its own time, the first that had a terminal unless --channel says otherwise:
+  space  pause, or go on          ← →  5 seconds back or on        /  search what is shown (a regular expression)
+  .      one step                 ↓ ↑  a minute back or on         n  search on
+  + -    faster, slower           [ ]  the command before or next  g  go to a time
+  q      end                      Home and End                     h  help
+Anywhere else, or with --instant, all channels are printed at once.
 
-What a session printed may be aimed at your terminal. So only colours, cursor movement, erasing, scrolling and
-the like get through to it; titles, clipboard, links, images, sounds and everything that makes a terminal answer
-are left out. With --text, and where the output is not a terminal, nothing but text and line breaks is left.
+What a session printed may be aimed at your terminal. So the screen is emulated, and only its text and colours are
+drawn. With --instant only colours, cursor movement, erasing, scrolling and the like get through; titles, clipboard,
+links, images, sounds and everything that makes a terminal answer are left out. With --text, and where the output is
+not a terminal, nothing but text and line breaks is left.
 A channel with a subsystem (sftp) carries no text and is played only if --channel asks for it.
 
+Times are +5m, 90 (seconds), 1:30 or 1:02:03 after the start, or 14:05:00Z or 2026-01-02T14:05:00Z on the calendar.
+
 The digests are checked first, the signature is not: that is what `weir verify` is for. Sessions that are still
-under way can be played as far as they are stored.
+under way can be played as far as they are stored; --follow stays with them.
 
 Examples:
   weir play /store/v1/dt=2026-01-02/019b…
   weir play --speed 4 --idle-limit 0.5 --stdin /store/v1/dt=2026-01-02/019b…
+  weir play --search 'rm -rf' /store/v1/dt=2026-01-02/019b…
   weir play --text /store/v1/dt=2026-01-02/019b… | grep -n password
 
 Exit codes:
@@ -150,6 +159,18 @@ pub struct PlayArgs {
     /// Print everything at once, as plain text.
     #[arg(long, conflicts_with = "instant")]
     pub text: bool,
+    /// Begin at this time.
+    #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true)]
+    pub at: Option<When>,
+    /// Begin at this command, by its number in `weir show`. Needs a terminal.
+    #[arg(long, value_name = "N", conflicts_with_all = ["at", "instant", "text"])]
+    pub command: Option<u32>,
+    /// Begin where this regular expression is shown first. Needs a terminal; `weir search` finds it in many sessions.
+    #[arg(long, value_name = "REGEX", conflicts_with_all = ["instant", "text"])]
+    pub search: Option<String>,
+    /// Stay with a session that is under way, until it ends. Needs a terminal.
+    #[arg(long, conflicts_with_all = ["instant", "text"])]
+    pub follow: bool,
 }
 
 /// `weir export`.

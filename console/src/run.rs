@@ -93,8 +93,8 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Verify(args) => run_verify(args, world),
         Command::Show(args) => run_show(args, world),
         Command::Play(args) => {
-            let recording = Recording::open(SessionDir::open(&args.directory)?)?;
-            Ok(play::play(&recording, args, world)?)
+            let mut recording = Recording::open(SessionDir::open(&args.directory)?)?;
+            Ok(play::play(&mut recording, args, world)?)
         }
         Command::Export(args) => {
             let recording = Recording::open(SessionDir::open(&args.directory)?)?;
