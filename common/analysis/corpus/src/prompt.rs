@@ -79,7 +79,7 @@ impl Prompt {
                 (Part::Directory, Shell::Fish) => out.push_str("@PWD@"),
                 (Part::Directory, Shell::Dash) => out.push_str("${PWD##*/}"),
                 (Part::Colour(colour), _) => {
-                    out.push_str(&invisible(shell, &format!("1;3{}", char::from(*colour))))
+                    out.push_str(&invisible(shell, &format!("1;3{}", char::from(*colour))));
                 }
                 (Part::Plain, _) => out.push_str(&invisible(shell, "0")),
                 (Part::Line, Shell::Bash) => out.push_str("\\n"),

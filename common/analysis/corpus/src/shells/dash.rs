@@ -9,12 +9,7 @@ use super::{Setup, Shell, Truth, quoted};
 pub(super) const TRACED: [&str; 6] = ["-D", "-s", "65536", "-xx", "-e", "trace=read,write"];
 
 pub(super) fn startup(setup: &Setup<'_>) -> String {
-    format!(
-        "PS1={}\nPS2={}\n{}\n",
-        quoted(&setup.prompt.render(Shell::Dash)),
-        quoted(&setup.prompt.second),
-        setup.extra
-    )
+    format!("PS1={}\nPS2={}\n", quoted(&setup.prompt.render(Shell::Dash)), quoted(&setup.prompt.second))
 }
 
 pub(super) fn prompts(log: &[u8], second: &str) -> usize {
