@@ -108,7 +108,11 @@ impl Home {
             Shell::Zsh => {
                 vec![(".zshrc", zsh::startup(setup, &log)), (EXEC_STARTUP, zsh::exec_startup(&log))]
             }
-            Shell::Fish => vec![(".config/fish/config.fish", fish::startup(setup, &log))],
+            Shell::Fish => vec![
+                (".config/fish/config.fish", fish::startup(setup, &log)),
+                // Where this directory is missing, it makes completions out of all manual pages.
+                (".local/share/fish/generated_completions/none.fish", String::new()),
+            ],
             Shell::Dash => vec![(".shrc", dash::startup(setup))],
         };
         for (name, text) in files {
