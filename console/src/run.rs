@@ -13,6 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     cli::{Cli, Command, ShowArgs, VerifyArgs},
     escape,
+    export::{self, ExportError},
     look::Look,
     play::{self, PlayError},
     recording::Recording,
@@ -60,6 +61,9 @@ pub enum RunError {
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// Exporting failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
 }
 
 /// The outside world.
@@ -90,8 +94,15 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Verify(args) => run_verify(args, &stores, world),
         Command::Show(args) => run_show(args, &stores, world),
         Command::Play(args) => {
+            let mut recording = Recording::open(stores.session(&args.directory)?)?;
+            Ok(play::play(&mut recording, args, world)?)
+        }
+        Command::Export(args) => {
             let recording = Recording::open(stores.session(&args.directory)?)?;
-            Ok(play::play(&recording, args, world)?)
+            match export::export(&recording, args, world) {
+                Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
+                exported => Ok(exported?),
+            }
         }
     }
 }

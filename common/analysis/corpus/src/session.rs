@@ -87,6 +87,11 @@ impl Session {
     pub(crate) fn prompted(&mut self) -> Result<()> {
         let (home, before) = (&self.home, self.prompts);
         self.terminal.until("the shell prompts", |_| home.prompts() > before)?;
+        if self.shell != Shell::Dash {
+            // Its hooks come before its line editor; what is typed between them is read in another mode, in which
+            // some keys mean something else.
+            self.terminal.until("the line editor reads keys", Terminal::is_raw)?;
+        }
         self.terminal.settle()?;
         self.prompts = self.home.prompts();
         Ok(())
@@ -109,6 +114,12 @@ impl Session {
     pub(crate) fn interrupted(&mut self) -> Result<()> {
         self.terminal.take(1000)?;
         self.terminal.settle()?;
+        let from = self.terminal.sent_at();
+        if self.shell == Shell::Fish && !self.terminal.shown()[from..].windows(2).any(|shown| shown == b"^C")
+        {
+            // It misses the signal at times; a person presses the key again, which does no harm at an empty prompt.
+            self.key(CTRL_C)?;
+        }
         self.prompts = self.home.prompts();
         Ok(())
     }

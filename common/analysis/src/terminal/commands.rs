@@ -130,6 +130,20 @@ impl Commands {
             .map(String::as_str)
     }
 
+    /// The longest known prompt with which this ends.
+    pub(super) fn known_suffix(&self, text: &str) -> Option<&str> {
+        let known = self.levels.iter().flat_map(|level| &level.prompts);
+        known
+            .filter(|prompt| prompt.trim().len() > 1 && text.ends_with(prompt.as_str()))
+            .max_by_key(|prompt| prompt.len())
+            .map(String::as_str)
+    }
+
+    /// Whether the innermost one is a shell.
+    pub(super) fn is_shell(&self) -> bool {
+        self.top().repl.is_none() && !matches!(self.started(), Starts::Repl(_))
+    }
+
     /// The prompts of the innermost shell, the last one first.
     pub(super) fn prompts(&self) -> impl Iterator<Item = &str> {
         self.levels.iter().rev().flat_map(|level| level.prompts.iter().rev()).map(String::as_str)
@@ -177,7 +191,7 @@ impl Commands {
         }
         let end = |text: &str| text.trim_end().chars().next_back();
         let others = top.prompts.iter().all(|known| end(known) != end(prompt));
-        if top.open.is_some() && others && !matches!(end(prompt), Some('$' | '#' | '%' | '❯')) {
+        if top.open.is_some() && others && end(prompt) == Some('>') {
             return Whose::Inner(Some("?".to_owned()));
         }
         Whose::Changed

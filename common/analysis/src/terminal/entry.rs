@@ -31,6 +31,12 @@ pub(super) struct Entry {
     pub(super) typed: bool,
     /// Whether a piece of output ended since it waits.
     pub(super) drawn: bool,
+    /// Whether the window's size changed since.
+    pub(super) resized: bool,
+    /// The line as it was typed, where it was.
+    pub(super) line: Option<String>,
+    /// What of it was typed before the prompt was drawn, and stands elsewhere.
+    pub(super) lead: Option<String>,
     pub(super) pasted: bool,
     pub(super) adjacent: bool,
     pub(super) from: Place,
@@ -44,6 +50,8 @@ pub(super) struct Read {
     pub(super) confidence: Confidence,
     /// The row on which it begins.
     pub(super) row: u64,
+    /// Whether its further lines were set in.
+    pub(super) set_in: bool,
 }
 
 /// A line of several rows.
@@ -81,7 +89,7 @@ impl Line {
 
 impl Entry {
     /// The prompt is complete: the cursor stands behind it.
-    pub(super) fn settle(&mut self, grid: &dyn Grid) {
+    pub(super) fn settle(&mut self, grid: &dyn Grid, commands: &Commands) {
         let cursor = grid.cursor();
         self.pos = Some(cursor);
         let start = grid.line_start(cursor.row);
@@ -94,6 +102,8 @@ impl Entry {
             let right = row.from(cursor.col);
             self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
         }
+        // What an earlier command printed without a line end does not belong to it.
+        let prompt = commands.known_suffix(&prompt).map(str::to_owned).unwrap_or(prompt);
         self.prompt = (prompt.chars().count() <= PROMPT_CHARS_MAX).then_some(prompt);
     }
 
@@ -125,9 +135,22 @@ impl Entry {
                 break;
             }
         }
-        let text = text.trim_end_matches('\n').to_owned();
+        let mut text = text.trim_end_matches('\n').to_owned();
+        if let Some(lead) = &self.lead {
+            text.insert_str(0, lead);
+        }
+        let torn = !whole || self.resized || !sure;
+        if let Some(expected) = expected.map(str::trim_end).filter(|expected| is_same(&text, expected, torn))
+        {
+            text = expected.to_owned();
+        }
         let confidence = if sure && whole { Confidence::High } else { Confidence::Low };
-        Some(Read { text, prompt, confidence, row: lines[line].row })
+        let set_in = is_set_in && !more.is_empty();
+        let prompt = match &self.prompt {
+            Some(known) if prompt.ends_with(known.as_str()) => known.clone(),
+            _ => prompt,
+        };
+        Some(Read { text, prompt, confidence, row: lines[line].row, set_in })
     }
 
     /// The lines from the prompt to the end, and whether none is missing.
@@ -151,6 +174,15 @@ impl Entry {
             let is_full = row.cells.last().is_some_and(|(col, c)| *col + 1 >= cols && *c != ' ');
             wrapped = row.wrapped || (is_full && number < end && grid.row(number + 1).is_some());
             if let Some(line) = lines.last_mut() {
+                // A wide character that does not fit leaves a cell free.
+                let is_wide = row.cells.first().is_some_and(|(col, _)| *col == 0)
+                    && row.cells.get(1).is_some_and(|(col, _)| *col == 2);
+                if is_wide
+                    && cells > 0
+                    && line.cells.last().is_some_and(|(cell, c)| *c == ' ' && cell + 1 == cells)
+                {
+                    line.cells.pop();
+                }
                 line.cells.extend(row.cells.iter().map(|(col, c)| (cells + col, *c)));
             }
             cells += cols;
@@ -178,11 +210,24 @@ impl Entry {
             if is_plain && !prompt.trim().is_empty() {
                 // Lists of completions, Ctrl-L and a resize let the prompt be drawn again further down.
                 let same = |text: &String| text.starts_with(prompt) || text.trim_end() == prompt.trim_end();
+                if self.resized {
+                    // It may be drawn again anywhere.
+                    let again = texts
+                        .iter()
+                        .enumerate()
+                        .rev()
+                        .find_map(|(line, text)| Some((line, text.rfind(prompt)?)));
+                    if let Some((line, at)) = again {
+                        return Some((line, lines[line].cell_of(at + prompt.len()), true));
+                    }
+                }
                 if let Some(line) = texts.iter().rposition(same) {
                     let known = self.marked || self.sure || self.is_usual(prompt, commands);
                     return Some((line, lines[line].cell_of(prompt.len()), known));
                 }
-                return by_pos.map(|(line, cell)| (line, cell, false));
+                let known = |line: usize, cell| lines[line].before(cell).ends_with(prompt);
+                return by_pos
+                    .map(|(line, cell)| (line, cell, known(line, cell) && self.is_usual(prompt, commands)));
             }
             let sure = self.marked || prompt.trim().is_empty() || self.is_usual(prompt, commands);
             return by_pos.map(|(line, cell)| (line, cell, sure));
@@ -232,3 +277,23 @@ impl Entry {
         }
     }
 }
+
+/// Whether what stands on the screen is what was typed. The screen does not tell a blank from where nothing was
+/// written. Of what was `torn` by a resize or by scrolling, the end has to be the same.
+fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
+    let dense = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect() };
+    let (seen, typed) = (dense(seen), dense(typed));
+    if seen == typed {
+        return true;
+    }
+    let tail: String = {
+        let mut tail: Vec<char> = seen.chars().rev().take(TAIL_CHARS).collect();
+        tail.reverse();
+        tail.into_iter().collect()
+    };
+    let is_clipped = seen.starts_with(">....") || seen.starts_with("<....");
+    (torn || is_clipped) && tail.chars().count() == TAIL_CHARS && typed.ends_with(&tail)
+}
+
+/// So many characters at the end tell a torn line from another one.
+const TAIL_CHARS: usize = 12;

@@ -20,7 +20,7 @@ use super::{
     commands::{Commands, Entered, Place, Whose},
     entry::{Entry, Read},
     grid::{Grid, Pos},
-    interpreters::Starts,
+    interpreters::{Starts, is_incomplete},
     keys::{Key, Keys},
     marks::Mark,
     prompt::{PROMPT_CHARS_MAX, is_promptish},
@@ -36,6 +36,8 @@ const ECHO_EVENTS_MAX: u32 = 4;
 const PASTED_BYTES_MIN: usize = 24;
 /// The most rows up in which an echo is looked for.
 const ECHO_ROWS_MAX: u64 = 100;
+/// The most rows up in which the beginning of a line is looked for that was typed before its prompt was drawn.
+const LEAD_ROWS_MAX: u64 = 30;
 
 /// A line that was typed where no prompt was.
 struct Typed {
@@ -119,6 +121,9 @@ impl Shell {
 
     /// Places that a resize moves.
     pub(super) fn places(&mut self) -> Vec<&mut Pos> {
+        if let Some(entry) = &mut self.entry {
+            entry.resized = true;
+        }
         let entry =
             self.entry.iter_mut().flat_map(|entry| std::iter::once(&mut entry.start).chain(&mut entry.pos));
         entry.chain(&mut self.taken).collect()
@@ -141,13 +146,13 @@ impl Shell {
     }
 
     fn key(&mut self, key: Key, at: At, pasted: bool, grid: &dyn Grid) {
-        if self.entry.is_none() && !self.editor && !matches!(key, Key::Interrupt) {
-            self.entry = self.plain_entry(grid);
+        if self.entry.is_none() && !self.editor {
+            self.entry = self.plain_entry(key, grid);
         }
         if self.entry.is_none() {
             self.ahead = true;
         }
-        let Self { entry, keys, .. } = self;
+        let Self { entry, keys, commands, .. } = self;
         match entry {
             Some(entry) if entry.enter.is_none() || !entry.plain => {
                 // A known prompt behind which nothing came shows that what was typed before went elsewhere.
@@ -155,7 +160,7 @@ impl Shell {
                 entry.ahead &= !idle;
                 if !entry.typed && !entry.ahead {
                     if !entry.sure {
-                        entry.settle(grid);
+                        entry.settle(grid, commands);
                     }
                     // What had been typed before is used up.
                     self.typed.clear();
@@ -168,12 +173,18 @@ impl Shell {
                     Key::Enter => {
                         entry.enter = Some(at);
                         if entry.plain {
-                            keys.take_line();
+                            entry.line = keys.take_line();
                         } else {
                             self.push_typed(pasted, grid);
                         }
                     }
-                    Key::Interrupt if entry.plain => self.entry = None,
+                    Key::Interrupt if entry.plain => {
+                        let prompt = entry.prompt.as_deref().unwrap_or("");
+                        if self.commands.whose(prompt, entry.adjacent) == Whose::Continues {
+                            self.commands.abandon();
+                        }
+                        self.entry = None;
+                    }
                     _ => {}
                 }
             }
@@ -184,6 +195,9 @@ impl Shell {
             if key == Key::Interrupt {
                 self.enders.clear();
                 self.typed.clear();
+            } else if matches!(self.enders.back(), Some(Key::Interrupt | Key::End)) {
+                // The line editor went on without giving the line back, as fish does.
+                self.enders.pop_back();
             }
             if self.enders.len() < TYPED_MAX {
                 self.enders.push_back(key);
@@ -203,11 +217,17 @@ impl Shell {
     }
 
     /// What is left of the cursor is a prompt, if it looks like one here.
-    fn plain_entry(&self, grid: &dyn Grid) -> Option<Entry> {
+    fn plain_entry(&self, key: Key, grid: &dyn Grid) -> Option<Entry> {
         let mut entry = self.new_entry(grid);
         entry.plain = true;
         entry.ahead = false;
-        entry.settle(grid);
+        entry.settle(grid, &self.commands);
+        entry.lead = self.typed_before(key, grid);
+        if let (Some(lead), Some(prompt)) = (&entry.lead, &entry.prompt)
+            && let Some(rest) = prompt.strip_prefix(lead.as_str())
+        {
+            entry.prompt = Some(rest.to_owned());
+        }
         let prompt = entry.prompt.as_deref()?;
         if prompt.trim().is_empty() || prompt.chars().count() > PROMPT_CHARS_MAX {
             return None;
@@ -226,6 +246,18 @@ impl Shell {
         is_prompt.then_some(entry)
     }
 
+    /// What was typed and echoed of this line before its prompt was drawn.
+    fn typed_before(&self, key: Key, grid: &dyn Grid) -> Option<String> {
+        let mut line = self.keys.line()?;
+        if key == Key::Other {
+            line.pop();
+        }
+        let last = grid.cursor().row;
+        let mut rows = last.saturating_sub(LEAD_ROWS_MAX)..=last;
+        let echoed = |row| grid.row(row).is_some_and(|row| row.text().contains(line.as_str()));
+        (!line.is_empty() && rows.any(echoed)).then_some(line)
+    }
+
     fn new_entry(&self, grid: &dyn Grid) -> Entry {
         let cursor = grid.cursor();
         Entry {
@@ -239,6 +271,9 @@ impl Shell {
             plain: false,
             typed: false,
             drawn: false,
+            resized: false,
+            line: None,
+            lead: None,
             pasted: false,
             adjacent: self.taken.is_some_and(|taken| cursor.row <= taken.row + 1),
             from: self.settled,
@@ -265,7 +300,7 @@ impl Shell {
             let mut entry = self.new_entry(grid);
             entry.from = place;
             // zsh says so when its prompt stands there.
-            entry.settle(grid);
+            entry.settle(grid, &self.commands);
             let prompt = entry.prompt.as_deref().unwrap_or("");
             entry.sure = self.commands.knows(prompt) || (self.prompt_first && !prompt.trim().is_empty());
             self.rights |= entry.sure && entry.right.is_some();
@@ -302,11 +337,23 @@ impl Shell {
             self.left = (cursor.row, usize::MAX);
             return;
         }
-        if let Some((text, row)) = self.history.take() {
-            let cursor = grid.cursor();
-            let printed = grid.row(cursor.row).map(|row| row.text()).unwrap_or_default();
-            if cursor.row == row && is_expansion(&text, &printed) {
-                self.commands.expanded(printed);
+        let line = grid.line_start(grid.cursor().row);
+        if let Some((text, _)) = self.history.take_if(|(_, row)| line >= *row) {
+            let rows = line..=grid.cursor().row;
+            let printed: String =
+                rows.filter_map(|row| grid.row(row)).map(|row| row.before(usize::MAX)).collect();
+            let printed = printed.trim_end();
+            if is_expansion(&text, printed) {
+                self.commands.expanded(printed.to_owned());
+            }
+        }
+        if self.typed.iter().any(|typed| !typed.seen) {
+            let text = grid.row(grid.cursor().row).map(|row| row.text()).unwrap_or_default();
+            let echoed =
+                self.typed.iter_mut().find(|typed| !typed.seen && text.ends_with(typed.text.as_str()));
+            if let Some(typed) = echoed {
+                typed.seen = true;
+                self.left = (grid.cursor().row, usize::MAX);
             }
         }
         self.left(place, grid, true, transcript, out);
@@ -323,14 +370,14 @@ impl Shell {
         if let Some(entry) = self.entry.as_mut().filter(|entry| !entry.plain && !entry.typed) {
             if !entry.ahead && !entry.marked {
                 let before = entry.pos;
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 if entry.prompt.as_deref().is_some_and(|prompt| !prompt.trim().is_empty()) {
                     let first = before == entry.pos;
                     self.prompt_first =
                         first && (self.prompt_first || before != Some(entry.start) || entry.start.col > 0);
                 }
             } else if !entry.sure {
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 entry.sure |= entry.prompt.as_deref().is_some_and(|prompt| self.commands.knows(prompt));
             }
             entry.drawn = true;
@@ -418,7 +465,10 @@ impl Shell {
         transcript: &mut Transcript,
         out: &mut dyn Findings,
     ) {
-        let expected = self.typed.pop_front().map(|typed| typed.text);
+        let expected = match entry.plain {
+            true => entry.line.clone(),
+            false => self.typed.pop_front().map(|typed| typed.text),
+        };
         let mut end = grid.cursor().row;
         let is_blank = |row: u64| grid.row(row).is_none_or(|row| row.text().is_empty());
         if !entry.plain && grid.cursor().col == 0 && is_blank(end) {
@@ -431,7 +481,7 @@ impl Shell {
         let Some(read) = read else { return };
         let continues =
             self.commands.whose(&read.prompt, entry.adjacent) == Whose::Continues && !read.prompt.is_empty();
-        if !entry.ahead {
+        if !entry.ahead && !entry.plain {
             self.typed.clear();
         }
         if !enter {
@@ -442,6 +492,11 @@ impl Shell {
             return;
         }
         if read.text.trim().is_empty() && !continues {
+            return;
+        }
+        let only_comments =
+            |text: &str| text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
+        if !continues && self.commands.is_shell() && only_comments(&read.text) {
             return;
         }
         transcript.command(read.row);
@@ -455,7 +510,15 @@ impl Shell {
         if !entry.plain && !self.commands_may_come_from(entry, &read) {
             return;
         }
-        if read.text.contains('!') {
+        if !entry.plain
+            && !self.prompt_first
+            && !read.set_in
+            && read.text.contains('\n')
+            && self.commands.is_shell()
+        {
+            return self.enter_each(entry, read, place, out);
+        }
+        if read.text.contains('!') || read.text.starts_with('^') {
             self.history = Some((read.text.clone(), end + 1));
         }
         let entered = Entered {
@@ -470,6 +533,36 @@ impl Shell {
             enter: entry.enter,
         };
         self.commands.enter(entered, out);
+    }
+
+    /// bash takes several lines at once for as many commands, unless one goes on in the next.
+    fn enter_each(&mut self, entry: &Entry, read: Read, place: Place, out: &mut dyn Findings) {
+        let mut adjacent = entry.adjacent;
+        let mut text = String::new();
+        let mut lines = read.text.lines().peekable();
+        while let Some(line) = lines.next() {
+            text.push_str(line);
+            if is_incomplete(&text) && lines.peek().is_some() {
+                text.push('\n');
+                continue;
+            }
+            let text = std::mem::take(&mut text);
+            if text.trim().is_empty() || text.trim_start().starts_with('#') {
+                continue;
+            }
+            let entered = Entered {
+                text,
+                prompt: read.prompt.clone(),
+                adjacent: std::mem::take(&mut adjacent),
+                source: Source::Screen,
+                confidence: read.confidence,
+                pasted: entry.pasted,
+                from: entry.from,
+                run: place,
+                enter: entry.enter,
+            };
+            self.commands.enter(entered, out);
+        }
     }
 
     /// Whether a line editor's prompt is one for commands: programs ask for other things with the same editor.
@@ -506,7 +599,7 @@ impl Shell {
             }
             Mark::Entry => {
                 let mut entry = self.new_entry(grid);
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 (entry.sure, entry.marked, entry.plain) = (true, true, !self.editor);
                 if let Some(waiting) = &self.entry {
                     (entry.typed, entry.pasted, entry.enter) = (waiting.typed, waiting.pasted, waiting.enter);
@@ -595,6 +688,9 @@ impl Shell {
 
 /// Whether a shell may have printed this for a command with history expansion (`!!`, `!$`, `!ssh`).
 fn is_expansion(command: &str, printed: &str) -> bool {
+    if command.starts_with('^') {
+        return command.matches('^').count() >= 2 && !printed.is_empty() && !printed.contains(": ");
+    }
     let Some(at) = command.find('!') else { return false };
     let (before, rest) = command.split_at(at);
     if before.matches('\'').count() % 2 == 1 || printed == command || printed.is_empty() {
