@@ -11,9 +11,10 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::{Cli, Command, ShowArgs, VerifyArgs},
+    cli::{Cli, Command, ManArgs, ShowArgs, VerifyArgs},
     escape,
     look::Look,
+    manual::{self, ManualError},
     play::{self, PlayError},
     recording::Recording,
     show,
@@ -60,6 +61,9 @@ pub enum RunError {
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// A man page can't be had.
+    #[error(transparent)]
+    Manual(#[from] ManualError),
 }
 
 /// The outside world.
@@ -92,6 +96,11 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
             let recording = Recording::open(SessionDir::open(&args.directory)?)?;
             Ok(play::play(&recording, args, world)?)
         }
+        Command::Completions(args) => {
+            world.out.write_all(&manual::completions(args.shell))?;
+            Ok(Exit::Fine)
+        }
+        Command::Man(args) => run_man(args, world),
     }
 }
 
@@ -133,6 +142,18 @@ fn run_verify(args: &VerifyArgs, world: &mut World<'_>) -> Result<Exit, RunError
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit.unwrap_or(Exit::Fine)),
     }
+}
+
+fn run_man(args: &ManArgs, world: &mut World<'_>) -> Result<Exit, RunError> {
+    match &args.out {
+        Some(dir) => {
+            for path in manual::write_pages(dir)? {
+                writeln!(world.out, "{}", escape::text(&path.to_string_lossy()))?;
+            }
+        }
+        None => world.out.write_all(&manual::page_of(args.command.as_deref())?.roff)?,
+    }
+    Ok(Exit::Fine)
 }
 
 fn read_signers(path: &Path, zone: &TimeZone) -> Result<AllowedSigners, RunError> {
