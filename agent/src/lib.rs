@@ -27,13 +27,15 @@ pub mod segment;
 pub mod session;
 pub mod signing;
 pub mod spool;
-pub mod store;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
+pub mod withholding;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use weir_store as store;
 
 #[doc(hidden)]
 pub mod fuzz;

@@ -41,6 +41,7 @@ use crate::{
     session::Session,
     signing::{self, SIGNATURE_MAX, SigningError, SigningKey},
     store::{Object, Store, StoreError},
+    withholding::Carried,
 };
 
 /// The pauses after failures, be they a job's or the store's.
@@ -85,6 +86,7 @@ impl Job {
                 header: session.segment_header(),
                 records: sealing.records.clone(),
                 sockets: session.sockets().map(|(cookie, channel, way)| (cookie, (channel, way))).collect(),
+                withhold: session.withhold(),
             }))
         } else {
             session.may_finish().ok()?;
@@ -107,7 +109,12 @@ pub struct Done {
 #[derive(Debug)]
 pub enum Stored {
     /// A segment.
-    Segment(Box<SegmentEntry>),
+    Segment {
+        /// What the manifest says about it.
+        entry: Box<SegmentEntry>,
+        /// What the next segment goes on from.
+        carried: Carried,
+    },
     /// The manifest, the digests and their signature: the session is complete.
     Manifest,
 }
@@ -164,7 +171,9 @@ impl Done {
     pub fn change(&self) -> StateEntry {
         let session = self.session;
         match &self.stored {
-            Stored::Segment(entry) => StateEntry::Sealed { session, segment: (**entry).clone() },
+            Stored::Segment { entry, carried } => {
+                StateEntry::Sealed { session, segment: (**entry).clone(), carried: carried.clone() }
+            }
             Stored::Manifest => StateEntry::Finished { session },
         }
     }
@@ -275,8 +284,8 @@ impl Worker {
     pub async fn once(&self, job: &Job) -> Result<Stored, StoringError> {
         match &job.work {
             Work::Segment(source) => {
-                let entry = self.segment(&job.dir, (**source).clone()).await?;
-                Ok(Stored::Segment(Box::new(entry)))
+                let (entry, carried) = self.segment(&job.dir, (**source).clone()).await?;
+                Ok(Stored::Segment { entry: Box::new(entry), carried })
             }
             Work::Manifest(ending) => {
                 self.ending(&job.dir, ending).await?;
@@ -286,16 +295,20 @@ impl Worker {
     }
 
     /// Stores a segment: bulk, events, and the signature over these.
-    async fn segment(&self, dir: &str, mut source: SegmentSource) -> Result<SegmentEntry, StoringError> {
+    async fn segment(
+        &self,
+        dir: &str,
+        mut source: SegmentSource,
+    ) -> Result<(SegmentEntry, Carried), StoringError> {
         let Signed { encoded, signature } = self.encode(source.clone()).await?;
-        let EncodedSegment { entry, segment, bulk } = encoded;
+        let EncodedSegment { entry, segment, bulk, carried } = encoded;
         let signed = described(signature_name(entry.index), &signature);
         let objects = entry.bulk.iter().zip(&bulk).chain([(&entry.segment, &segment), (&signed, &signature)]);
         let objects = objects.map(|(object, body)| to_store(dir, object, body.clone())).collect();
         match self.put_all(objects).await {
             Ok(()) => {
                 self.at_hand.keep(dir, &entry, &segment, bulk.as_ref());
-                return Ok(SegmentEntry { signature: Some(signed), ..entry });
+                return Ok((SegmentEntry { signature: Some(signed), ..entry }, carried));
             }
             // Some of it is there in other bytes.
             Err(StoreError::Conflict { .. }) => {}
@@ -317,7 +330,7 @@ impl Worker {
         let signature = self.put_signature(dir, &signature_name(entry.index), body.clone()).await?;
         let entry = SegmentEntry { segment, signature: Some(signature), ..entry };
         self.at_hand.keep(dir, &entry, &body, None);
-        Ok(entry)
+        Ok((entry, carried))
     }
 
     async fn encode(&self, source: SegmentSource) -> Result<Signed, StoringError> {

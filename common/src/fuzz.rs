@@ -149,6 +149,7 @@ pub fn meta() -> SessionMeta {
         client_version: "SSH-2.0-x".into(),
         expires_at: Timestamp::UNIX_EPOCH,
         capture_policy: CapturePolicy::FailClosed,
+        record_file_content: true,
     }
 }
 

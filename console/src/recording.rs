@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weir_common::{
     digest::Sha256,
-    recording::{Content, Event, MANIFEST, Manifest, Opened, SUMS, bulk_name, parse_sums, segment_name},
+    recording::{
+        Content, Event, MANIFEST, Manifest, Opened, Part, SUMS, bulk_name, parse_sums, segment_name,
+    },
     session::SessionId,
 };
 
@@ -19,6 +21,7 @@ use crate::{
     manifest::{MANIFEST_MAX, SUMS_MAX, parse_manifest, segment_index},
     segment::{Line, SegmentReader},
     store::{EntryKind, SessionDir, StoreError},
+    table::grouped,
 };
 
 /// The most warnings that are kept; that something is wrong is clear long before.
@@ -113,7 +116,7 @@ impl Recording {
 
 /// What a recording holds at one point.
 pub enum Item {
-    /// An event, and its bytes if they lie in the bulk.
+    /// An event, and its bytes if they lie in the bulk. Where some are withheld, words that say how many stand for them.
     Event(Event, Option<Vec<u8>>),
     /// Something does not fit together here.
     Warning(String),
@@ -126,6 +129,21 @@ pub fn content_bytes<'a>(content: &'a Content, bulk: Option<&'a [u8]>) -> &'a [u
         Some(bytes) => bytes,
         None => content.bytes(&[]).unwrap_or_default(),
     }
+}
+
+/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
+fn readable(parts: &[Part]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        match part {
+            Part::Kept(kept) => bytes.extend_from_slice(kept),
+            Part::Withheld { bytes: withheld, .. } => {
+                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
+                bytes.extend_from_slice(words.as_bytes());
+            }
+        }
+    }
+    bytes
 }
 
 struct OpenSegment {
@@ -159,8 +177,13 @@ impl Iterator for Events<'_> {
             };
             match segment.reader.next_line() {
                 Ok(Some((line, Line::Event(event)))) => {
-                    let Some(Content::Bulk { at, bytes }) = event.what.content() else {
-                        return Some(Item::Event(event, None));
+                    let (at, bytes) = match event.what.content() {
+                        Some(Content::Bulk { at, bytes }) => (at, bytes),
+                        Some(Content::Withheld(parts)) => {
+                            let readable = readable(parts);
+                            return Some(Item::Event(event, Some(readable)));
+                        }
+                        _ => return Some(Item::Event(event, None)),
                     };
                     let found = segment.bulk.as_mut().map(|bulk| bulk.bytes(*at, *bytes));
                     let problem = match found {

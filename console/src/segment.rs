@@ -16,8 +16,9 @@ use weir_common::{
 
 use crate::hashed::{Hashed, READ_BYTES, Stored};
 
-/// The most bytes of a line: a body of which JSON escapes every byte into six, and the fields around it.
-pub const LINE_MAX: usize = 6 * MAX_BODY + 4096;
+/// The most bytes of a line: a body of files of one byte each, whose content is withheld (14 bytes of JSON for each of the
+/// body's; where none is, JSON escapes a byte into six at the worst), and the fields around it.
+pub const LINE_MAX: usize = 16 * MAX_BODY + 4096;
 /// The largest window of a zstd frame that is unpacked, as a power of two: 32 MiB.
 pub const WINDOW_LOG_MAX: u32 = 25;
 

@@ -10,8 +10,9 @@ use weir_common::frame::Message;
 
 /// Bytes held per direction of a connection before its socket is no longer read.
 ///
-/// Above SSH's window of 2 MiB, so that an ordinary transfer never reaches it.
-pub const HELD_BYTES: usize = 4 << 20;
+/// Above what the first channel's client can have sent before it is granted little ([`HELD_BYTES_SOFT`]): its first window,
+/// the half of it that is granted again on the way, and some. So almost nothing of it lies behind a gate that shuts.
+pub const HELD_BYTES: usize = 7 << 20;
 
 /// Bytes held per direction past which the session ends.
 ///
@@ -30,7 +31,9 @@ pub const PROBE_BYTES: usize = 32 << 10;
 
 /// Bytes held from which a client is granted [`PROBE_WINDOW_BYTES`] only, so that little lies behind its gate
 /// by the time it shuts, and a probe soon reaches what it looks for.
-pub const HELD_BYTES_SOFT: usize = HELD_BYTES / 2;
+///
+/// What is decided here takes effect a grant later: half a window may have come in by then, and a whole one be on its way.
+pub const HELD_BYTES_SOFT: usize = 1 << 20;
 
 /// See [`HELD_BYTES_SOFT`].
 pub const PROBE_WINDOW_BYTES: u32 = 32 << 10;
@@ -67,8 +70,20 @@ pub const TARGET_KEEPALIVES: usize = 10;
 /// Much shorter than the pause a person notices, long enough not to hammer a ring that is full.
 pub const RESEND_PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
-/// SSH's receive window per channel. OpenSSH's own default; larger ones made transfers slower.
+/// SSH's receive window per channel, once it was used up for the first time. OpenSSH's own default; larger ones made
+/// transfers slower.
 pub const WINDOW_BYTES: u32 = 2 << 20;
+
+/// SSH's receive window of a new channel, and of a target's channels always (russh grants it anew).
+///
+/// More than [`WINDOW_BYTES`], because russh ends a connection on which twice as much arrives between its own KEXINIT and
+/// the peer's (`Error::Pending`). Until the peer has seen ours, it may send what all its windows and both sockets' buffers
+/// hold: Linux gives a TCP connection at most some 6 + 4 MiB of these, bookkeeping included, unless it is told otherwise.
+pub const FIRST_WINDOW_BYTES: u32 = 4 << 20;
+
+/// What a client's channels may have in their windows together, as far as it was granted anew: below what may arrive during
+/// an exchange of keys (see [`FIRST_WINDOW_BYTES`]), with room for a new channel.
+pub const WINDOWS_BYTES: u32 = 6 << 20;
 
 /// Bytes of data in one packet, as in OpenSSH; a packet as a whole may have 256 KiB, which is fixed in russh.
 pub const PACKET_BYTES: u32 = 32 << 10;

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     process::Stdio,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -72,23 +72,14 @@ fn proxy(extra: &str) -> BedOptions {
     BedOptions { proxy_settings: extra.to_owned(), ..Default::default() }
 }
 
-/// One at a time: new keys every second, and as much data as fits, keep two processors busy. Beside another test, or on a machine
-/// that is as busy otherwise, the last one here has been seen to lose its connection.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[test]
 fn the_users_client_asks_by_volume() {
-    let _alone = alone();
     let seen = both_ways(BedOptions::default(), &["-o", "RekeyLimit=1M"], 24 * MIB, None);
     assert!(seen.client > 20 && seen.target == 1, "{} and {}", seen.client, seen.target);
 }
 
 #[test]
 fn the_target_asks_by_volume() {
-    let _alone = alone();
     let options = BedOptions { extra_target_config: "RekeyLimit 1M".to_owned(), ..Default::default() };
     let seen = both_ways(options, &[], 24 * MIB, None);
     assert!(seen.target > 20 && seen.client == 1, "{} and {}", seen.client, seen.target);
@@ -96,21 +87,18 @@ fn the_target_asks_by_volume() {
 
 #[test]
 fn the_connector_asks_by_volume_on_both_legs() {
-    let _alone = alone();
     let seen = both_ways(proxy("rekey_bytes = 1048576\n"), &[], 24 * MIB, None);
     assert!(seen.client > 10 && seen.target > 10, "{} and {}", seen.client, seen.target);
 }
 
 #[test]
 fn the_connector_asks_by_time_on_both_legs() {
-    let _alone = alone();
     let seen = both_ways(proxy("rekey_seconds = 1\n"), &[], 10 * MIB, Some(Duration::from_millis(500)));
     assert!(seen.client > 3 && seen.target > 3, "{} and {}", seen.client, seen.target);
 }
 
 #[test]
 fn client_and_target_ask_by_time() {
-    let _alone = alone();
     let options =
         BedOptions { extra_target_config: "RekeyLimit default 1s".to_owned(), ..Default::default() };
     let seen =
@@ -120,7 +108,6 @@ fn client_and_target_ask_by_time() {
 
 #[test]
 fn everybody_asks_at_once() {
-    let _alone = alone();
     let options = BedOptions {
         extra_target_config: "RekeyLimit 1M 1s".to_owned(),
         ..proxy("rekey_bytes = 1048576\nrekey_seconds = 1\n")
@@ -131,7 +118,6 @@ fn everybody_asks_at_once() {
 
 #[test]
 fn both_legs_rekey_while_nobody_reads_and_the_transfer_completes_afterwards() {
-    let _alone = alone();
     let bed = Bed::start(proxy("rekey_bytes = 1048576\nrekey_seconds = 1\n"));
     let mut sent = vec![0; 48 * MIB];
     rand::rng().fill(&mut sent[..]);
@@ -173,7 +159,6 @@ fn both_legs_rekey_while_nobody_reads_and_the_transfer_completes_afterwards() {
 
 #[test]
 fn new_keys_while_many_channels_have_more_under_way_than_their_targets_take() {
-    let _alone = alone();
     const CHANNELS: usize = 8;
     let bed = Bed::start(proxy("rekey_seconds = 1\n"));
     let mut master = bed.shared_ssh().args(["-M", "-N"]).spawn().expect("ssh starts");

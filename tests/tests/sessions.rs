@@ -357,8 +357,8 @@ fn a_localised_desktop_with_every_locale_variable_set_gets_its_shell() {
 fn keepalives_are_answered_while_a_program_takes_no_input() {
     let bed = Bed::start(BedOptions::default());
     let mut ssh = bed.ssh();
-    // Behind a gate that is shut a keepalive is found at the next probe or the one after, 5 s each.
-    ssh.args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "sleep 24; wc -c"]);
+    // Next to nothing lies before it, behind the gate that is shut: a look every second finds it.
+    ssh.args(["-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2", "sleep 15; wc -c"]);
     let output = run_with_input(&mut ssh, vec![0; 20_000_000]);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.stdout, b"20000000\n");

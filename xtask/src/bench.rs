@@ -54,9 +54,42 @@ enum What {
         #[arg(long)]
         rounds: Option<usize>,
     },
+    /// What is found of the commands that real shells ran, against what the shells say: precision and recall.
+    Commands {
+        /// Print JSON, with every session, instead of tables.
+        #[arg(long)]
+        json: bool,
+        /// Only this shell: `bash`, `"bash osc633"`, …
+        #[arg(long)]
+        shell: Option<String>,
+        /// Only this trap.
+        #[arg(long)]
+        trap: Option<String>,
+        /// What prompts, sizes and commands are generated from: a number, or `random`.
+        #[arg(long)]
+        seed: Option<String>,
+        /// How many sessions of each kind.
+        #[arg(long)]
+        rounds: Option<u32>,
+        /// List what was expected and not found, and what was found and did not run.
+        #[arg(long)]
+        misses: bool,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if let What::Commands { json, shell, trap, seed, rounds, misses } = &options.what {
+        prerequisites::ensure_shells()?;
+        // Not in release: these sessions wait most of the time, and nothing of this is about speed.
+        let mut command = workspace::cargo();
+        command.args(["run", "--quiet", "--package=weir-corpus", "--example=bench-commands", "--"]);
+        command.args(json.then_some("--json")).args(misses.then_some("--misses"));
+        command.args(shell.iter().flat_map(|shell| ["--shell", shell]));
+        command.args(trap.iter().flat_map(|trap| ["--trap", trap]));
+        command.args(seed.iter().flat_map(|seed| ["--seed", seed]));
+        command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
+        return exec::run(&mut command);
+    }
     build_ebpf::build()?;
     match &options.what {
         What::Tap { json, quick } => {
@@ -85,6 +118,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
             exec::run(&mut command)
         }
+        What::Commands { .. } => Ok(()),
     }
 }
 

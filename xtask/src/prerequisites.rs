@@ -19,6 +19,23 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/xauth", "xauth"),
 ];
 
+/// The same for sessions with real shells: what findings are measured by.
+const SHELLS: &[(&str, &str)] = &[
+    ("/usr/bin/bash", "bash"),
+    ("/usr/bin/dash", "dash"),
+    ("/usr/bin/fish", "fish"),
+    ("/usr/bin/less", "less"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/screen", "screen"),
+    ("/usr/bin/sqlite3", "sqlite3"),
+    ("/usr/bin/strace", "strace"),
+    ("/usr/bin/sudo", "sudo"),
+    ("/usr/bin/tmux", "tmux"),
+    ("/usr/bin/top", "procps"),
+    ("/usr/bin/vim", "vim"),
+    ("/usr/bin/zsh", "zsh"),
+];
+
 /// What audits the connector's port (PyPI), in its own virtual environment below the target directory. A newer one may
 /// Makes sure that everything is there.
 ///
@@ -26,10 +43,22 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_all() -> Result<()> {
     ensure!(debian::is_root()?, "this needs root: it loads a BPF program, mounts a bpffs and starts an sshd");
-    let missing = PROGRAMS.iter().filter(|(program, _)| !Path::new(program).exists());
+    install(&missing(&[PROGRAMS, SHELLS]))
+}
+
+/// Makes sure that the shells of the corpus are there, and what is run in them.
+///
+/// # Errors
+/// If something is missing and can't be installed; the error says what to install.
+pub(crate) fn ensure_shells() -> Result<()> {
+    install(&missing(&[SHELLS]))
+}
+
+fn missing(programs: &[&[(&str, &'static str)]]) -> Vec<&'static str> {
+    let missing = programs.iter().copied().flatten().filter(|(program, _)| !Path::new(program).exists());
     let mut missing: Vec<_> = missing.map(|&(_, package)| package).collect();
     missing.dedup();
-    install(&missing)
+    missing
 }
 
 fn install(missing: &[&str]) -> Result<()> {

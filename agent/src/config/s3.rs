@@ -1,68 +1,14 @@
 //! The table `[s3]`, and `store = "s3://bucket/prefix"`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
+use weir_store::{
+    Encryption, LockMode, ObjectLock, OptionsError, S3Options,
+    options::{CONNECT_TIMEOUT, REQUEST_TIMEOUT},
+};
 
 use super::{ConfigError, value, within};
-
-/// A store in a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct S3Options {
-    /// The bucket, or the alias of an access point.
-    pub bucket: String,
-    /// What every key begins with, without a `/` at either end; may be empty.
-    pub prefix: String,
-    /// The bucket's region; none for what the environment says.
-    pub region: Option<String>,
-    /// Where the API is, if not where AWS has it.
-    pub endpoint: Option<String>,
-    /// Whether the bucket is named in the path instead of the host name.
-    pub path_style: bool,
-    /// The profile of the shared configuration files.
-    pub profile: Option<String>,
-    /// How objects are encrypted where they lie.
-    pub encryption: Encryption,
-    /// For how long objects are locked, if they are.
-    pub lock: Option<ObjectLock>,
-    /// The tags that every object gets.
-    pub tags: BTreeMap<String, String>,
-    /// The storage class; none for the bucket's default.
-    pub storage_class: Option<String>,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// How long one request may take, the body included.
-    pub request_timeout: Duration,
-}
-
-/// How objects are encrypted where they lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Encryption {
-    /// As the bucket says.
-    BucketDefault,
-    /// SSE-S3.
-    Aes256,
-    /// SSE-KMS, with this key or the account's default one.
-    Kms(Option<String>),
-}
-
-/// S3's Object Lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObjectLock {
-    /// Who may end it.
-    pub mode: LockMode,
-    /// How long it lasts from the moment an object is stored.
-    pub days: u32,
-}
-
-/// Who may end an Object Lock early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockMode {
-    /// Who has `s3:BypassGovernanceRetention`.
-    Governance,
-    /// Nobody.
-    Compliance,
-}
 
 /// The table, as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -85,34 +31,17 @@ pub(super) struct RawS3 {
 impl RawS3 {
     /// What the table says about this `bucket/prefix`.
     pub(super) fn validate(self, place: &str) -> Result<S3Options, ConfigError> {
-        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-        check_bucket(bucket)?;
-        let prefix = prefix.trim_end_matches('/');
-        check_prefix(prefix)?;
+        let options = S3Options::new(place).map_err(of_option)?;
         let encryption = self.encryption()?;
         let lock = self.lock()?;
         check_tags(&self.tags)?;
-        if let Some(endpoint) = &self.endpoint {
-            check_endpoint(endpoint)?;
-        }
         if let Some(class) = &self.storage_class
             && !STORAGE_CLASSES.contains(&class.as_str())
         {
             let right = STORAGE_CLASSES.join(", ");
             return Err(value("s3.storage_class", format!("{class:?} is not one of {right}")));
         }
-        for (key, text) in [("s3.region", &self.region), ("s3.profile", &self.profile)] {
-            if text.as_ref().is_some_and(|text| text.is_empty() || text.contains(char::is_whitespace)) {
-                return Err(value(key, "must be a name such as eu-central-1, or left out"));
-            }
-        }
-        let connect_ms = self.connect_timeout_ms.unwrap_or(5_000);
-        within("s3.connect_timeout_ms", connect_ms, 1, 60_000)?;
-        let request_ms = self.request_timeout_ms.unwrap_or(60_000);
-        within("s3.request_timeout_ms", request_ms, 100, 600_000)?;
-        Ok(S3Options {
-            bucket: bucket.to_owned(),
-            prefix: prefix.to_owned(),
+        let options = S3Options {
             region: self.region,
             endpoint: self.endpoint,
             path_style: self.path_style,
@@ -121,9 +50,22 @@ impl RawS3 {
             lock,
             tags: self.tags,
             storage_class: self.storage_class,
-            connect_timeout: Duration::from_millis(connect_ms),
-            request_timeout: Duration::from_millis(request_ms),
-        })
+            connect_timeout: timeout(
+                "s3.connect_timeout_ms",
+                self.connect_timeout_ms,
+                CONNECT_TIMEOUT,
+                1..=60_000,
+            )?,
+            request_timeout: timeout(
+                "s3.request_timeout_ms",
+                self.request_timeout_ms,
+                REQUEST_TIMEOUT,
+                100..=600_000,
+            )?,
+            ..options
+        };
+        options.check_access().map_err(of_option)?;
+        Ok(options)
     }
 
     fn encryption(&self) -> Result<Encryption, ConfigError> {
@@ -171,50 +113,26 @@ impl RawS3 {
     }
 }
 
-/// S3's rules for names of buckets; the API has the last word.
-fn check_bucket(bucket: &str) -> Result<(), ConfigError> {
-    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if (3..=63).contains(&bucket.len())
-        && bucket.chars().all(known)
-        && bucket.starts_with(ends)
-        && bucket.ends_with(ends)
-        && !bucket.contains("..")
-    {
-        return Ok(());
-    }
-    let right = "3 to 63 lower-case letters, digits, - and ., as in s3://bucket/prefix";
-    Err(value("store", format!("{bucket:?} cannot be a bucket's name; it has {right}")))
+/// The same in the words of the file.
+fn of_option(OptionsError { setting, problem }: OptionsError) -> ConfigError {
+    let key = match setting {
+        "region" => "s3.region",
+        "endpoint" => "s3.endpoint",
+        "profile" => "s3.profile",
+        _ => "store",
+    };
+    value(key, problem)
 }
 
-fn check_prefix(prefix: &str) -> Result<(), ConfigError> {
-    let fine = |part: &str| {
-        let known = |c: char| c.is_ascii_alphanumeric() || "-_.=+@".contains(c);
-        !part.is_empty() && part != "." && part != ".." && part.chars().all(known)
-    };
-    if prefix.is_empty() || (prefix.len() <= PREFIX_BYTES && prefix.split('/').all(fine)) {
-        return Ok(());
-    }
-    let right = "letters, digits and -_.=+@ between single slashes, 512 bytes at most";
-    Err(value("store", format!("the prefix {prefix:?} may have {right}")))
-}
-
-fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
-    let refused = |problem: &str| Err(value("s3.endpoint", format!("{problem}; write https://host:port")));
-    let Ok(url) = reqwest::Url::parse(endpoint) else {
-        return refused("not a URL");
-    };
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return refused("not an address of a server");
-    }
-    if !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some()
-    {
-        return refused("has more than an address");
-    }
-    Ok(())
+fn timeout(
+    key: &'static str,
+    ms: Option<u64>,
+    default: Duration,
+    within_ms: RangeInclusive<u64>,
+) -> Result<Duration, ConfigError> {
+    let Some(ms) = ms else { return Ok(default) };
+    within(key, ms, *within_ms.start(), *within_ms.end())?;
+    Ok(Duration::from_millis(ms))
 }
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html>
@@ -239,7 +157,6 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ConfigError> {
     }
 }
 
-const PREFIX_BYTES: usize = 512;
 const TAGS: usize = 10;
 /// Those that can be read at once; recordings are read when somebody asks for them.
 const STORAGE_CLASSES: [&str; 5] =

@@ -188,7 +188,7 @@ impl Recovering {
             }
         };
         match (&stored, &job.work) {
-            (Stored::Segment(entry), _) => {
+            (Stored::Segment { entry, carried: _ }, _) => {
                 self.progress.bytes_done = self.progress.bytes_done.saturating_add(entry.events.bytes);
             }
             (Stored::Manifest, Work::Manifest(ending)) => {

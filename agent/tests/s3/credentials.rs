@@ -59,7 +59,7 @@ fn keys_in_the_environment() {
     works(&check::run(&node, &[&NONE[..], &keys].concat()));
     let wrong = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", "another")];
     let checked = check::run(&node, &[&NONE[..], &wrong].concat());
-    assert!(checked.text("usable").contains("does not know the agent's credentials"), "{}", checked.stdout);
+    assert!(checked.text("usable").contains("does not know these credentials"), "{}", checked.stdout);
 }
 
 #[test]

@@ -4,10 +4,12 @@ mod check;
 mod credentials;
 mod fake;
 mod faults;
+mod findings;
 mod moto;
 mod recovering;
-mod server;
 mod soak;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+
+use weir_store_testing as server;

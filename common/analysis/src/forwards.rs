@@ -6,7 +6,7 @@ use weir_common::{
     session::ChannelNo,
 };
 
-use crate::At;
+use crate::{At, text::bounded};
 
 /// A channel that carries somebody else's connection.
 pub(crate) struct Forwarded {
@@ -37,12 +37,20 @@ impl Forwarded {
                 (ForwardKind::X11, Some(origin(originator)), "the client's display".to_owned())
             }
         };
-        let to = bounded(to);
-        Some(Self { kind, from: from.map(bounded), to, refused: None, t: at.t, sent: 0, received: 0 })
+        let to = bounded(to, PATH_BYTES_MAX);
+        Some(Self {
+            kind,
+            from: from.map(|from| bounded(from, PATH_BYTES_MAX)),
+            to,
+            refused: None,
+            t: at.t,
+            sent: 0,
+            received: 0,
+        })
     }
 
     pub(crate) fn refused(&mut self, why: &str) {
-        self.refused = Some(bounded(why.to_owned()));
+        self.refused = Some(bounded(why.to_owned(), PATH_BYTES_MAX));
     }
 
     pub(crate) fn count(&mut self, direction: Direction, bytes: u64) {
@@ -70,12 +78,4 @@ fn origin(Originator { address, port }: &Originator) -> String {
 
 fn join(host: &str, port: u32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn bounded(mut text: String) -> String {
-    if text.len() > PATH_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(PATH_BYTES_MAX));
-        text.push('…');
-    }
-    text
 }

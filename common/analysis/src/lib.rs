@@ -8,23 +8,28 @@
 
 mod channel;
 mod forwards;
+pub mod fuzz;
 pub mod lines;
 pub mod masking;
 pub mod terminal;
+mod text;
 pub mod transcript;
 pub mod transfers;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use weir_common::{
     recording::{
         Clock, Event, What,
-        findings::{Command, FileAccess, Forward, Span},
+        findings::{COMMAND_CHARS_MAX, Command, FileAccess, Forward, Span},
     },
     session::ChannelNo,
 };
 
-use self::{channel::Channel, masking::Masking};
+use self::{
+    channel::Channel,
+    masking::{Lines, Masking},
+};
 
 /// The most channels that are followed side by side; more are passed over.
 const CHANNELS_MAX: usize = 1000;
@@ -69,6 +74,7 @@ pub struct At {
 pub struct Analysis {
     clock: Option<Clock>,
     masking: Masking,
+    lines: Lines,
     channels: BTreeMap<ChannelNo, Channel>,
     numbers: Numbers,
 }
@@ -85,12 +91,18 @@ impl Analysis {
     /// At the session's start. Without a clock there are no calendar times.
     #[must_use]
     pub fn new(clock: Option<Clock>, masking: Masking) -> Self {
-        Self { clock, masking, channels: BTreeMap::new(), numbers: Numbers::default() }
+        Self {
+            clock,
+            masking,
+            lines: Lines::default(),
+            channels: BTreeMap::new(),
+            numbers: Numbers::default(),
+        }
     }
 
     /// Takes the next event. `content` is its data: none for an event that has none, or whose data is missing.
     pub fn event(&mut self, event: &Event, content: &[u8], out: &mut dyn Findings) {
-        let Self { clock, masking, channels, numbers } = self;
+        let Self { clock, masking, lines, channels, numbers } = self;
         if !channels.contains_key(&event.ch) {
             if channels.len() == CHANNELS_MAX {
                 return;
@@ -98,7 +110,7 @@ impl Analysis {
             channels.insert(event.ch, Channel::new(event.ch));
         }
         let Some(channel) = channels.get_mut(&event.ch) else { return };
-        let mut out = Finishing { clock: *clock, masking, numbers, out };
+        let mut out = Finishing { clock: *clock, masking, lines, numbers, out };
         channel.event(event, content, &mut out);
         if channel.is_over() {
             channels.remove(&event.ch);
@@ -116,8 +128,8 @@ impl Analysis {
 
     /// The recording ends here; says what was under way.
     pub fn finish(self, out: &mut dyn Findings) {
-        let Self { clock, masking, channels, mut numbers } = self;
-        let mut out = Finishing { clock, masking: &masking, numbers: &mut numbers, out };
+        let Self { clock, masking, mut lines, channels, mut numbers } = self;
+        let mut out = Finishing { clock, masking: &masking, lines: &mut lines, numbers: &mut numbers, out };
         for (_, channel) in channels {
             channel.finish(&mut out);
         }
@@ -128,6 +140,7 @@ impl Analysis {
 struct Finishing<'a> {
     clock: Option<Clock>,
     masking: &'a Masking,
+    lines: &'a mut Lines,
     numbers: &'a mut Numbers,
     out: &'a mut dyn Findings,
 }
@@ -144,6 +157,17 @@ fn next(number: &mut u32) -> u32 {
     *number
 }
 
+/// A mask may be longer than what it stands for.
+fn bounded(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(COMMAND_CHARS_MAX)
+        && let Some((last, _)) = text[..end].char_indices().next_back()
+    {
+        text.truncate(last);
+        text.push('…');
+    }
+    text
+}
+
 impl Findings for Finishing<'_> {
     fn command(&mut self, mut command: Command) {
         command.n = next(&mut self.numbers.command);
@@ -152,7 +176,7 @@ impl Findings for Finishing<'_> {
         full_screen.iter_mut().for_each(|span| self.date(span));
         command.full_screen = full_screen;
         let (text, masked) = self.masking.mask(&command.text);
-        (command.text, command.masked) = (text.into_owned(), masked);
+        (command.text, command.masked) = (bounded(text.into_owned()), masked);
         self.out.command(command);
     }
 
@@ -169,7 +193,10 @@ impl Findings for Finishing<'_> {
     }
 
     fn line(&mut self, mut line: TranscriptLine) {
-        line.text = self.masking.mask(&line.text).0.into_owned();
+        let masked = self.lines.mask(self.masking, line.ch, line.pane.as_deref(), &line.text);
+        if let Cow::Owned(masked) = masked {
+            line.text = masked;
+        }
         self.out.line(line);
     }
 }

@@ -239,6 +239,8 @@ pub enum FileOperation {
     Symlink,
     /// A hard link was made.
     Link,
+    /// Copied on the target: nothing of it went through the session.
+    Copy,
     /// Files went by a protocol that tells the command line and the amount only.
     Transfer,
 }
@@ -253,6 +255,9 @@ pub enum FileResult {
     Failed(String),
     /// The session ended first, or the protocol does not tell.
     Unknown,
+    /// What the channel carries from here on is not followed, for this reason in Weir's words, and stands in the
+    /// recording only. It is said once, of a [`FileOperation::Transfer`] without path.
+    Unfollowed(String),
 }
 
 /// Content that went one way.
@@ -332,6 +337,7 @@ impl fmt::Debug for FileResult {
             Self::Ok => "Ok",
             Self::Failed(_) => "Failed(…)",
             Self::Unknown => "Unknown",
+            Self::Unfollowed(_) => "Unfollowed(…)",
         })
     }
 }

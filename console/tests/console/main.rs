@@ -9,3 +9,4 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod withheld;

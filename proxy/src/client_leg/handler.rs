@@ -403,10 +403,10 @@ impl server::Handler for Handler {
     /// While much is held, the client gets small windows: see `gate`.
     fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
         if self.gate.held() >= limits::HELD_BYTES_SOFT {
-            limits::PROBE_WINDOW_BYTES
-        } else {
-            limits::WINDOW_BYTES
+            return limits::PROBE_WINDOW_BYTES;
         }
+        let channels = u32::try_from(self.channels.len()).unwrap_or(u32::MAX).max(1);
+        (limits::WINDOWS_BYTES / channels).clamp(limits::PROBE_WINDOW_BYTES, limits::WINDOW_BYTES)
     }
 
     async fn pty_request(

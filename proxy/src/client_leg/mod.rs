@@ -148,11 +148,12 @@ async fn serve_until_over(
             }
         }
     };
-    login.finish(end).await;
-    match result {
-        Err(error) if is_hangup(&error) => Ok(()),
-        result => result,
+    // Before the session is finished, which may take its time.
+    if let Some(error) = result.err().filter(|error| !is_hangup(error)) {
+        tracing::info!(%peer, %error, "client connection ended");
     }
+    login.finish(end).await;
+    Ok(())
 }
 
 /// Resolves when russh has said its last, and the client had time to read it and hang up.
@@ -196,7 +197,7 @@ fn ssh_config(keys: Vec<PrivateKey>, transport: Transport, secrets: bool) -> ser
         keys,
         limits: Limits::new(rekey_bytes, rekey_bytes, rekey_after),
         maximum_packet_size: limits::PACKET_BYTES,
-        window_size: limits::WINDOW_BYTES,
+        window_size: limits::FIRST_WINDOW_BYTES,
         channel_buffer_size: 1,
         max_auth_attempts: limits::LOGIN_ATTEMPTS,
         inactivity_timeout: None,

@@ -141,7 +141,7 @@ impl Gate {
                 probed += limits::PROBE_BYTES;
             }
             // Whatever the peer had sent before its message was let through by then.
-            if probed > limits::WINDOW_BYTES as usize {
+            if probed > limits::FIRST_WINDOW_BYTES as usize {
                 pause = longest.min(pause * 2);
             }
         }

@@ -132,7 +132,7 @@ async fn connect_unbounded(
 fn config(transport: Transport, expectation: &Expectation) -> client::Config {
     let Transport { rekey_bytes, rekey_after, keepalive } = transport;
     client::Config {
-        window_size: limits::WINDOW_BYTES,
+        window_size: limits::FIRST_WINDOW_BYTES,
         channel_buffer_size: 1,
         limits: Limits::new(rekey_bytes, rekey_bytes, rekey_after),
         maximum_packet_size: limits::PACKET_BYTES,

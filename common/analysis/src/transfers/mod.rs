@@ -1,8 +1,35 @@
 //! Files that go through a channel: SFTP, scp's own protocol, rsync.
+//!
+//! A channel that cannot be followed to its end is followed no more, and the findings say so once
+//! ([`FileResult::Unfollowed`]): guessing would attribute content to the wrong file. What it carries then is in the
+//! recording as it is, file content too.
 
-use weir_common::{digest::Sha256, frame::Direction, session::ChannelNo};
+mod bytes_text;
+mod flow;
+mod hash;
+mod input;
+mod lost;
+mod sftp;
 
+use std::{fmt, ops::Range};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use weir_common::{
+    digest::Sha256,
+    frame::Direction,
+    recording::findings::{FileAccess, FileOperation, FileProtocol, FileResult},
+    session::ChannelNo,
+};
+
+use self::{
+    input::{Input, Out},
+    lost::Lost,
+    sftp::Sftp,
+};
 use crate::{At, Findings};
+
+/// The most bytes of a server's words about a failure.
+const WORDS_BYTES_MAX: usize = 512;
 
 /// Data of a channel.
 #[derive(Clone, Copy)]
@@ -18,15 +45,39 @@ pub enum Chunk<'a> {
     },
 }
 
+/// Bytes that are file content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentRange {
+    /// Which of the bytes at hand; never empty.
+    pub range: Range<usize>,
+    /// Digest of what went of this file's content in this direction up to here, these included.
+    pub sha256: Sha256,
+}
+
 /// Follows the files of one channel.
-pub enum Transfer {}
+///
+/// It can be stored at any byte and carried on: some hundred bytes plus as much for each file that is open, bounded
+/// by what a hostile client keeps under way (paths of 128 KiB, 1024 requests). What is read back has been checked.
+#[derive(Clone, Serialize)]
+pub struct Transfer {
+    /// What it was begun for.
+    protocol: FileProtocol,
+    /// None once it is followed no more.
+    follower: Option<Follower>,
+    /// Something is missing since the last data.
+    gap: bool,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum Follower {
+    Sftp(Box<Sftp>),
+}
 
 impl Transfer {
     /// For a subsystem; `None` for one that carries no files.
     #[must_use]
     pub fn for_subsystem(name: &str) -> Option<Self> {
-        let _ = name;
-        None
+        (name == "sftp").then(|| Self::new(FileProtocol::Sftp, Follower::Sftp(Box::default())))
     }
 
     /// For a command; `None` for one that is not known to carry files.
@@ -34,6 +85,16 @@ impl Transfer {
     pub fn for_command(command: &[u8]) -> Option<Self> {
         let _ = command;
         None
+    }
+
+    fn new(protocol: FileProtocol, follower: Follower) -> Self {
+        Self { protocol, follower: Some(follower), gap: false }
+    }
+
+    /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.follower.is_some()
     }
 
     /// The next data in one direction.
@@ -45,16 +106,104 @@ impl Transfer {
         chunk: Chunk<'_>,
         out: &mut dyn Findings,
     ) {
-        let _ = (ch, direction, at, chunk, out);
+        self.feed(direction, chunk, &mut Out::findings(ch, Some(at), out));
     }
 
-    /// Something is missing here.
+    /// The next bytes in one direction: which of them are file content, in order. `ranges` is emptied first.
+    ///
+    /// It reads as [`Self::data`] does, but tells no findings. What is not attributed to a file for certain is no
+    /// content: it stays in the recording.
+    pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
+        ranges.clear();
+        self.feed(direction, Chunk::Bytes(bytes), &mut Out::ranges(ranges));
+    }
+
+    fn feed(&mut self, direction: Direction, chunk: Chunk<'_>, out: &mut Out<'_>) {
+        let Some(follower) = &mut self.follower else { return };
+        let followed = if self.gap {
+            Err(Lost::Gap)
+        } else {
+            let mut input = Input::new(chunk);
+            match follower {
+                Follower::Sftp(sftp) => sftp.feed(direction, &mut input, out),
+            }
+        };
+        if let Err(lost) = followed {
+            self.lose(lost, out, None);
+        }
+    }
+
+    /// Follows no more: says what was under way, and why.
+    fn lose(&mut self, lost: Lost, out: &mut Out<'_>, t_end: Option<u64>) {
+        let Some(mut follower) = self.follower.take() else { return };
+        follower.end(out, t_end);
+        let protocol = self.protocol;
+        out.file(out.now().unwrap_or(0), t_end, |ch, span| FileAccess {
+            n: 0,
+            ch,
+            span,
+            protocol,
+            operation: FileOperation::Transfer,
+            path: String::new(),
+            other_path: None,
+            result: FileResult::Unfollowed(lost.to_string()),
+            mode: None,
+            read: None,
+            written: None,
+        });
+    }
+
+    /// Something is missing here. What follows could be anything: it is followed no more.
     pub fn gap(&mut self, direction: Direction) {
         let _ = direction;
+        self.gap = true;
     }
 
     /// The channel is closed, or the recording ends (`at` is none then).
-    pub fn end(self, ch: ChannelNo, at: Option<At>, out: &mut dyn Findings) {
-        let _ = (ch, at, out);
+    pub fn end(mut self, ch: ChannelNo, at: Option<At>, out: &mut dyn Findings) {
+        let mut out = Out::findings(ch, at, out);
+        let t_end = out.now();
+        if self.gap {
+            self.lose(Lost::Gap, &mut out, t_end);
+        } else if let Some(follower) = &mut self.follower {
+            follower.end(&mut out, t_end);
+        }
+    }
+}
+
+impl Follower {
+    fn end(&mut self, out: &mut Out<'_>, t_end: Option<u64>) {
+        match self {
+            Self::Sftp(sftp) => sftp.end(out, t_end),
+        }
+    }
+
+    /// Whether this keeps the bounds.
+    fn is_sound(&self) -> bool {
+        match self {
+            Self::Sftp(sftp) => sftp.is_sound(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Transfer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Stored {
+            protocol: FileProtocol,
+            follower: Option<Follower>,
+            gap: bool,
+        }
+        let Stored { protocol, follower, gap } = Stored::deserialize(deserializer)?;
+        if follower.as_ref().is_some_and(|follower| !follower.is_sound()) {
+            return Err(D::Error::custom("more under way than a channel may have"));
+        }
+        Ok(Self { protocol, follower, gap })
+    }
+}
+
+impl fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transfer(by {:?})", self.protocol)
     }
 }

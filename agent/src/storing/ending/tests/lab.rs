@@ -135,7 +135,7 @@ impl Lab {
             let session = session_id(number);
             self.append(StateEntry::SealStarted { session, index, records });
             let stored = worker.once(&self.job(number)).await.expect("stored");
-            assert!(matches!(stored, Stored::Segment(_)));
+            assert!(matches!(stored, Stored::Segment { .. }));
             self.append(Done { session, stored }.change());
         }
         let end = End { outcome: Outcome::Completed, closed_at: Timestamp::UNIX_EPOCH };

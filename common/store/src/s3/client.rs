@@ -8,7 +8,7 @@ use aws_sdk_s3::{
 use tokio::sync::OnceCell;
 
 use super::StoreError;
-use crate::config::S3Options;
+use crate::S3Options;
 
 /// Tries of one request; `storing` tries for ever, with pauses.
 const ATTEMPTS: u32 = 2;
@@ -82,8 +82,8 @@ async fn make(options: &S3Options, loader: ConfigLoader) -> Result<Client, Store
     let shared = loader.load().await;
     if shared.region().is_none() {
         return Err(StoreError::Setup {
-            problem: "neither the configuration nor the environment names a region".to_owned(),
-            advice: "set region in [s3] to the bucket's",
+            problem: "neither the settings nor the environment names a region".to_owned(),
+            advice: "set region in [s3], or --region, to the bucket's",
         });
     }
     let mut config = aws_sdk_s3::config::Builder::from(&shared).force_path_style(options.path_style);
@@ -102,9 +102,9 @@ pub(super) mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use super::*;
-    use crate::config::Encryption;
+    use crate::Encryption;
 
-    pub(in crate::store::s3) fn options(endpoint: &str) -> S3Options {
+    pub(in crate::s3) fn options(endpoint: &str) -> S3Options {
         S3Options {
             bucket: "recordings".into(),
             prefix: "weir".into(),

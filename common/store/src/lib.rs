@@ -1,9 +1,13 @@
-//! Where recordings are stored.
+//! Where recordings are stored, for the agent that writes and the console that reads: a directory or a bucket.
 //!
 //! Owns *create only*: an object that is there is never replaced. Putting the same bytes again succeeds,
-//! which makes every put repeatable; other bytes under the same name are a conflict.
+//! which makes every put repeatable; other bytes under the same name are a conflict. `s3` is the only module of Weir that
+//! knows S3's SDK. Not here: what is stored, and configuration files.
+
+#![forbid(unsafe_code)]
 
 mod file;
+pub mod options;
 pub mod s3;
 
 use std::{future::Future, io, path::PathBuf, pin::Pin};
@@ -11,7 +15,11 @@ use std::{future::Future, io, path::PathBuf, pin::Pin};
 use bytes::Bytes;
 use weir_common::digest::Sha256;
 
-pub use self::{file::FileStore, s3::S3Store};
+pub use self::{
+    file::FileStore,
+    options::{Encryption, LockMode, ObjectLock, OptionsError, S3Options},
+    s3::S3Store,
+};
 
 /// What a put did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,9 +120,9 @@ pub enum StoreError {
         /// What came back.
         details: String,
     },
-    /// The agent may not do this.
+    /// Whoever asks may not do this.
     #[error(
-        "the store does not allow {action} on {resource}: {details}; allow it to the agent's role (docs/store.md)"
+        "the store does not allow {action} on {resource}: {details}; allow it to the role that is used (docs/store.md)"
     )]
     Denied {
         /// The action, as IAM policies name it.
@@ -161,7 +169,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether other objects would probably fail alike: the store is away, or the agent may not use it. It is a guess:
+    /// Whether other objects would probably fail alike: the store is away, or may not be used. It is a guess:
     /// a store that fails for one object alone may say the same.
     #[must_use]
     pub fn is_store_wide(&self) -> bool {

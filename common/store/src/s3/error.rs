@@ -12,7 +12,7 @@ use aws_sdk_s3::{
 };
 
 use super::StoreError;
-use crate::config::S3Options;
+use crate::S3Options;
 
 /// The most bytes of a server's words that are repeated.
 const TEXT_BYTES: usize = 500;
@@ -72,7 +72,7 @@ impl Call {
         if finds::<CredentialsError>(error) {
             return StoreError::Setup {
                 problem: format!("there are no credentials for AWS ({})", told(error)),
-                advice: "give the agent a role (IRSA, ECS task role, instance profile) or a profile: docs/store.md",
+                advice: "have a role (IRSA, ECS task role, instance profile), a profile or a login: docs/store.md",
             };
         }
         match error {
@@ -92,10 +92,9 @@ impl Call {
         let setup = |problem: String, advice| StoreError::Setup { problem, advice };
         let bucket = &self.bucket;
         match (status, code) {
-            (_, "NoSuchBucket") => setup(
-                format!("there is no bucket {bucket}"),
-                "make it, or write another name in store = \"s3://…\"",
-            ),
+            (_, "NoSuchBucket") => {
+                setup(format!("there is no bucket {bucket}"), "make it, or write another name after s3://")
+            }
             (_, "RequestTimeTooSkewed" | "RequestExpired") => setup(
                 format!("this node's clock is not the store's ({details})"),
                 "set the node's clock, and keep it right with NTP",
@@ -108,7 +107,7 @@ impl Call {
                 | "InvalidToken"
                 | "TokenRefreshRequired",
             ) => setup(
-                format!("the store does not know the agent's credentials ({details})"),
+                format!("the store does not know these credentials ({details})"),
                 "see which credentials the SDK's default chain finds: docs/store.md",
             ),
             (301 | 307, _)
@@ -119,7 +118,7 @@ impl Call {
                 let region = region.map_or_else(String::new, |region| format!(", it is in {}", tame(region)));
                 setup(
                     format!("the bucket {bucket} is in another region{region} ({details})"),
-                    "set region in [s3] to the bucket's",
+                    "set region in [s3], or --region, to the bucket's",
                 )
             }
             (_, code) if code.starts_with("KMS.") => setup(
@@ -164,7 +163,7 @@ impl Call {
         StoreError::Unavailable { op: self.op, path: self.path.clone(), details }
     }
 
-    fn refused(&self, details: String) -> StoreError {
+    pub(super) fn refused(&self, details: String) -> StoreError {
         StoreError::Refused { op: self.op, path: self.path.clone(), details }
     }
 }

@@ -10,6 +10,7 @@
 mod client;
 mod error;
 mod look;
+mod read;
 mod signing;
 
 use std::time::Duration;
@@ -27,14 +28,16 @@ use jiff::{Timestamp, ToSpan};
 use sha2::Digest;
 use weir_common::digest::Sha256;
 
-pub use self::look::{Anonymous, Seen};
 use self::{
     client::Clients,
     error::{Call, interrupted},
     signing::SignDigest,
 };
-use super::{GetFuture, Put, PutFuture, Store, StoreError};
-use crate::config::{Encryption, LockMode, S3Options};
+pub use self::{
+    look::{Anonymous, Seen},
+    read::{Below, Piece},
+};
+use crate::{Encryption, GetFuture, LockMode, Put, PutFuture, S3Options, Store, StoreError};
 
 /// The most bytes of an object that are hashed to compare it, where the store gives no SHA-256 of it. Larger than any
 /// object of a recording.

@@ -1,5 +1,7 @@
 //! An S3 server in this process: `s3s-fs`, which keeps objects as files, behind a layer that records what is asked,
-//! refuses what the agent has no business asking, and fails as it is told to.
+//! refuses what Weir has no business asking, and fails as it is told to.
+
+#![forbid(unsafe_code)]
 
 use std::{
     fs,
@@ -27,16 +29,20 @@ use s3s::{
 };
 use s3s_fs::FileSystem;
 use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
-use weir_agent::config::{Encryption, S3Options};
+use weir_store::{Encryption, S3Options};
 
-pub(crate) const BUCKET: &str = "recordings";
-pub(crate) const PREFIX: &str = "weir";
-pub(crate) const ACCESS_KEY: &str = "AKIATEST";
-pub(crate) const SECRET_KEY: &str = "a-secret-that-no-log-shows";
+/// The one bucket.
+pub const BUCKET: &str = "recordings";
+/// The prefix in it.
+pub const PREFIX: &str = "weir";
+/// Who is let in.
+pub const ACCESS_KEY: &str = "AKIATEST";
+/// With this.
+pub const SECRET_KEY: &str = "a-secret-that-no-log-shows";
 
 /// What the server does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Answers with an error and stores nothing.
     Status(u16, &'static str),
     /// Begins an answer of status 500 and hangs up.
@@ -55,15 +61,21 @@ pub(crate) enum Fault {
 
 /// Something that was asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+pub struct Asked {
+    /// How.
+    pub method: Method,
+    /// For what.
+    pub uri: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
 }
 
 impl Asked {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
     }
 
@@ -72,11 +84,13 @@ impl Asked {
         pairs.into_iter().any(|pair| pair.split('=').next() == Some(name))
     }
 
-    /// Which of the agent's three operations it is.
+    /// Which of Weir's three operations it is.
     fn operation(&self) -> Option<&'static str> {
         let is_object =
             self.uri.path().trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
-        let known = |name: &str| ["x-id", "list-type", "prefix", "max-keys"].contains(&name);
+        let known = |name: &str| {
+            ["x-id", "list-type", "prefix", "max-keys", "delimiter", "continuation-token"].contains(&name)
+        };
         let pairs = self.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         if !pairs.into_iter().all(|pair| known(pair.split('=').next().unwrap_or_default())) {
             return None;
@@ -97,6 +111,7 @@ struct State {
     only: Option<String>,
     asked: Vec<Asked>,
     forgets: bool,
+    reads_only: bool,
     failed: usize,
     not_allowed: Vec<String>,
     lost: Vec<String>,
@@ -111,7 +126,7 @@ struct Service {
 }
 
 /// The server. It listens from the beginning.
-pub(crate) struct Server {
+pub struct Server {
     runtime: Runtime,
     address: SocketAddr,
     listening: Option<JoinHandle<()>>,
@@ -122,12 +137,14 @@ pub(crate) struct Server {
 
 impl Server {
     /// One that keeps its objects below this directory, and accepts these credentials only.
-    pub(crate) fn start(root: &Path) -> Self {
+    #[must_use]
+    pub fn start(root: &Path) -> Self {
         Self::start_with(root, false)
     }
 
     /// One that lets strangers in besides.
-    pub(crate) fn start_public(root: &Path) -> Self {
+    #[must_use]
+    pub fn start_public(root: &Path) -> Self {
         Self::start_with(root, true)
     }
 
@@ -154,17 +171,21 @@ impl Server {
         server
     }
 
-    pub(crate) fn endpoint(&self) -> String {
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Where the objects lie as files.
-    pub(crate) fn objects(&self) -> PathBuf {
+    #[must_use]
+    pub fn objects(&self) -> PathBuf {
         self.root.join(BUCKET).join(PREFIX)
     }
 
     /// Settings with which it is found.
-    pub(crate) fn options(&self) -> S3Options {
+    #[must_use]
+    pub fn options(&self) -> S3Options {
         S3Options {
             bucket: BUCKET.into(),
             prefix: PREFIX.into(),
@@ -182,7 +203,8 @@ impl Server {
     }
 
     /// The same as an agent's configuration.
-    pub(crate) fn settings(&self) -> String {
+    #[must_use]
+    pub fn settings(&self) -> String {
         format!(
             "store = \"s3://{BUCKET}/{PREFIX}\"\n[s3]\nregion = \"eu-central-1\"\nendpoint = \"{}\"\npath_style = true\n\
              connect_timeout_ms = 1000\nrequest_timeout_ms = 1000\n",
@@ -191,7 +213,7 @@ impl Server {
     }
 
     /// Listens, on the port that it had.
-    pub(crate) fn listen(&mut self) {
+    pub fn listen(&mut self) {
         let listener = self.runtime.block_on(TcpListener::bind(self.address)).expect("its own port");
         self.address = listener.local_addr().expect("bound");
         let (service, state) = (self.service.clone(), Arc::clone(&self.state));
@@ -199,7 +221,7 @@ impl Server {
     }
 
     /// From now on connections are refused, and those that there are cut.
-    pub(crate) fn refuse_connections(&mut self) {
+    pub fn refuse_connections(&mut self) {
         let listening = self.listening.take().expect("it listens");
         listening.abort();
         // The socket is closed when the task is gone.
@@ -207,34 +229,42 @@ impl Server {
     }
 
     /// From now on this happens, for paths that contain this.
-    pub(crate) fn fail(&self, fault: Option<Fault>, only: Option<&str>) {
+    pub fn fail(&self, fault: Option<Fault>, only: Option<&str>) {
         let mut state = self.state();
         (state.fault, state.only, state.failed) = (fault, only.map(str::to_owned), 0);
         state.lost.clear();
     }
 
     /// How many requests failed since it was told to.
-    pub(crate) fn failed(&self) -> usize {
+    #[must_use]
+    pub fn failed(&self) -> usize {
         self.state().failed
     }
 
     /// From now on it does not keep what is asked.
-    pub(crate) fn forgets_what_is_asked(&self) {
+    pub fn forgets_what_is_asked(&self) {
         self.state().forgets = true;
     }
 
+    /// From now on nothing can be stored, as for whoever has the console's policy.
+    pub fn only_reads(&self) {
+        self.state().reads_only = true;
+    }
+
     /// Counts failures from here on.
-    pub(crate) fn count_anew(&self) {
+    pub fn count_anew(&self) {
         self.state().failed = 0;
     }
 
     /// Everything that was asked.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    #[must_use]
+    pub fn asked(&self) -> Vec<Asked> {
         self.state().asked.clone()
     }
 
-    /// What was asked that the agent may not.
-    pub(crate) fn not_allowed(&self) -> Vec<String> {
+    /// What was asked that may not be.
+    #[must_use]
+    pub fn not_allowed(&self) -> Vec<String> {
         self.state().not_allowed.clone()
     }
 
@@ -243,12 +273,14 @@ impl Server {
     }
 }
 
-pub(crate) fn credentials() -> Credentials {
+/// The credentials that are let in.
+#[must_use]
+pub fn credentials() -> Credentials {
     Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test")
 }
 
 /// What an agent finds in its environment.
-pub(crate) const ENVIRONMENT: [(&str, &str); 5] = [
+pub const ENVIRONMENT: [(&str, &str); 5] = [
     ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
     ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
     ("AWS_EC2_METADATA_DISABLED", "true"),
@@ -304,9 +336,10 @@ async fn answer(
         headers: head.headers.clone(),
         body: body.clone(),
     };
-    let is_allowed = asked.operation().is_some();
-    let is_first_loss = {
+    let operation = asked.operation();
+    let (is_allowed, is_first_loss) = {
         let mut state = state.lock().expect("no panic in between");
+        let is_allowed = operation.is_some_and(|operation| !state.reads_only || operation != "PutObject");
         if !is_allowed {
             state.not_allowed.push(format!("{} {}", head.method, head.uri));
         }
@@ -318,7 +351,7 @@ async fn answer(
         if is_first && fault == Some(Fault::LostAnswer) {
             state.lost.push(path);
         }
-        is_first
+        (is_allowed, is_first)
     };
     if !is_allowed {
         return Ok(error(403, "AccessDenied"));

@@ -1,0 +1,85 @@
+//! What is done in a session: the traps, each a generator.
+
+mod basic;
+mod editing;
+
+use anyhow::Result;
+
+use crate::{
+    Plan, Transcript,
+    prompt::Wish,
+    random::Chance,
+    session::{Session, Wishes},
+    shells::Shell,
+};
+
+/// A kind of session.
+pub struct Trap {
+    /// Its name.
+    pub name: &'static str,
+    /// The shells in which there is such a thing.
+    pub shells: &'static [Shell],
+    wishes: Wishes,
+    run: fn(&mut Session) -> Result<()>,
+}
+
+impl Trap {
+    pub(crate) fn record(&self, plan: &Plan, chance: Chance) -> Result<Transcript> {
+        let mut session = Session::start(plan.shell, plan.marks, self.wishes, chance)?;
+        (self.run)(&mut session)?;
+        session.finish()
+    }
+
+    const fn new(name: &'static str, shells: &'static [Shell], run: fn(&mut Session) -> Result<()>) -> Self {
+        let prompt = Wish { lines: false, right: false, short: false };
+        Self { name, shells, wishes: Wishes { prompt, vi: false, extra: "", size: None }, run }
+    }
+
+    const fn with_prompt(mut self, lines: bool, right: bool) -> Self {
+        self.wishes.prompt = Wish { lines, right, short: false };
+        self
+    }
+
+    const fn with_size(mut self, cols: u16, rows: u16) -> Self {
+        self.wishes.size = Some((cols, rows));
+        self
+    }
+
+    const fn with_vi(mut self) -> Self {
+        self.wishes.vi = true;
+        self
+    }
+}
+
+const EVERY: &[Shell] = &Shell::ALL;
+/// Shells with a line editor.
+const EDITING: &[Shell] = &[Shell::Bash, Shell::Zsh, Shell::Fish];
+/// Shells that know here-documents.
+const POSIX: &[Shell] = &[Shell::Bash, Shell::Zsh, Shell::Dash];
+
+/// All of them.
+pub static TRAPS: &[Trap] = &[
+    Trap::new("plain", EVERY, basic::plain),
+    Trap::new("wrapping", EVERY, basic::wrapping),
+    Trap::new("scroll_off", EVERY, basic::scroll_off),
+    Trap::new("multi_line_prompt", EVERY, basic::plain).with_prompt(true, false),
+    Trap::new("right_prompt", &[Shell::Zsh, Shell::Fish], basic::plain).with_prompt(false, true),
+    Trap::new("multi_line", EVERY, basic::multi_line),
+    Trap::new("here_document", POSIX, basic::here_document),
+    Trap::new("continuation", EVERY, basic::continuation),
+    Trap::new("empty_enter", EVERY, basic::empty_enter),
+    Trap::new("comments", EVERY, basic::comments),
+    Trap::new("utf8_wide", EVERY, basic::utf8_wide),
+    Trap::new("ctrl_c", EVERY, basic::ctrl_c),
+    Trap::new("paste_plain", EVERY, basic::paste_plain),
+    Trap::new("type_ahead", EVERY, basic::type_ahead),
+    Trap::new("paste_bracketed", EDITING, editing::paste_bracketed),
+    Trap::new("line_editing", EVERY, editing::line_editing),
+    Trap::new("vi_mode", EDITING, editing::vi_mode).with_vi(),
+    Trap::new("history_up", EDITING, editing::history_up),
+    Trap::new("reverse_search", &[Shell::Bash, Shell::Zsh], editing::reverse_search),
+    Trap::new("completion", EDITING, editing::completion),
+    Trap::new("resize_mid_line", EVERY, editing::resize_mid_line),
+    Trap::new("history_expansion", &[Shell::Bash, Shell::Zsh], editing::history_expansion),
+    Trap::new("autosuggestions", &[Shell::Fish], editing::autosuggestions),
+];

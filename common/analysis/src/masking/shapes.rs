@@ -1,0 +1,174 @@
+//! Secrets that show by their own shape: tokens of known makers, private keys, passwords in addresses.
+
+use std::ops::Range;
+
+use super::words::is_plain;
+
+/// How a token goes on behind its prefix.
+pub(super) struct Shape {
+    pub(super) prefix: &'static str,
+    /// The fewest and the most bytes that come behind.
+    len: (usize, usize),
+    bytes: fn(u8) -> bool,
+}
+
+const UNBOUNDED: usize = usize::MAX;
+
+/// Tokens of known makers.
+pub(super) const SHAPES: &[Shape] = &[
+    // IAM's identifiers, "unique ID prefixes": long-term and temporary access keys.
+    Shape { prefix: "AKIA", len: (16, 16), bytes: is_upper },
+    Shape { prefix: "ASIA", len: (16, 16), bytes: is_upper },
+    Shape { prefix: "ghp_", len: (20, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "gho_", len: (20, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "ghu_", len: (20, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "ghs_", len: (20, UNBOUNDED), bytes: is_word },
+    Shape { prefix: "ghr_", len: (20, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "github_pat_", len: (20, UNBOUNDED), bytes: is_word },
+    Shape { prefix: "glpat-", len: (16, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "xoxa-", len: (10, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "xoxb-", len: (10, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "xoxp-", len: (10, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "xoxr-", len: (10, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "xoxs-", len: (10, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "sk_live_", len: (10, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "sk_test_", len: (10, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "rk_live_", len: (10, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "sk-", len: (20, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "AIza", len: (30, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "ya29.", len: (20, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "npm_", len: (30, UNBOUNDED), bytes: is_alphanumeric },
+    Shape { prefix: "pypi-", len: (30, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "dckr_pat_", len: (20, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "hvs.", len: (20, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "hvb.", len: (20, UNBOUNDED), bytes: is_url_safe },
+    Shape { prefix: "AGE-SECRET-KEY-1", len: (50, UNBOUNDED), bytes: is_upper },
+    // A JSON web token (RFC 7519): `{"` in base64.
+    Shape { prefix: "eyJ", len: (17, UNBOUNDED), bytes: is_jwt },
+];
+
+fn is_upper(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte.is_ascii_digit()
+}
+
+fn is_alphanumeric(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+fn is_url_safe(byte: u8) -> bool {
+    is_word(byte) || byte == b'-'
+}
+
+fn is_jwt(byte: u8) -> bool {
+    is_url_safe(byte) || byte == b'.'
+}
+
+/// The token whose prefix `hit` is.
+pub(super) fn token(text: &str, hit: &Range<usize>) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let shape = SHAPES.iter().find(|shape| shape.prefix == &text[hit.clone()])?;
+    if hit.start > 0 && is_url_safe(bytes[hit.start - 1]) {
+        return None;
+    }
+    let len = bytes[hit.end..].iter().take_while(|byte| (shape.bytes)(**byte)).count();
+    let token = &bytes[hit.start..hit.end + len];
+    let (least, most) = shape.len;
+    let fits = match shape.prefix {
+        "eyJ" => token.iter().filter(|byte| **byte == b'.').count() >= 2,
+        // Words with dashes between them have no digits.
+        "sk-" | "pypi-" => token.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2,
+        "AKIA" | "ASIA" => bytes.get(hit.end + len).is_none_or(|byte| !is_word(*byte)),
+        _ => true,
+    };
+    (fits && (least..=most).contains(&len)).then_some(hit.start..hit.end + len)
+}
+
+/// The most bytes of what stands before the `@` of an address.
+const USERINFO_BYTES_MAX: usize = 1024;
+
+/// The password in an address, `hit` being its `://` (RFC 3986, 3.2.1).
+pub(super) fn userinfo(text: &str, hit: &Range<usize>) -> Option<Range<usize>> {
+    let ends = |byte: &u8| {
+        byte.is_ascii_whitespace() || matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>' | b'`')
+    };
+    let authority = text.as_bytes()[hit.end..].iter().take(USERINFO_BYTES_MAX).take_while(|byte| !ends(byte));
+    let (mut colon, mut at) = (None, None);
+    for (i, byte) in authority.enumerate() {
+        match byte {
+            b':' if colon.is_none() && at.is_none() => colon = Some(hit.end + i),
+            b'@' => at = Some(hit.end + i),
+            _ => {}
+        }
+    }
+    let password = colon? + 1..at?;
+    (!is_plain(&text[password.clone()], None)).then_some(password)
+}
+
+/// The most lines of a private key.
+pub(super) const KEY_LINES_MAX: usize = 400;
+/// The most bytes of a line of a private key.
+const KEY_LINE_BYTES_MAX: usize = 16 << 10;
+/// How the first line of a block begins (RFC 7468).
+pub(super) const BEGIN: &str = "-----BEGIN ";
+/// How its last line begins.
+pub(super) const END: &str = "-----END ";
+
+/// Whether a private key begins with the `-----BEGIN ` that ends at `at`; where its first line ends.
+pub(super) fn private_key(text: &str, at: usize) -> Option<usize> {
+    let label_bytes_max = 48;
+    let label = &text.as_bytes()[at..text.len().min(at + label_bytes_max)];
+    let len = label.iter().position(|byte| *byte == b'-')?;
+    let label = &text[at..at + len];
+    let behind = text[at + len..].strip_prefix("-----").map(|rest| text.len() - rest.len())?;
+    label.contains("PRIVATE KEY").then_some(behind)
+}
+
+/// What of a private key's lines stands here: up to its end, or to what can't be of a key. Also whether it goes on.
+pub(super) fn key_body(text: &str, at: usize) -> (Range<usize>, bool) {
+    let (mut body, mut begun) = (at..at, false);
+    let mut goes_on = true;
+    let mut line_at = at;
+    for line in text[at..].split_inclusive('\n').take(KEY_LINES_MAX) {
+        let before_end = line.find(END).map_or(line, |end| &line[..end]);
+        if !is_key_line(before_end) {
+            goes_on = false;
+            break;
+        }
+        let content = before_end.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
+        if !content.is_empty() {
+            let from = line_at
+                + (before_end.len()
+                    - before_end
+                        .trim_start_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'')
+                        .len());
+            if !begun {
+                (body.start, begun) = (from, true);
+            }
+            body.end = from + content.len();
+        }
+        line_at += line.len();
+        if before_end.len() < line.len() && line.contains(END) {
+            goes_on = false;
+            break;
+        }
+    }
+    (body, goes_on)
+}
+
+/// Whether this may be a line of a private key: base64, a field, or nothing. A shell may have put a prompt before it.
+pub(super) fn is_key_line(line: &str) -> bool {
+    const FIELDS: &[&str] = &["Proc-Type:", "DEK-Info:", "Version:", "Comment:", "Hash:", "Charset:"];
+    if line.len() > KEY_LINE_BYTES_MAX {
+        return false;
+    }
+    let line = line.trim();
+    let line =
+        line.rsplit_once("> ").map_or(line, |(prompt, line)| if prompt.len() < 16 { line } else { prompt });
+    let line = line.trim_matches(|c: char| c.is_whitespace() || matches!(c, '>' | '"' | '\'' | ',' | '|'));
+    FIELDS.iter().any(|field| line.starts_with(field))
+        || line.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'\\'))
+}
