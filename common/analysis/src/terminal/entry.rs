@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) ahead: bool,
     /// Whether marks say where it begins.
     pub(super) marked: bool,
+    /// Whether hooks will tell what is run.
+    pub(super) hooked: bool,
     /// Whether no line editor was seen to wait.
     pub(super) plain: bool,
     /// Whether a key was pressed since it waits.
@@ -295,8 +297,13 @@ impl Entry {
 /// written. Of what was `torn` by a resize or by scrolling, the end has to be the same.
 fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
     let dense = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect() };
+    let is_several = seen.contains('\n') && !typed.contains('\n');
     let (seen, typed) = (dense(seen), dense(typed));
     if seen == typed {
+        return true;
+    }
+    // What runs in the background writes into the middle of it.
+    if is_several && typed.len() * 2 > seen.len() && is_within(&typed, &seen) {
         return true;
     }
     let tail: String = {
@@ -310,3 +317,9 @@ fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
 
 /// So many characters at the end tell a torn line from another one.
 const TAIL_CHARS: usize = 12;
+
+/// Whether the characters of one text stand in another one in the same order.
+fn is_within(part: &str, whole: &str) -> bool {
+    let mut whole = whole.chars();
+    part.chars().all(|c| whole.any(|other| other == c))
+}

@@ -81,6 +81,8 @@ pub(super) struct Shell {
     parts: Vec<Part>,
     line: Option<(String, Source)>,
     runs_are_marked: bool,
+    /// Whether Warp's hooks told of this prompt, and will tell what is run.
+    hooked: bool,
     /// Whether what is on the screen was found to hold no prompt.
     refused: bool,
     /// A command with history expansion whose result is to be printed next.
@@ -106,6 +108,7 @@ impl Shell {
             parts: Vec::new(),
             line: None,
             runs_are_marked: false,
+            hooked: false,
             refused: false,
             history: None,
         }
@@ -166,6 +169,11 @@ impl Shell {
                 if !entry.typed && !entry.ahead {
                     if !entry.sure {
                         entry.settle(grid, commands);
+                        let is_blank = entry.prompt.as_deref().is_none_or(|prompt| prompt.trim().is_empty());
+                        if is_blank && !entry.plain && !entry.marked {
+                            // It was not drawn yet.
+                            (entry.ahead, entry.pos) = (true, None);
+                        }
                     }
                     if idle {
                         self.typed.clear();
@@ -275,6 +283,7 @@ impl Shell {
             right: None,
             ahead: self.ahead,
             marked: false,
+            hooked: self.hooked,
             plain: false,
             typed: false,
             drawn: false,
@@ -301,7 +310,8 @@ impl Shell {
         self.history = None;
         if waits {
             self.seen_editor = true;
-            if self.entry.as_ref().is_some_and(|entry| entry.marked && !entry.typed) {
+            if let Some(entry) = self.entry.as_mut().filter(|entry| entry.marked && !entry.typed) {
+                entry.plain = false;
                 return;
             }
             let mut entry = self.new_entry(grid);
@@ -501,16 +511,17 @@ impl Shell {
             self.parts.clear();
             return;
         }
-        if read.text.trim().is_empty() && !continues {
+        let goes_on = !self.parts.is_empty();
+        if read.text.trim().is_empty() && !continues && !goes_on {
             return;
         }
         let only_comments =
             |text: &str| text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
-        if !continues && self.commands.is_shell() && only_comments(&read.text) {
+        if !continues && !goes_on && self.commands.is_shell() && only_comments(&read.text) {
             return;
         }
         transcript.command(read.row);
-        if entry.marked {
+        if entry.marked || entry.hooked || goes_on {
             self.parts.push(Part { read, from: entry.from, enter: entry.enter, pasted: entry.pasted });
             if self.parts.len() == TYPED_MAX {
                 self.parts.remove(0);
@@ -633,11 +644,16 @@ impl Shell {
             }
             Mark::Done(code) => self.commands.done(code, place, out),
             Mark::Cwd(cwd) => self.commands.set_cwd(cwd),
-            Mark::WarpRun(text) => self.run(Some(text), Source::WarpDcs, place, grid, out),
+            Mark::WarpRun(text) => {
+                self.hooked = false;
+                self.run(Some(text), Source::WarpDcs, place, grid, out);
+            }
             Mark::WarpDone(code) => self.commands.done(code, place, out),
             Mark::WarpPrompt { exit_code, cwd } => {
                 self.commands.done(exit_code, place, out);
                 self.commands.prompted(place);
+                self.hooked = true;
+                self.parts.clear();
                 if let Some(cwd) = cwd {
                     self.commands.set_cwd(cwd);
                 }
