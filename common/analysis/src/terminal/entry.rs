@@ -107,12 +107,18 @@ impl Entry {
         }
         if let Some(row) = grid.row(cursor.row) {
             prompt.push_str(&row.before(cursor.col));
-            let right = row.from(cursor.col);
-            self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
         }
+        self.note_right(grid);
         // What an earlier command printed without a line end does not belong to it.
         let prompt = commands.known_suffix(&prompt).map(str::to_owned).unwrap_or(prompt);
         self.prompt = (prompt.chars().count() <= PROMPT_CHARS_MAX).then_some(prompt);
+    }
+
+    /// Remembers what stands right of the cursor.
+    pub(super) fn note_right(&mut self, grid: &dyn Grid) {
+        let cursor = grid.cursor();
+        let right = grid.row(cursor.row).map(|row| row.from(cursor.col)).unwrap_or_default();
+        self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
     }
 
     /// Reads what was entered. `expected` is what was typed, if that is known; `rights` whether right prompts were seen.

@@ -17,6 +17,9 @@ mod scan;
 mod shell;
 mod transcript;
 
+#[cfg(test)]
+mod tests;
+
 use weir_common::{
     frame::{Direction, WindowSize},
     recording::findings::Span,

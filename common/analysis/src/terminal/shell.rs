@@ -19,7 +19,7 @@ use weir_common::recording::findings::{Confidence, Source, Span};
 use super::{
     commands::{Commands, Entered, Place, Whose},
     entry::{Entry, Read},
-    grammar::is_incomplete,
+    grammar,
     grid::{Grid, Pos},
     interpreters::Starts,
     keys::{Key, Keys},
@@ -312,6 +312,9 @@ impl Shell {
             self.seen_editor = true;
             if let Some(entry) = self.entry.as_mut().filter(|entry| entry.marked && !entry.typed) {
                 entry.plain = false;
+                // zsh draws its right prompt behind the mark.
+                entry.note_right(grid);
+                self.rights |= entry.right.is_some();
                 return;
             }
             let mut entry = self.new_entry(grid);
@@ -406,7 +409,8 @@ impl Shell {
         }
         self.settled = place;
         self.refused = false;
-        if self.entry.is_none() && !self.editor {
+        let edited = self.seen_editor && self.commands.started() == Starts::Nothing;
+        if self.entry.is_none() && !self.editor && !edited {
             self.commands.prompted(place);
         }
         self.look_for_echo(grid);
@@ -562,18 +566,7 @@ impl Shell {
     /// bash takes several lines at once for as many commands, unless one goes on in the next.
     fn enter_each(&mut self, entry: &Entry, read: Read, place: Place, out: &mut dyn Findings) {
         let mut adjacent = entry.adjacent;
-        let mut text = String::new();
-        let mut lines = read.text.lines().peekable();
-        while let Some(line) = lines.next() {
-            text.push_str(line);
-            if is_incomplete(&text) && lines.peek().is_some() {
-                text.push('\n');
-                continue;
-            }
-            let text = std::mem::take(&mut text);
-            if text.trim().is_empty() || text.trim_start().starts_with('#') {
-                continue;
-            }
+        for text in grammar::commands(&read.text) {
             let entered = Entered {
                 text,
                 prompt: read.prompt.clone(),
@@ -653,6 +646,9 @@ impl Shell {
                 self.commands.done(exit_code, place, out);
                 self.commands.prompted(place);
                 self.hooked = true;
+                if let Some(entry) = &mut self.entry {
+                    entry.hooked = true;
+                }
                 self.parts.clear();
                 if let Some(cwd) = cwd {
                     self.commands.set_cwd(cwd);
@@ -695,9 +691,18 @@ impl Shell {
         if text.trim().is_empty() {
             return;
         }
-        let entered =
-            Entered { text, prompt, adjacent: false, source, confidence, pasted, from, run: place, enter };
-        self.commands.enter(entered, out);
+        let is_read = confidence != Confidence::Exact;
+        let texts = match is_read && !self.prompt_first && is_flush(&text) {
+            true => grammar::commands(&text),
+            false => vec![text],
+        };
+        for text in texts {
+            let prompt = prompt.clone();
+            let adjacent = false;
+            let entered =
+                Entered { text, prompt, adjacent, source, confidence, pasted, from, run: place, enter };
+            self.commands.enter(entered, out);
+        }
         self.taken = Some(grid.cursor());
         self.typed.clear();
     }
