@@ -94,13 +94,10 @@ impl Entry {
     pub(super) fn settle(&mut self, grid: &dyn Grid, commands: &Commands) {
         let cursor = grid.cursor();
         self.pos = Some(cursor);
-        let mut start = grid.line_start(cursor.row);
         // zsh fills up the row of what does not end in a line end (PROMPT_SP).
-        for row in start..cursor.row {
-            if grid.row(row).is_some_and(|row| row.before(usize::MAX).ends_with("  ")) {
-                start = row + 1;
-            }
-        }
+        let filled = |row: &u64| grid.row(*row).is_some_and(|row| row.before(usize::MAX).ends_with("  "));
+        let start = grid.line_start(cursor.row);
+        let start = (start..cursor.row).rev().find(filled).map_or(start, |row| row + 1);
         let mut prompt = String::new();
         for row in start..cursor.row {
             prompt.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
@@ -309,7 +306,9 @@ fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
         return true;
     }
     // What runs in the background writes into the middle of it.
-    if is_several && typed.len() * 2 > seen.len() && is_within(&typed, &seen) {
+    let end = typed.char_indices().rev().nth(2).map_or(0, |(at, _)| at);
+    let ends_alike = seen.ends_with(&typed[end..]);
+    if is_several && ends_alike && typed.len() * 2 > seen.len() && is_within(&typed, &seen) {
         return true;
     }
     let tail: String = {
