@@ -220,7 +220,7 @@ impl Commands {
         let whose = self.whose(&entered.prompt, entered.adjacent);
         let place = self.prompted.take().unwrap_or(entered.from);
         match whose {
-            Whose::Continues => return self.go_on(entered),
+            Whose::Continues => return self.go_on(&entered),
             Whose::Known(level) => self.close(level, Some(place), out),
             Whose::Changed => self.close(self.levels.len() - 1, Some(place), out),
             Whose::Inner(repl) => {
@@ -274,7 +274,7 @@ impl Commands {
     }
 
     /// More of the innermost command was entered.
-    fn go_on(&mut self, entered: Entered) {
+    fn go_on(&mut self, entered: &Entered) {
         let Some(open) = self.levels.last_mut().and_then(|level| level.open.as_mut()) else { return };
         let command = &mut open.command;
         if command.text.len() < COMMAND_CHARS_MAX {
@@ -294,6 +294,18 @@ impl Commands {
         if let Some(level) = self.levels.last_mut() {
             level.open = None;
         }
+    }
+
+    /// Hooks tell of a command that was read off the screen already.
+    pub(super) fn told(&mut self, text: &str, source: Source) -> bool {
+        let open = self.levels.last_mut().and_then(|level| level.open.as_mut());
+        let Some(open) = open.filter(|open| open.command.source == Source::Screen) else { return false };
+        let is_same =
+            source == Source::WarpDcs && open.command.text.trim() == text.trim() && self.prompted.is_none();
+        if is_same {
+            (open.command.source, open.command.confidence, open.marked) = (source, Confidence::Exact, true);
+        }
+        is_same
     }
 
     /// What the shell made of the innermost command.

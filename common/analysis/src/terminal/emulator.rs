@@ -19,9 +19,9 @@ use super::{
 };
 
 /// The most columns: no screen is wider, and every cell takes memory.
-const COLS_MAX: usize = 1000;
+const COLS_MAX: usize = 500;
 /// The most rows.
-const ROWS_MAX: usize = 500;
+const ROWS_MAX: usize = 300;
 /// The most characters kept of what scrolled out while a command was entered: more than any command may have.
 const SCROLLED_CHARS_MAX: usize = 64 << 10;
 /// The most bytes that may begin a character of UTF-8 and not end it.

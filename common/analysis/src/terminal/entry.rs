@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) ahead: bool,
     /// Whether marks say where it begins.
     pub(super) marked: bool,
+    /// Whether hooks will tell what is run.
+    pub(super) hooked: bool,
     /// Whether no line editor was seen to wait.
     pub(super) plain: bool,
     /// Whether a key was pressed since it waits.
@@ -92,25 +94,28 @@ impl Entry {
     pub(super) fn settle(&mut self, grid: &dyn Grid, commands: &Commands) {
         let cursor = grid.cursor();
         self.pos = Some(cursor);
-        let mut start = grid.line_start(cursor.row);
         // zsh fills up the row of what does not end in a line end (PROMPT_SP).
-        for row in start..cursor.row {
-            if grid.row(row).is_some_and(|row| row.before(usize::MAX).ends_with("  ")) {
-                start = row + 1;
-            }
-        }
+        let filled = |row: &u64| grid.row(*row).is_some_and(|row| row.before(usize::MAX).ends_with("  "));
+        let start = grid.line_start(cursor.row);
+        let start = (start..cursor.row).rev().find(filled).map_or(start, |row| row + 1);
         let mut prompt = String::new();
         for row in start..cursor.row {
             prompt.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
         }
         if let Some(row) = grid.row(cursor.row) {
             prompt.push_str(&row.before(cursor.col));
-            let right = row.from(cursor.col);
-            self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
         }
+        self.note_right(grid);
         // What an earlier command printed without a line end does not belong to it.
         let prompt = commands.known_suffix(&prompt).map(str::to_owned).unwrap_or(prompt);
         self.prompt = (prompt.chars().count() <= PROMPT_CHARS_MAX).then_some(prompt);
+    }
+
+    /// Remembers what stands right of the cursor.
+    pub(super) fn note_right(&mut self, grid: &dyn Grid) {
+        let cursor = grid.cursor();
+        let right = grid.row(cursor.row).map(|row| row.from(cursor.col)).unwrap_or_default();
+        self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
     }
 
     /// Reads what was entered. `expected` is what was typed, if that is known; `rights` whether right prompts were seen.
@@ -295,8 +300,15 @@ impl Entry {
 /// written. Of what was `torn` by a resize or by scrolling, the end has to be the same.
 fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
     let dense = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect() };
+    let is_several = seen.contains('\n') && !typed.contains('\n');
     let (seen, typed) = (dense(seen), dense(typed));
     if seen == typed {
+        return true;
+    }
+    // What runs in the background writes into the middle of it.
+    let end = typed.char_indices().rev().nth(2).map_or(0, |(at, _)| at);
+    let ends_alike = seen.ends_with(&typed[end..]);
+    if is_several && ends_alike && typed.len() * 2 > seen.len() && is_within(&typed, &seen) {
         return true;
     }
     let tail: String = {
@@ -310,3 +322,9 @@ fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
 
 /// So many characters at the end tell a torn line from another one.
 const TAIL_CHARS: usize = 12;
+
+/// Whether the characters of one text stand in another one in the same order.
+fn is_within(part: &str, whole: &str) -> bool {
+    let mut whole = whole.chars();
+    part.chars().all(|c| whole.any(|other| other == c))
+}

@@ -57,7 +57,8 @@ pub(super) fn is_incomplete(command: &str) -> bool {
             }
             '(' => {
                 reading.end_word();
-                reading.parens += 1;
+                // `f()` defines a function.
+                reading.parens += usize::from(chars.next_if_eq(&')').is_none());
                 reading.begins = true;
             }
             ')' => {
@@ -72,6 +73,29 @@ pub(super) fn is_incomplete(command: &str) -> bool {
     reading.end_word();
     reading.open > 0 || reading.parens > 0 || reading.dangling || heredoc_is_open(command)
 }
+
+/// The commands in several lines, as bash runs them: each by itself, unless it goes on in the next line.
+pub(super) fn commands(text: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut command = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        command.push_str(line);
+        // What is never finished is not looked at again and again.
+        if lines.peek().is_some() && command.len() <= JOINED_BYTES_MAX && is_incomplete(&command) {
+            command.push('\n');
+            continue;
+        }
+        let command = std::mem::take(&mut command);
+        if !command.trim().is_empty() && !command.trim_start().starts_with('#') {
+            commands.push(command);
+        }
+    }
+    commands
+}
+
+/// The most bytes of a command in which its end is looked for.
+const JOINED_BYTES_MAX: usize = 16 << 10;
 
 impl Reading {
     fn quote(&mut self) {

@@ -17,6 +17,9 @@ mod scan;
 mod shell;
 mod transcript;
 
+#[cfg(test)]
+mod tests;
+
 use weir_common::{
     frame::{Direction, WindowSize},
     recording::findings::Span,
@@ -81,7 +84,9 @@ impl Terminal {
     pub fn output(&mut self, at: At, bytes: &[u8], out: &mut dyn Findings) {
         self.transcript.at(self.emulator.cursor().row, at.t);
         let mut rest = bytes;
-        while let Some((piece, used)) = self.scanner.next(rest, self.shell.wants_lines()) {
+        self.scanner.begin(bytes.len());
+        let cells = self.emulator.rows() * self.emulator.width();
+        while let Some((piece, used)) = self.scanner.next(rest, self.shell.wants_lines(), cells) {
             let waited = matches!(piece, Piece::Mode(Mode::Paste, false));
             if let Some(panes) = self.panes.as_mut().filter(|_| waited) {
                 panes.drawn(Place { at, offset: self.offset }, &self.emulator, false, out);

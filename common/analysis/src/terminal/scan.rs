@@ -7,6 +7,14 @@
 const STRING_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of the parameters of a control sequence that are looked at.
 const PARAMETERS_MAX: usize = 64;
+/// How many cells each byte of output may change, on average. Programs need few; without a limit, four bytes could
+/// change a whole screen again and again.
+const CELLS_PER_BYTE: usize = 64;
+/// How many cells may be changed at once before that counts.
+const CELLS_MAX: usize = 16 << 20;
+
+/// Ends a control sequence without effect (ECMA-48, CAN).
+const CANCEL: &[u8] = &[0x18];
 
 /// A piece of the output.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub(super) struct Scanner {
     overlong: bool,
     parameters: Vec<u8>,
     modes: Vec<(Mode, bool)>,
+    /// How many cells may be changed still.
+    cells: usize,
 }
 
 impl Scanner {
@@ -66,12 +76,45 @@ impl Scanner {
             overlong: false,
             parameters: Vec::with_capacity(PARAMETERS_MAX),
             modes: Vec::new(),
+            cells: CELLS_MAX,
         }
     }
 
-    /// The next piece of `bytes`, and how many of them it used up. Line feeds come by themselves if `lines`. To be
-    /// called until nothing comes.
-    pub(super) fn next<'a>(&mut self, bytes: &'a [u8], lines: bool) -> Option<(Piece<'a>, usize)> {
+    /// So many bytes come, for a screen of so many cells.
+    pub(super) fn begin(&mut self, bytes: usize) {
+        self.cells = CELLS_MAX.min(self.cells.saturating_add(bytes.saturating_mul(CELLS_PER_BYTE)));
+    }
+
+    /// Whether so many cells may be changed.
+    fn affords(&mut self, cells: usize) -> bool {
+        let rest = self.cells.checked_sub(cells);
+        self.cells = rest.unwrap_or(self.cells);
+        rest.is_some()
+    }
+
+    /// Whether a sequence with this last byte may be obeyed on a screen of so many cells.
+    fn affords_sequence(&mut self, last: u8, screen: usize) -> bool {
+        let parameters = self.parameters.strip_prefix(b"?").unwrap_or(&self.parameters);
+        let number =
+            std::str::from_utf8(parameters).ok().and_then(|text| text.split(';').next()?.parse().ok());
+        match last {
+            // Repeats a character.
+            b'b' => self.affords(number.unwrap_or(1).min(1 << 16)),
+            // Erases, scrolls, inserts and deletes lines.
+            b'J' | b'S' | b'T' | b'L' | b'M' => self.affords(screen),
+            b'h' | b'l' if matches!(number, Some(3 | 47 | 1047 | 1049)) => self.affords(screen),
+            _ => true,
+        }
+    }
+
+    /// The next piece of `bytes`, and how many of them it used up. Line feeds come by themselves if `lines`; the
+    /// screen has so many cells. To be called until nothing comes.
+    pub(super) fn next<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        lines: bool,
+        screen: usize,
+    ) -> Option<(Piece<'a>, usize)> {
         if let Some((mode, on)) = self.modes.pop() {
             return Some((Piece::Mode(mode, on), 0));
         }
@@ -107,11 +150,18 @@ impl Scanner {
                             self.string.clear();
                             self.overlong = false;
                         }
+                        // A full reset.
+                        State::Ground if byte == b'c' => {
+                            if !self.affords(screen) {
+                                return Some((Piece::Text(b""), at + 1));
+                            }
+                            return Some((Piece::Text(b"\x1b"), at));
+                        }
                         State::Ground => return Some((Piece::Text(b"\x1b"), at)),
                         _ => {}
                     }
                 }
-                State::Csi => return Some(self.sequence(bytes, at)),
+                State::Csi => return Some(self.sequence(bytes, at, screen)),
                 State::String(kind) => {
                     let rest = &bytes[at..];
                     let ends =
@@ -170,7 +220,7 @@ impl Scanner {
         }
     }
 
-    fn sequence<'a>(&mut self, bytes: &'a [u8], at: usize) -> (Piece<'a>, usize) {
+    fn sequence<'a>(&mut self, bytes: &'a [u8], at: usize, screen: usize) -> (Piece<'a>, usize) {
         for (offset, &byte) in bytes[at..].iter().enumerate() {
             let end = at + offset;
             match byte {
@@ -184,6 +234,9 @@ impl Scanner {
                 }
                 0x40..=0x7e => {
                     self.state = State::Ground;
+                    if !self.affords_sequence(byte, screen) {
+                        return (Piece::Text(CANCEL), end + 1);
+                    }
                     self.modes(byte);
                     return (Piece::Text(&bytes[at..=end]), end + 1);
                 }
@@ -224,7 +277,7 @@ mod tests {
         let mut scanner = Scanner::new();
         for bytes in pieces {
             let mut rest = *bytes;
-            while let Some((piece, used)) = scanner.next(rest, false) {
+            while let Some((piece, used)) = scanner.next(rest, false, 80) {
                 rest = &rest[used..];
                 match piece {
                     Piece::Text(bytes) => text.extend_from_slice(bytes),
@@ -248,12 +301,27 @@ mod tests {
     fn an_endless_string_is_not_kept() {
         let mut scanner = Scanner::new();
         let part = [b'x'; 4096];
-        scanner.next(b"\x1b]0;", false);
+        scanner.next(b"\x1b]0;", false, 80);
         for _ in 0..1000 {
-            scanner.next(&part, false);
+            scanner.next(&part, false, 80);
             assert!(scanner.string.capacity() <= 2 * STRING_BYTES_MAX);
         }
-        assert_eq!(scanner.next(b"\x07", false), Some((Piece::Text(b""), 1)), "nothing is said of it");
+        assert_eq!(scanner.next(b"\x07", false, 80), Some((Piece::Text(b""), 1)), "nothing is said of it");
+    }
+
+    #[test]
+    fn what_costs_too_much_is_not_obeyed() {
+        let mut scanner = Scanner::new();
+        let mut obeyed = 0;
+        for _ in 0..100_000 {
+            scanner.begin(4);
+            let mut rest = &b"\x1b[2J"[..];
+            while let Some((piece, used)) = scanner.next(rest, false, 1920) {
+                rest = &rest[used..];
+                obeyed += usize::from(piece == Piece::Text(b"2J"));
+            }
+        }
+        assert!((8000..25_000).contains(&obeyed), "{obeyed}");
     }
 
     proptest! {

@@ -79,7 +79,7 @@ impl Transcript {
         let (_, holds) = self.open.get_or_insert((begun, false));
         *holds |= is_command;
         let cells = line.cells().iter().filter(|cell| cell.width() > 0);
-        self.line.extend(cells.map(|cell| cell.char()));
+        self.line.extend(cells.map(avt::Cell::char));
         self.chars += line.len();
         if !line.is_wrapped() || self.chars > LINE_CHARS_MAX {
             self.say();

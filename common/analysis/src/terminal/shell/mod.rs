@@ -12,18 +12,22 @@
 //! What is typed where nothing is echoed is never kept: everything but type-ahead is read off the screen, and
 //! type-ahead counts only once its echo was seen.
 
+mod ahead;
+mod marked;
+mod reading;
+
 use std::collections::VecDeque;
 
-use weir_common::recording::findings::{Confidence, Source, Span};
+use weir_common::recording::findings::{Source, Span};
 
+use self::reading::{is_expansion, is_flush};
 use super::{
     commands::{Commands, Entered, Place, Whose},
     entry::{Entry, Read},
-    grammar::is_incomplete,
+    grammar,
     grid::{Grid, Pos},
     interpreters::Starts,
     keys::{Key, Keys},
-    marks::Mark,
     prompt::{PROMPT_CHARS_MAX, is_promptish},
     transcript::Transcript,
 };
@@ -81,6 +85,8 @@ pub(super) struct Shell {
     parts: Vec<Part>,
     line: Option<(String, Source)>,
     runs_are_marked: bool,
+    /// Whether Warp's hooks told of this prompt, and will tell what is run.
+    hooked: bool,
     /// Whether what is on the screen was found to hold no prompt.
     refused: bool,
     /// A command with history expansion whose result is to be printed next.
@@ -106,6 +112,7 @@ impl Shell {
             parts: Vec::new(),
             line: None,
             runs_are_marked: false,
+            hooked: false,
             refused: false,
             history: None,
         }
@@ -164,8 +171,16 @@ impl Shell {
                 let idle = at.t.saturating_sub(self.settled.at.t) >= IDLE_NS;
                 entry.ahead &= !idle || !entry.drawn;
                 if !entry.typed && !entry.ahead {
-                    if !entry.sure {
+                    if entry.sure {
+                        // Right prompts are drawn last.
+                        entry.note_right(grid);
+                    } else {
                         entry.settle(grid, commands);
+                        let is_blank = entry.prompt.as_deref().is_none_or(|prompt| prompt.trim().is_empty());
+                        if is_blank && !entry.plain && !entry.marked {
+                            // It was not drawn yet.
+                            (entry.ahead, entry.pos) = (true, None);
+                        }
                     }
                     if idle {
                         self.typed.clear();
@@ -207,17 +222,6 @@ impl Shell {
             if self.enders.len() < TYPED_MAX {
                 self.enders.push_back(key);
             }
-        }
-    }
-
-    fn push_typed(&mut self, pasted: bool, grid: &dyn Grid) {
-        let text = self.keys.take_line();
-        if self.typed.len() == TYPED_MAX {
-            self.typed.pop_front();
-        }
-        if let Some(text) = text {
-            let row = self.typed.back().map_or_else(|| grid.cursor().row, |typed| typed.row);
-            self.typed.push_back(Typed { text, row, seen: false, events: 0, pasted });
         }
     }
 
@@ -275,6 +279,7 @@ impl Shell {
             right: None,
             ahead: self.ahead,
             marked: false,
+            hooked: self.hooked,
             plain: false,
             typed: false,
             drawn: false,
@@ -301,7 +306,11 @@ impl Shell {
         self.history = None;
         if waits {
             self.seen_editor = true;
-            if self.entry.as_ref().is_some_and(|entry| entry.marked && !entry.typed) {
+            if let Some(entry) = self.entry.as_mut().filter(|entry| entry.marked && !entry.typed) {
+                entry.plain = false;
+                // zsh draws its right prompt behind the mark.
+                entry.note_right(grid);
+                self.rights |= entry.right.is_some();
                 return;
             }
             let mut entry = self.new_entry(grid);
@@ -396,76 +405,12 @@ impl Shell {
         }
         self.settled = place;
         self.refused = false;
-        if self.entry.is_none() && !self.editor {
+        let edited = self.seen_editor && self.commands.started() == Starts::Nothing;
+        if self.entry.is_none() && !self.editor && !edited {
             self.commands.prompted(place);
         }
         self.look_for_echo(grid);
         self.left(place, grid, false, transcript, out);
-    }
-
-    fn look_for_echo(&mut self, grid: &dyn Grid) {
-        let last = grid.cursor().row;
-        for typed in self.typed.iter_mut().filter(|typed| !typed.seen) {
-            let first = typed.row.max(last.saturating_sub(ECHO_ROWS_MAX));
-            let mut text = String::new();
-            for row in first..=last {
-                text.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
-            }
-            typed.seen = typed.text.is_empty() || text.contains(typed.text.as_str());
-            typed.events += 1;
-        }
-        self.typed.retain(|typed| typed.seen || typed.events < ECHO_EVENTS_MAX);
-    }
-
-    /// Prompts that were drawn and left without a key took lines that were typed before. A row may hold several: a
-    /// command that prints nothing leaves its prompt where the next one is drawn.
-    fn left(
-        &mut self,
-        place: Place,
-        grid: &dyn Grid,
-        is_over: bool,
-        transcript: &mut Transcript,
-        out: &mut dyn Findings,
-    ) {
-        let edited = self.seen_editor && self.commands.started() == Starts::Nothing;
-        if self.editor || edited || self.entry.is_some() || !self.typed.iter().any(|typed| typed.seen) {
-            return;
-        }
-        let number = grid.cursor().row;
-        let Some(row) = grid.row(number) else { return };
-        let text = row.before(usize::MAX);
-        let mut rest = text.as_str();
-        let mut prompts = Vec::new();
-        while let Some(prompt) = self.commands.known_prefix(rest) {
-            prompts.push(prompt.to_owned());
-            rest = &rest[prompt.len()..];
-        }
-        let mut left = prompts.len();
-        if !is_over && rest.trim().is_empty() {
-            left = left.saturating_sub(1);
-        }
-        let done = if self.left.0 == number { self.left.1 } else { 0 };
-        for prompt in prompts.into_iter().take(left).skip(done) {
-            let Some(typed) = self.typed.pop_front() else { break };
-            if typed.text.trim().is_empty() || !typed.seen {
-                continue;
-            }
-            transcript.command(number);
-            let entered = Entered {
-                text: typed.text,
-                prompt,
-                adjacent: self.commands.is_incomplete(),
-                source: Source::Screen,
-                confidence: Confidence::Low,
-                pasted: typed.pasted,
-                from: place,
-                run: place,
-                enter: None,
-            };
-            self.commands.prompted(place);
-            self.commands.enter(entered, out);
-        }
-        self.left = (number, left.max(done));
     }
 
     /// The line was taken: it is run, unless something else ended it.
@@ -501,16 +446,17 @@ impl Shell {
             self.parts.clear();
             return;
         }
-        if read.text.trim().is_empty() && !continues {
+        let goes_on = !self.parts.is_empty();
+        if read.text.trim().is_empty() && !continues && !goes_on {
             return;
         }
         let only_comments =
             |text: &str| text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
-        if !continues && self.commands.is_shell() && only_comments(&read.text) {
+        if !continues && !goes_on && self.commands.is_shell() && only_comments(&read.text) {
             return;
         }
         transcript.command(read.row);
-        if entry.marked {
+        if entry.marked || entry.hooked || goes_on {
             self.parts.push(Part { read, from: entry.from, enter: entry.enter, pasted: entry.pasted });
             if self.parts.len() == TYPED_MAX {
                 self.parts.remove(0);
@@ -529,7 +475,7 @@ impl Shell {
             && self.commands.is_shell()
             && is_flush(&read.text)
         {
-            return self.enter_each(entry, read, place, out);
+            return self.enter_each(entry, &read, place, out);
         }
         if read.text.contains('!') || read.text.starts_with('^') {
             self.history = Some((read.text.clone(), end + 1));
@@ -549,20 +495,9 @@ impl Shell {
     }
 
     /// bash takes several lines at once for as many commands, unless one goes on in the next.
-    fn enter_each(&mut self, entry: &Entry, read: Read, place: Place, out: &mut dyn Findings) {
+    fn enter_each(&mut self, entry: &Entry, read: &Read, place: Place, out: &mut dyn Findings) {
         let mut adjacent = entry.adjacent;
-        let mut text = String::new();
-        let mut lines = read.text.lines().peekable();
-        while let Some(line) = lines.next() {
-            text.push_str(line);
-            if is_incomplete(&text) && lines.peek().is_some() {
-                text.push('\n');
-                continue;
-            }
-            let text = std::mem::take(&mut text);
-            if text.trim().is_empty() || text.trim_start().starts_with('#') {
-                continue;
-            }
+        for text in grammar::commands(&read.text) {
             let entered = Entered {
                 text,
                 prompt: read.prompt.clone(),
@@ -590,102 +525,6 @@ impl Shell {
         }
     }
 
-    /// Marks in the output.
-    pub(super) fn mark(
-        &mut self,
-        mark: Mark,
-        place: Place,
-        grid: &dyn Grid,
-        transcript: &mut Transcript,
-        out: &mut dyn Findings,
-    ) {
-        match mark {
-            Mark::Prompt { continues } => {
-                if !continues {
-                    if !self.runs_are_marked {
-                        self.run(None, Source::Osc133, place, grid, out);
-                    }
-                    self.parts.clear();
-                    self.line = None;
-                    self.commands.prompted(place);
-                }
-            }
-            Mark::Entry => {
-                let mut entry = self.new_entry(grid);
-                entry.settle(grid, &self.commands);
-                (entry.sure, entry.marked, entry.plain) = (true, true, !self.editor);
-                if let Some(waiting) = &self.entry {
-                    (entry.typed, entry.pasted, entry.enter) = (waiting.typed, waiting.pasted, waiting.enter);
-                }
-                entry.from = place;
-                self.entry = Some(entry);
-            }
-            Mark::CommandLine(text) => self.line = Some((text, Source::Osc633)),
-            Mark::Run(text) => {
-                self.runs_are_marked = true;
-                if let Some(entry) = self.entry.take_if(|entry| entry.marked) {
-                    self.accept(&entry, true, place, grid, transcript, out);
-                }
-                if let Some(text) = text {
-                    self.line = Some((text, Source::Osc133));
-                }
-                self.run(None, Source::Osc133, place, grid, out);
-            }
-            Mark::Done(code) => self.commands.done(code, place, out),
-            Mark::Cwd(cwd) => self.commands.set_cwd(cwd),
-            Mark::WarpRun(text) => self.run(Some(text), Source::WarpDcs, place, grid, out),
-            Mark::WarpDone(code) => self.commands.done(code, place, out),
-            Mark::WarpPrompt { exit_code, cwd } => {
-                self.commands.done(exit_code, place, out);
-                self.commands.prompted(place);
-                if let Some(cwd) = cwd {
-                    self.commands.set_cwd(cwd);
-                }
-            }
-        }
-    }
-
-    /// Marks say that a command runs: what they tell, or what stood on the screen.
-    fn run(
-        &mut self,
-        text: Option<String>,
-        source: Source,
-        place: Place,
-        grid: &dyn Grid,
-        out: &mut dyn Findings,
-    ) {
-        let mut parts = std::mem::take(&mut self.parts).into_iter();
-        let first = parts.next();
-        let told = text.map(|text| (text, source)).or_else(|| self.line.take());
-        let (mut pasted, mut enter, mut prompt, mut from) = (false, None, String::new(), self.settled);
-        let mut confidence = Confidence::High;
-        let mut seen = String::new();
-        if let Some(part) = first {
-            (prompt, seen, from) = (part.read.prompt, part.read.text, part.from);
-            (pasted, enter) = (part.pasted, part.enter);
-            confidence = part.read.confidence;
-        }
-        for part in parts {
-            seen.push('\n');
-            seen.push_str(&part.read.text);
-            pasted |= part.pasted;
-            enter = part.enter.or(enter);
-            confidence = confidence.max(part.read.confidence);
-        }
-        let (text, source, confidence) = match told {
-            Some((text, source)) => (text, source, Confidence::Exact),
-            None => (seen, source, confidence),
-        };
-        if text.trim().is_empty() {
-            return;
-        }
-        let entered =
-            Entered { text, prompt, adjacent: false, source, confidence, pasted, from, run: place, enter };
-        self.commands.enter(entered, out);
-        self.taken = Some(grid.cursor());
-        self.typed.clear();
-    }
-
     /// A program had the whole screen.
     pub(super) fn full_screen(&mut self, span: Span) {
         self.commands.full_screen(span);
@@ -697,33 +536,4 @@ impl Shell {
         self.typed.clear();
         self.parts.clear();
     }
-}
-
-/// Whether further lines begin at the left, where bash lets them begin and fish does not.
-fn is_flush(text: &str) -> bool {
-    text.lines().skip(1).any(|line| !line.is_empty() && !line.starts_with(' '))
-}
-
-/// Whether a shell may have printed this for a command with history expansion (`!!`, `!$`, `!ssh`).
-fn is_expansion(command: &str, printed: &str) -> bool {
-    if command.starts_with('^') {
-        return command.matches('^').count() >= 2 && !printed.is_empty() && !printed.contains(": ");
-    }
-    let Some(at) = command.find('!') else { return false };
-    let (before, rest) = command.split_at(at);
-    if before.matches('\'').count() % 2 == 1 || printed == command || printed.is_empty() {
-        return false;
-    }
-    let rest = &rest[1..];
-    let end = match rest.chars().next() {
-        Some(c @ ('!' | '$' | '^' | '*' | '#')) => c.len_utf8(),
-        Some('a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '?' | ':') => {
-            rest.find([' ', ';', '"', '|']).unwrap_or(rest.len())
-        }
-        _ => return false,
-    };
-    let behind = &rest[end..];
-    // Further expansions in what follows are not looked at.
-    let behind = behind.split('!').next_back().filter(|_| !behind.contains('!')).unwrap_or("");
-    printed.len() >= before.len() + behind.len() && printed.starts_with(before) && printed.ends_with(behind)
 }
