@@ -33,6 +33,9 @@ pub use self::{
     traps::{TRAPS, Trap},
 };
 
+/// How many exec requests there are in a round, with each shell.
+const EXEC_SESSIONS: u32 = 10;
+
 /// A session of the corpus.
 #[derive(Clone, Copy)]
 pub struct Plan {
@@ -54,6 +57,12 @@ impl Plan {
         for round in 0..rounds {
             for trap in TRAPS {
                 for &shell in trap.shells {
+                    if trap.is_exec {
+                        // A session of it is one command.
+                        let rounds = (0..EXEC_SESSIONS).map(|n| round * EXEC_SESSIONS + n);
+                        plans.extend(rounds.map(|round| Self { shell, marks: Marks::None, trap, round }));
+                        continue;
+                    }
                     plans.push(Self { shell, marks: Marks::None, trap, round });
                     if shell != Shell::Dash && traps::MARKED.contains(&trap.name) {
                         plans.extend(Marks::ALL.map(|marks| Self { shell, marks, trap, round }));

@@ -8,7 +8,10 @@ use weir_common::recording::What;
 use crate::{
     prompt::{Prompt, Wish},
     random::Chance,
-    shells::{Home, Setup, Shell, Truth, marks::Marks},
+    shells::{
+        Home, Setup, Shell, Truth,
+        marks::{Marks, Second},
+    },
     terminal::{Recorded, Terminal},
     words,
 };
@@ -48,7 +51,8 @@ pub(crate) struct Wishes {
 /// A command that the client asks for, with a pty.
 pub(crate) fn exec(shell: Shell, mut chance: Chance) -> Result<Transcript> {
     let prompt = Prompt::generate(&mut chance, Wish::default());
-    let home = Home::new(shell, &Setup { prompt: &prompt, marks: Marks::None, vi: false })?;
+    let home =
+        Home::new(shell, &Setup { prompt: &prompt, marks: Marks::None, second: Second::Plain, vi: false })?;
     let text = match chance.number(0, 2) {
         0 => words::multi_line(&mut chance, shell).join("\n"),
         1 => words::long_command(&mut chance, shell, 300),
@@ -86,7 +90,8 @@ impl Session {
             let size = |from, to, chance: &mut Chance| u16::try_from(chance.number(from, to)).unwrap_or(80);
             (size(narrow.0, narrow.1, &mut chance), size(10, 60, &mut chance))
         });
-        let home = Home::new(shell, &Setup { prompt: &prompt, marks, vi: wishes.vi })?;
+        let second = *chance.pick(&[&Second::Plain, &Second::Kitty, &Second::WezTerm]);
+        let home = Home::new(shell, &Setup { prompt: &prompt, marks, second, vi: wishes.vi })?;
         let exec = wishes.exec.then(|| format!("{} -i", shell.name()));
         let command = match &exec {
             Some(exec) => home.exec(exec),

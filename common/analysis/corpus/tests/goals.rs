@@ -46,10 +46,25 @@ fn commands_that_the_client_asks_for_are_found_without_exception() {
 }
 
 #[test]
+fn programs_that_have_the_whole_screen_are_known_to() {
+    faultless(|plan| plan.trap.name == "full_screen" && plan.marks == Marks::None);
+}
+
+#[test]
+fn exit_codes_and_directories_are_what_marks_say() {
+    faultless(|plan| plan.marks != Marks::None && MARKED.contains(&plan.trap.name));
+}
+
+#[test]
 fn passwords_that_are_not_shown_are_in_no_finding() {
-    for (name, outcome) in outcomes(|plan| plan.trap.name == "password") {
-        assert_eq!(outcome.faults, Vec::<String>::new(), "{name}");
-    }
+    faultless(|plan| plan.trap.name == "password");
+}
+
+fn faultless(wanted: impl Fn(&Plan) -> bool) {
+    let outcomes = outcomes(wanted);
+    let faults =
+        outcomes.iter().flat_map(|(name, outcome)| outcome.faults.iter().map(move |fault| (name, fault)));
+    assert_eq!(faults.collect::<Vec<_>>(), Vec::new());
 }
 
 fn unmarked(shell: Shell) {

@@ -23,7 +23,7 @@ PS2={second}
 "#,
         prompt = quoted(&setup.prompt.render(crate::shells::Shell::Bash)),
         second = quoted(&setup.prompt.second),
-        marks = marks::bash(setup.marks),
+        marks = marks::bash(setup.marks, setup.second),
     )
 }
 

@@ -22,13 +22,13 @@ pub(super) fn prompts(log: &[u8], second: &str) -> usize {
             // A prompt is written in one go.
             Call::Write(bytes) => written = bytes,
             Call::Read(_) | Call::Interrupted => {
-                count += usize::from(!written == second.as_bytes());
+                count += usize::from(written != second.as_bytes());
                 written.clear();
             }
             Call::Ended => count += 1,
         }
     }
-    count + usize::from(!written.is_empty() && !written.ends_with(b"\n") && !written == second.as_bytes())
+    count + usize::from(!written.is_empty() && !written.ends_with(b"\n") && written != second.as_bytes())
 }
 
 pub(super) fn truth(log: &[u8], second: &str) -> Result<Vec<Truth>> {

@@ -100,10 +100,36 @@ __weir_mark_prompt() {
 }
 "#;
 
-pub(super) fn bash(marks: Marks) -> String {
+/// How further prompts are marked with OSC 133: not at all, as in iTerm2; as in kitty; as in WezTerm.
+#[derive(Clone, Copy)]
+pub(crate) enum Second {
+    Plain,
+    Kitty,
+    WezTerm,
+}
+
+impl Second {
+    fn bash(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Kitty => r"PS2='\[\e]133;A;k=s\a\]'$PS2",
+            Self::WezTerm => r"PS2='\[\e]133;P;k=s\a\]'$PS2'\[\e]133;B\a\]'",
+        }
+    }
+
+    fn zsh(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Kitty => r"PS2=$'%{\e]133;A;k=s\a%}'$PS2",
+            Self::WezTerm => r"PS2=$'%{\e]133;P;k=s\a%}'$PS2$'%{\e]133;B\a%}'",
+        }
+    }
+}
+
+pub(super) fn bash(marks: Marks, second: Second) -> String {
     match marks {
         Marks::None => String::new(),
-        Marks::Osc133 => format!("{BASH}{BASH_133}"),
+        Marks::Osc133 => format!("{BASH}{BASH_133}{}\n", second.bash()),
         Marks::Osc633 => format!("{BASH}{BASH_633}"),
         Marks::Warp => format!("{BASH}{WARP}{BASH_WARP}"),
     }
@@ -158,10 +184,10 @@ __weir_mark_prompt() {
 }
 "#;
 
-pub(super) fn zsh(marks: Marks) -> String {
+pub(super) fn zsh(marks: Marks, second: Second) -> String {
     match marks {
         Marks::None => String::new(),
-        Marks::Osc133 => format!("{ZSH}{ZSH_133}"),
+        Marks::Osc133 => format!("{ZSH}{ZSH_133}{}\n", second.zsh()),
         Marks::Osc633 => format!("{ZSH}{ZSH_633}"),
         Marks::Warp => format!("{ZSH}{WARP}{ZSH_WARP}"),
     }

@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::{prompt::Prompt, shells::marks::Marks};
+use crate::{
+    prompt::Prompt,
+    shells::marks::{Marks, Second},
+};
 
 /// Where Python finds what it runs first.
 const PYTHON_STARTUP: &str = ".startup.py";
@@ -81,6 +84,7 @@ pub(crate) struct Home {
 pub(crate) struct Setup<'a> {
     pub(crate) prompt: &'a Prompt,
     pub(crate) marks: Marks,
+    pub(crate) second: Second,
     /// Keys as in vi.
     pub(crate) vi: bool,
 }

@@ -25,7 +25,7 @@ PROMPT2={second}
 "#,
         prompt = quoted(&setup.prompt.render(Shell::Zsh)),
         second = quoted(&setup.prompt.second.replace('%', "%%")),
-        marks = marks::zsh(setup.marks),
+        marks = marks::zsh(setup.marks, setup.second),
     )
 }
 

@@ -103,6 +103,8 @@ pub(super) fn full_screen(session: &mut Session) -> Result<()> {
                 session.prompted()?;
             }
             _ => {
+                // Without the alternate screen: it clears the whole one and takes the keys.
+                session.full_screen.push("top".to_owned());
                 session.begin("top -d 1")?;
                 session.watch_ms(300)?;
                 session.terminal.send(b"q")?;
