@@ -21,6 +21,7 @@ use crate::{
     session::{Captured, ChannelKernel, End, RecordError, Session, StepError, TapCookies, Unrecorded},
     spool::{FileNo, Place},
     tap::RingId,
+    withholding::Carried,
 };
 
 /// A change of state, as it stands in the spool.
@@ -91,6 +92,9 @@ pub enum StateEntry {
         session: SessionId,
         /// What is in the store.
         segment: SegmentEntry,
+        /// What the next segment goes on from, if file content is left out.
+        #[serde(default, skip_serializing_if = "Carried::is_empty")]
+        carried: Carried,
     },
     /// The session is over: the kernel lets nothing pass, and everything it captured is in the spool.
     Closed {
@@ -286,7 +290,7 @@ impl Ledger {
             &StateEntry::SealStarted { session, index, records } => {
                 step(session, &|session| session.may_begin_seal(index, records))
             }
-            StateEntry::Sealed { session, segment } => {
+            StateEntry::Sealed { session, segment, carried: _ } => {
                 step(*session, &|session| session.may_be_sealed(segment.index))
             }
             StateEntry::Closed { session, .. } => step(*session, &Session::may_close),
@@ -321,8 +325,8 @@ impl Ledger {
             StateEntry::SealStarted { session, index, records } => {
                 self.step(session, |session| session.begin_seal(index, records))?;
             }
-            StateEntry::Sealed { session, segment } => {
-                self.step(session, |session| session.sealed(segment))?;
+            StateEntry::Sealed { session, segment, carried } => {
+                self.step(session, |session| session.sealed(segment, carried))?;
             }
             StateEntry::Closed { session, end, kernel } => {
                 self.with_sockets(session, |session| session.close(end, &kernel))?;

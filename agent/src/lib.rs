@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod findings;
 pub mod gap;
 pub mod http;
 pub mod journal;
@@ -29,6 +30,7 @@ pub mod spool;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;
+pub mod withholding;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,7 +2,8 @@
 //!
 //! Owns determinism: the same records and the same header make the same bytes, whenever and however often
 //! they are encoded, so that a segment whose upload was interrupted can be uploaded again. Blocking and free
-//! of state; not here: which records (`session`), and where the objects go (`store`).
+//! of state: where file content is left out, what that needs of the segments before is part of the source. Not here: which
+//! records (`session`), which of their bytes are content (`withholding`), and where the objects go (`store`).
 
 use std::{
     collections::HashMap,
@@ -16,8 +17,10 @@ use bytes::Bytes;
 use weir_common::{
     abi::{RECORD_GAP, RecordHeader},
     digest::Sha256,
-    frame::{Direction, FrameError, Header},
-    recording::{Count, Event, SegmentEntry, SegmentHeader, StoredObject, What, bulk_name, segment_name},
+    frame::{Direction, FrameError, Header, Kind as FrameKind},
+    recording::{
+        Content, Count, Event, SegmentEntry, SegmentHeader, StoredObject, What, bulk_name, segment_name,
+    },
     session::{ChannelNo, SocketCookie},
 };
 
@@ -28,6 +31,7 @@ use crate::{
         self, FileNo,
         entry::{BadEntry, Entry, HEADER_LEN as ENTRY_HEADER_LEN, Kind},
     },
+    withholding::{Carried, Withholding},
 };
 
 /// zstd level of the events.
@@ -51,6 +55,8 @@ pub struct SegmentSource {
     pub records: Pending,
     /// What each receiving socket is for.
     pub sockets: HashMap<SocketCookie, (ChannelNo, Direction)>,
+    /// Where the segment before ended, if file content is to be left out.
+    pub withhold: Option<Carried>,
 }
 
 /// A segment's objects, ready for the store.
@@ -61,6 +67,8 @@ pub struct EncodedSegment {
     pub segment: Bytes,
     /// The bulk's bytes, if it has any.
     pub bulk: Option<Bytes>,
+    /// What the next segment goes on from.
+    pub carried: Carried,
 }
 
 /// Why a segment could not be encoded.
@@ -108,13 +116,15 @@ pub enum SegmentError {
 /// # Errors
 /// [`SegmentError`].
 pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
-    let mut events = Events::default();
+    let withholding = source.withhold.as_ref().map(Withholding::after);
+    let mut events = Events { withholding, ..Events::default() };
     let mut pieces = Pieces::new(&source.spool);
     for extent in source.records.extents() {
         pieces.open(&extent)?;
         events.extent(&extent, &mut pieces, &source.sockets)?;
     }
-    let Events { lines, bulk, count } = events;
+    let Events { lines, bulk, count, withholding } = events;
+    let carried = withholding.map(Withholding::carried).transpose()?.unwrap_or_default();
     let index = source.header.index;
     let bulk = compress_where_it_pays(bulk, index)?.map(|(name, bytes)| (object(name, &bytes), bytes));
     let (bulk_object, bulk) = bulk.unzip();
@@ -128,7 +138,7 @@ pub fn encode(source: &SegmentSource) -> Result<EncodedSegment, SegmentError> {
         bulk: bulk_object,
         signature: None,
     };
-    Ok(EncodedSegment { entry, segment, bulk })
+    Ok(EncodedSegment { entry, segment, bulk, carried })
 }
 
 #[derive(Default)]
@@ -136,6 +146,7 @@ struct Events {
     lines: Vec<u8>,
     bulk: Vec<u8>,
     count: Count,
+    withholding: Option<Withholding>,
 }
 
 impl Events {
@@ -169,8 +180,14 @@ impl Events {
     }
 
     fn event(&mut self, t: u64, ch: ChannelNo, dir: Direction, message: &[u8]) -> Result<(), SegmentError> {
-        let (Header { kind, len, seq }, body) = Header::split(message)?;
-        let what = What::read(kind, body, &mut self.bulk)?;
+        let (header, body) = Header::split(message)?;
+        let Header { kind, len, seq } = header;
+        let withheld = self.withholding.as_mut().and_then(|after| after.frame(ch, dir, header, body));
+        let what = match (kind, withheld) {
+            (FrameKind::Stdin, Some(parts)) => What::Stdin(Content::Withheld(parts)),
+            (FrameKind::Stdout, Some(parts)) => What::Stdout(Content::Withheld(parts)),
+            _ => What::read(kind, body, &mut self.bulk)?,
+        };
         self.write(&Event { t, dir, ch, seq, len, what }, message.len() as u64)
     }
 
@@ -320,6 +337,7 @@ mod tests {
                 (c2t, (ChannelNo(0), Direction::ClientToTarget)),
                 (t2c, (ChannelNo(0), Direction::TargetToClient)),
             ]),
+            withhold: None,
         }
     }
 

@@ -155,6 +155,7 @@ mod tests {
             client_version: "SSH-2.0-OpenSSH_9.2".into(),
             expires_at: jiff::Timestamp::UNIX_EPOCH,
             capture_policy: CapturePolicy::FailClosed,
+            record_file_content: true,
         }
     }
 

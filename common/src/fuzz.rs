@@ -149,6 +149,7 @@ pub fn meta() -> SessionMeta {
         client_version: "SSH-2.0-x".into(),
         expires_at: Timestamp::UNIX_EPOCH,
         capture_policy: CapturePolicy::FailClosed,
+        record_file_content: true,
     }
 }
 
@@ -199,6 +200,7 @@ pub fn manifest() -> (Manifest, String) {
             bulk: None,
             signature: Some(object(signature_name(1))),
         }],
+        findings: None,
     };
     let sums = sums_text(manifest.objects().map(|object| (object.name.as_str(), object.sha256)));
     (manifest, sums)

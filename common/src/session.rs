@@ -222,6 +222,14 @@ pub struct SessionMeta {
     /// What happens where there is no room to record.
     #[serde(default)]
     pub capture_policy: CapturePolicy,
+    /// Whether the content of files that go through `sftp`, `scp` and `rsync` is kept in the recording; size and digest
+    /// are in any case.
+    #[serde(default = "yes")]
+    pub record_file_content: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How a session ended.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
+use crate::store::Access;
+
 /// `weir`.
 #[derive(Debug, Parser)]
 #[command(
@@ -12,7 +14,8 @@ use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
     version,
     about = "Verifies, shows and plays recorded SSH sessions",
     after_help = "\
-Each command takes a session's directory as it lies in the store: …/v1/dt=YYYY-MM-DD/<session id>.
+A command about one session takes its directory as it lies in the store: …/v1/dt=YYYY-MM-DD/<session id>, of a
+directory or of a bucket (s3://bucket/prefix/v1/…).
 
 Examples:
   weir verify  /store/v1/dt=2026-01-02/*     is anything missing or altered in that day's sessions?
@@ -25,6 +28,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// How buckets are reached.
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// A subcommand.

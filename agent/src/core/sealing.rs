@@ -134,7 +134,7 @@ impl Core {
             let Done { session, stored } = done;
             self.storing.remove(&session);
             match stored {
-                Stored::Segment(entry) => {
+                Stored::Segment { entry, carried: _ } => {
                     debug!(%session, index = entry.index, "segment stored");
                     metrics().segment_uploaded();
                 }

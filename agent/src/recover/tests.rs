@@ -8,7 +8,11 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 use tempfile::TempDir;
-use weir_common::recording::{Content, Event, MANIFEST};
+use weir_common::{
+    digest::Sha256,
+    frame::{Direction, Message},
+    recording::{Content, Event, MANIFEST, Part},
+};
 use weir_console::{
     store::SessionDir,
     verify::{Options, report::Verdict, signers::AllowedSigners, verify},
@@ -25,7 +29,7 @@ use crate::{
     },
     storing::{Done, Job, Parallelism},
     tap::RingId,
-    testing::{armed, closed, opened, session_id, stdout_record},
+    testing::{armed, closed, cookies, frame, opened, opening, session_id, sftp, stdout_record, upload_of},
 };
 
 const SEAL: SealLimits = SealLimits { max_bytes: 3000, max_records: 1000, max_age_ns: u64::MAX };
@@ -391,4 +395,118 @@ fn a_session_ends_when_it_was_last_heard_of() {
     let ends: Vec<_> = journal.ledger().sessions().map(Session::last_heard_of).collect();
     // The test's clock says 1000 ns after the boot was the epoch, and the records are of 2000.
     assert!(ends.iter().all(|end| end.as_nanosecond() == 1000), "{ends:?}");
+}
+
+/// Bytes that occur nowhere by chance.
+fn noise(len: usize) -> Vec<u8> {
+    (0_u64..).flat_map(|block| *Sha256::of(&block.to_le_bytes()).as_bytes()).take(len).collect()
+}
+
+/// Begins a file transfer in the session with this number, whose grant does not want its content kept.
+fn begin_transfer(journal: &mut Journal, number: u8) {
+    let StateEntry::Opened { mut meta, clock, recorder, opened_at } = opened(number) else {
+        unreachable!("it is")
+    };
+    meta.record_file_content = false;
+    journal.append(StateEntry::Opened { meta, clock, recorder, opened_at }).expect("in order");
+    journal.append(armed(number)).expect("in order");
+    let mut seqs = [0, 0];
+    for (direction, message) in beginning() {
+        let side = usize::from(direction == Direction::TargetToClient);
+        append(journal, &crate::testing::record(cookies(number)[side], &frame(message, seqs[side])));
+        seqs[side] += 1;
+    }
+}
+
+/// Everything up to where 12,000 bytes of content follow.
+fn beginning() -> Vec<(Direction, Message)> {
+    [opening(), sftp(), upload_of(12_000)].concat()
+}
+
+fn append(journal: &mut Journal, bytes: &[u8]) {
+    let end = journal.position() + 1;
+    journal.append_records(&[RingRecord { bytes, end }], |_| {}).expect("room");
+}
+
+/// Everything that the session's segments hold of what the client sent, and the parts that are left out.
+fn sent(lab: &Lab, number: u8) -> (Vec<u8>, Vec<(u32, Sha256)>) {
+    let dir = lab.session_dir(number);
+    let (mut kept, mut withheld) = (Vec::new(), Vec::new());
+    for index in 1.. {
+        let Ok(packed) = fs::read(dir.join(format!("{index:06}.ndjson.zst"))) else {
+            return (kept, withheld);
+        };
+        assert!(
+            !dir.join(format!("{index:06}.bin")).exists()
+                && !dir.join(format!("{index:06}.bin.zst")).exists()
+        );
+        let text = String::from_utf8(zstd::decode_all(&packed[..]).expect("zstd")).expect("text");
+        for line in text.lines().skip(1) {
+            let event: Event = serde_json::from_str(line).expect("an event");
+            match event.what.content().filter(|_| event.dir == Direction::ClientToTarget) {
+                Some(Content::Withheld(parts)) => {
+                    for part in parts {
+                        match part {
+                            Part::Kept(bytes) => kept.extend_from_slice(bytes),
+                            Part::Withheld { bytes, sha256 } => withheld.push((*bytes, *sha256)),
+                        }
+                    }
+                }
+                Some(content) => kept.extend_from_slice(content.bytes(&[]).expect("no bulk")),
+                None => {}
+            }
+        }
+    }
+    unreachable!("a segment is missing at the end")
+}
+
+#[test]
+fn the_content_of_a_transfer_stays_out_however_many_agents_and_segments_it_goes_through() {
+    let lab = Lab::new();
+    let (dir, file) = (lab.path("lost"), noise(40 * 300));
+    begin_transfer(&mut Journal::open(&dir, SPOOL).expect("opens"), 4);
+    for (seq, piece) in (5..).zip(file.chunks(300)) {
+        // An agent of its own for each record, and a segment for every third.
+        let mut journal = Journal::open(&dir, SPOOL).expect("opens");
+        append(
+            &mut journal,
+            &crate::testing::record(cookies(4)[0], &frame(Message::Stdin(piece.to_vec().into()), seq)),
+        );
+        if seq % 3 == 0 && seq < 40 {
+            let index = u32::try_from(seq / 3).expect("few") - 1;
+            let session = session_id(4);
+            let records = if index == 1 { 7 } else { 3 };
+            journal.append(StateEntry::SealStarted { session, index, records }).expect("in order");
+            drop(journal);
+            // Killed right behind the put, and once more: the next one puts the same bytes.
+            for killed in [true, true, false] {
+                let mut journal = Journal::open(&dir, SPOOL).expect("opens");
+                let job = journal
+                    .ledger()
+                    .session(session)
+                    .and_then(|session| Job::next(session, &dir))
+                    .expect("a job");
+                let stored = block_on(lab.worker("lost-key").once(&job)).expect("stored");
+                if !killed {
+                    journal.append(Done { session, stored }.change()).expect("in order");
+                    journal.give_back().expect("possible");
+                }
+            }
+        }
+    }
+    assert!(Journal::open(&dir, SPOOL).is_ok());
+    let report = lab.recover(&dir);
+    assert_eq!(states(&report), [&State::Stored], "{report:#?}");
+    assert_eq!(lab.verdict(4), Verdict::Intact);
+    let (kept, withheld) = sent(&lab, 4);
+    let protocol = beginning().into_iter().filter_map(|(_, message)| match message {
+        Message::Stdin(bytes) => Some(bytes),
+        _ => None,
+    });
+    assert_eq!(kept, protocol.flatten().collect::<Vec<_>>());
+    let lens: Vec<_> = withheld.iter().map(|&(bytes, _)| bytes).collect();
+    assert_eq!(lens, [300; 40]);
+    for (number, &(_, sha256)) in (1..).zip(&withheld) {
+        assert_eq!(sha256, Sha256::of(&file[..number * 300]), "after {number} pieces");
+    }
 }

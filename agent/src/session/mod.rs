@@ -25,7 +25,7 @@ use self::{
     channels::{Channel, Way},
     pending::Pending,
 };
-use crate::spool::Place;
+use crate::{spool::Place, withholding::Carried};
 
 /// When pending records become a segment.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,9 @@ pub struct Session {
     pending: Pending,
     sealing: Option<Sealing>,
     segments: Vec<SegmentEntry>,
+    /// What the segment after these goes on from, where file content is left out.
+    #[serde(default, skip_serializing_if = "Carried::is_empty")]
+    carried: Carried,
     end: Option<End>,
     /// Kernel time of the newest record.
     #[serde(default)]
@@ -188,6 +191,7 @@ impl Session {
             pending: Pending::default(),
             sealing: None,
             segments: Vec::new(),
+            carried: Carried::default(),
             end: None,
             last_boot_ns: 0,
         }
@@ -317,13 +321,14 @@ impl Session {
         enough.then_some(()).ok_or(StepError::Records { records })
     }
 
-    /// The segment that was begun is in the store.
+    /// The segment that was begun is in the store; the next one goes on from what is carried.
     ///
     /// # Errors
     /// [`StepError::Sealing`].
-    pub fn sealed(&mut self, entry: SegmentEntry) -> Result<(), StepError> {
+    pub fn sealed(&mut self, entry: SegmentEntry, carried: Carried) -> Result<(), StepError> {
         self.may_be_sealed(entry.index)?;
         self.sealing = None;
+        self.carried = carried;
         self.segments.push(entry);
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::{
     ledger::StateEntry,
     spool::{FileNo, entry::PAYLOAD_MAX},
     testing::{closed, frame, opened},
+    withholding::Carried,
 };
 
 const LIMITS: SealLimits = SealLimits { max_bytes: 100, max_records: 4, max_age_ns: 1000 };
@@ -199,18 +200,18 @@ fn steps_out_of_order_are_errors_that_change_nothing() {
     assert_eq!(session.begin_seal(2, 1), Err(StepError::Sealing { index: 2 }));
     assert_eq!(session.begin_seal(1, 0), Err(StepError::Records { records: 0 }));
     assert_eq!(session.begin_seal(1, 2), Err(StepError::Records { records: 2 }));
-    assert_eq!(session.sealed(segment(1, 1)), Err(StepError::Sealing { index: 1 }));
+    assert_eq!(session.sealed(segment(1, 1), Carried::default()), Err(StepError::Sealing { index: 1 }));
     assert_eq!(session.may_finish(), Err(StepError::Unfinished));
     assert_eq!(session, before);
     session.begin_seal(1, 1).expect("in order");
     assert_eq!(session.begin_seal(1, 1), Err(StepError::Sealing { index: 1 }));
-    assert_eq!(session.sealed(segment(2, 1)), Err(StepError::Sealing { index: 2 }));
+    assert_eq!(session.sealed(segment(2, 1), Carried::default()), Err(StepError::Sealing { index: 2 }));
     session.close(end(), &[]).expect("in order");
     assert_eq!(session.close(end(), &[]), Err(StepError::Ended));
     assert_eq!(session.arm(ChannelNo(1), COOKIES), Err(StepError::Ended));
     assert_eq!(session.disarm(kernel(0)), Err(StepError::Ended));
     assert_eq!(session.may_finish(), Err(StepError::Unfinished));
-    session.sealed(segment(1, 1)).expect("in order");
+    session.sealed(segment(1, 1), Carried::default()).expect("in order");
     assert_eq!(session.may_finish(), Ok(()));
 }
 
@@ -317,7 +318,7 @@ fn behind_a_gap_the_records_found_before_it_are_kept_and_the_others_gone() {
         assert_eq!(found.gone_records(), 10 - known, "{known} were found");
         assert_eq!(found.accepted_records(), 10);
     }
-    whole.sealed(segment(1, 3)).expect("in order");
+    whole.sealed(segment(1, 3), Carried::default()).expect("in order");
     for known in 0..=10 {
         let mut found = known_until(known);
         found.reconcile(checkpoint(&whole));
@@ -358,7 +359,7 @@ fn a_checkpoint_that_says_more_than_can_be_added_up_is_taken_for_what_it_says() 
     }
     for index in 1..=2 {
         session.begin_seal(index, 2).expect("in order");
-        session.sealed(segment(index, 2)).expect("in order");
+        session.sealed(segment(index, 2), Carried::default()).expect("in order");
     }
     session.begin_seal(3, 1).expect("in order");
     let mut hostile = boundless(&session);
@@ -380,11 +381,35 @@ fn a_checkpoint_that_says_more_than_can_be_added_up_is_taken_for_what_it_says() 
     let gap = Unrecorded { count: most, boot_ns: u64::MAX, entry_len: 60 };
     let place = Place { file: FileNo(1), offset: 1000 };
     assert_eq!(hostile.gap(ChannelNo(0), Direction::TargetToClient, gap, place), Err(RecordError::Gap));
-    hostile.sealed(segment(u32::MAX, 1)).expect("it was begun");
+    hostile.sealed(segment(u32::MAX, 1), Carried::default()).expect("it was begun");
     hostile.close(end(), &[]).expect("the first time");
     let records = hostile.due_records(LIMITS, u64::MAX).expect("it has ended");
     hostile.begin_seal(u32::MAX, records).expect("in order");
-    hostile.sealed(segment(u32::MAX, 1)).expect("it was begun");
+    hostile.sealed(segment(u32::MAX, 1), Carried::default()).expect("it was begun");
     let manifest = hostile.manifest().expect("it has ended");
     assert_eq!(crate::report::totals(&manifest, &[], "SHA256:x").t2c, most);
+}
+
+#[test]
+fn what_the_version_before_left_in_a_spool_is_read() {
+    let without = |text: &str, fields: &[&str]| {
+        let mut value: serde_json::Value = serde_json::from_str(text).expect("just written");
+        for field in fields {
+            let (object, field) = match field.split_once('/') {
+                Some((object, field)) => (&mut value[object], field),
+                None => (&mut value, *field),
+            };
+            assert!(object.as_object_mut().expect("an object").remove(field).is_some(), "{field}");
+        }
+        value.to_string()
+    };
+    let text = serde_json::to_string(&session()).expect("serializes");
+    let before = without(&text, &["meta/record_file_content"]);
+    assert!(!before.contains("carried"), "there is nothing to carry: {before}");
+    assert_eq!(serde_json::from_str::<Session>(&before).expect("readable"), session());
+    let sealed =
+        StateEntry::Sealed { session: session().id(), segment: segment(1, 1), carried: Carried::default() };
+    let text = serde_json::to_string(&sealed).expect("serializes");
+    assert!(!text.contains("carried"), "{text}");
+    assert_eq!(serde_json::from_str::<StateEntry>(&text).expect("readable"), sealed);
 }

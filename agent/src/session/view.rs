@@ -12,7 +12,10 @@ use weir_common::{
 };
 
 use super::{Channel, End, Sealing, Session, TapCookies};
-use crate::spool::{FileNo, entry::HEADER_LEN};
+use crate::{
+    spool::{FileNo, entry::HEADER_LEN},
+    withholding::Carried,
+};
 
 impl Session {
     /// Its id.
@@ -81,6 +84,12 @@ impl Session {
     #[must_use]
     pub fn next_index(&self) -> u32 {
         self.segments.last().map_or(1, |segment| segment.index.saturating_add(1))
+    }
+
+    /// What the next segment goes on from, if the grant says that file content is not to be kept.
+    #[must_use]
+    pub fn withhold(&self) -> Option<Carried> {
+        (!self.meta.record_file_content).then(|| self.carried.clone())
     }
 
     /// The first line of the next segment, as far as it is known before the segment is encoded.
@@ -228,6 +237,7 @@ impl Session {
             outcome: end.outcome.clone(),
             channels: self.totals(),
             segments: self.segments.clone(),
+            findings: None,
         })
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn meta() -> SessionMeta {
         client_version: "SSH-2.0-OpenSSH_9.2".into(),
         expires_at: "2030-01-01T00:00:00Z".parse().expect("a time"),
         capture_policy: CapturePolicy::FailClosed,
+        record_file_content: true,
     }
 }
 

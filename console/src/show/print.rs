@@ -102,7 +102,11 @@ fn session(session: &SessionMeta, login: String, look: Look, out: &mut dyn Write
         CapturePolicy::FailClosed => "",
         CapturePolicy::BestEffort => ", permits traffic to go on unrecorded (best_effort)",
     };
-    line("Grant", format!("{}, expires {} UTC{policy}", session.grant_id, seconds(session.expires_at)))
+    let content = if session.record_file_content { "" } else { ", keeps file content out of the recording" };
+    line(
+        "Grant",
+        format!("{}, expires {} UTC{policy}{content}", session.grant_id, seconds(session.expires_at)),
+    )
 }
 
 fn recorder(recorder: &Recorder) -> String {

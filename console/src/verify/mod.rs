@@ -19,6 +19,7 @@ mod segments;
 mod signature;
 pub mod signers;
 mod streams;
+mod withheld;
 
 use jiff::Timestamp;
 
@@ -48,7 +49,7 @@ pub fn verify(session: &SessionDir, options: &Options<'_>) -> Result<Report, Sto
     let signer = signature::check(session, &objects, options, &mut log)?;
     let manifest = manifest::check(session, &objects, &mut log)?;
     let chain = chain::check(session, &objects, manifest.as_ref(), options, &mut log)?;
-    let Checked { streams, opened } =
+    let Checked { streams, opened, withheld } =
         segments::check(session, &objects, manifest.as_ref(), &chain, &mut log)?;
     arithmetic::check(manifest.as_ref(), &streams, &mut log);
     let unfinished = objects.is_unfinished().then(|| Unfinished {
@@ -61,5 +62,5 @@ pub fn verify(session: &SessionDir, options: &Options<'_>) -> Result<Report, Sto
     let summary = manifest.as_ref().map(Summary::of).or_else(|| opened.as_deref().map(Summary::of_opened));
     let signer = signer.or(chain.signer);
     let directory = session.path().display().to_string();
-    Ok(Report::new(directory, summary, signer, unfinished, streams.gaps(), log))
+    Ok(Report::new(directory, summary, signer, unfinished, streams.gaps(), withheld, log))
 }

@@ -65,6 +65,9 @@ pub fn text(report: &Report, by_hand: &ByHand<'_>, look: Look, out: &mut dyn Wri
     if report.gaps.gaps > 0 && report.verdict != Verdict::NotIntact {
         writeln!(out, "  {}  {}", look.mark(Mark::Open), escape::text(&unrecorded(report)))?;
     }
+    if report.withheld.bytes > 0 && report.verdict != Verdict::NotIntact {
+        writeln!(out, "  {}  {}", look.mark(Mark::Open), withheld(report))?;
+    }
     for note in &report.notes {
         writeln!(out, "  note  {}", escape::text(note))?;
     }
@@ -81,7 +84,10 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
     let findings: u64 = report.checks.iter().map(|result| result.findings).sum();
     let (mark, verdict, detail) = match report.verdict {
         Verdict::Intact if report.gaps.gaps > 0 => {
-            (Mark::Open, "INTACT, WITH GAPS", format!("verified, but {}", unrecorded(report)))
+            (Mark::Open, "INTACT, WITH GAPS", format!("verified, but {}", left_out(report).join(", and ")))
+        }
+        Verdict::Intact if report.withheld.bytes > 0 => {
+            (Mark::Open, "INTACT, file content not recorded (by grant)", left_out(report).join(", and "))
         }
         Verdict::Intact => (
             Mark::Good,
@@ -97,15 +103,10 @@ pub fn verdict(report: &Report, look: Look, out: &mut dyn Write) -> io::Result<(
         Verdict::SignerUnknown => (
             Mark::Open,
             "SIGNER NOT KNOWN",
-            match report.gaps.gaps {
-                0 => {
-                    "consistent in itself, but anyone could have signed it; pass --allowed-signers".to_owned()
-                }
-                _ => format!(
-                    "consistent in itself, but anyone could have signed it, and {}; pass --allowed-signers",
-                    unrecorded(report)
-                ),
-            },
+            format!(
+                "consistent in itself, but {}; pass --allowed-signers",
+                [vec!["anyone could have signed it".to_owned()], left_out(report)].concat().join(", and ")
+            ),
         ),
         Verdict::NotIntact if findings == 1 => (Mark::Bad, "NOT INTACT", "1 finding".to_owned()),
         Verdict::NotIntact => (Mark::Bad, "NOT INTACT", format!("{findings} findings")),
@@ -127,6 +128,18 @@ fn so_far(report: &Report) -> String {
 /// The gaps, and that they may be there. Those that may not are findings.
 fn unrecorded(report: &Report) -> String {
     format!("{} passed unrecorded, as the grant's capture policy permits", report.gaps)
+}
+
+/// The file content that is not there, and that it need not be.
+fn withheld(report: &Report) -> String {
+    format!("{} are not recorded, as the grant says; their sizes and digests are", report.withheld)
+}
+
+/// What of the session is not in the recording, though nothing is wrong with that.
+fn left_out(report: &Report) -> Vec<String> {
+    let gaps = (report.gaps.gaps > 0).then(|| unrecorded(report));
+    let withheld = (report.withheld.bytes > 0).then(|| withheld(report));
+    gaps.into_iter().chain(withheld).collect()
 }
 
 fn summary_line(summary: &Summary) -> String {

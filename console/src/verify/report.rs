@@ -11,6 +11,7 @@ use weir_common::{
     session::{ChannelNo, Outcome, SessionId, SessionMeta},
 };
 
+pub use super::withheld::FileContent;
 use crate::table::grouped;
 
 /// The most findings of one check that are kept; further ones are counted.
@@ -219,11 +220,13 @@ pub struct Report {
     pub directory: String,
     /// What it amounts to.
     pub verdict: Verdict,
-    /// Whether it holds everything that was delivered in the session: nothing is wrong, all of it could be checked, and there
-    /// are no gaps.
+    /// Whether it holds everything that was delivered in the session: nothing is wrong, all of it could be checked, there
+    /// are no gaps, and no file content is left out.
     pub complete: bool,
     /// What passed unrecorded.
     pub gaps: Gaps,
+    /// What was recorded by size and digest only, as the grant says.
+    pub withheld: FileContent,
     /// The session, if its manifest can be read, or its first segment.
     pub session: Option<Summary>,
     /// How far it is verified, if its end is not in the store.
@@ -245,6 +248,7 @@ impl Report {
         signer: Option<Signer>,
         unfinished: Option<Unfinished>,
         gaps: Gaps,
+        withheld: FileContent,
         log: Log,
     ) -> Self {
         let Log { mut findings, counts, notes, mut details, incomplete } = log;
@@ -265,12 +269,14 @@ impl Report {
         let complete = unfinished.is_none()
             && verdict != Verdict::NotIntact
             && gaps.gaps == 0
+            && withheld.events == 0
             && !incomplete.contains(&true);
         Self {
             directory,
             verdict,
             complete,
             gaps,
+            withheld,
             session,
             signer,
             unfinished,

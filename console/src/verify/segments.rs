@@ -20,6 +20,7 @@ use super::{
     objects::Objects,
     report::{Check, Log, Place},
     streams::Streams,
+    withheld::{FileContent, Withheld},
 };
 use crate::{
     bulk::BulkReader,
@@ -43,6 +44,8 @@ pub(super) struct Checked {
     pub(super) streams: Streams,
     /// Whose session it is, by the first one.
     pub(super) opened: Option<Box<Opened>>,
+    /// What is left out of the events.
+    pub(super) withheld: FileContent,
 }
 
 /// Checks all segments, of a session without an end those that are signed.
@@ -58,6 +61,7 @@ pub(super) fn check(
         manifest.map(|manifest| manifest.channels.iter().map(|c| c.channel).collect()),
         manifest.map(|manifest| manifest.session.capture_policy),
     );
+    let mut withheld = Withheld::new(manifest.map(|manifest| manifest.session.record_file_content));
     let mut events = Count::default();
     let mut previous = None;
     let expected = match manifest {
@@ -82,6 +86,7 @@ pub(super) fn check(
             expected: &expected,
             log,
             streams: &mut streams,
+            withheld: &mut withheld,
             opened: &mut opened,
         };
         events = events + segment.check()?;
@@ -93,7 +98,7 @@ pub(super) fn check(
         _ => format!("{frames} frames in sequence but for {gaps}"),
     };
     log.detail(Check::Segments, format!("{segments} segments are one chain and hold {held}"));
-    Ok(Checked { streams, opened })
+    Ok(Checked { streams, opened, withheld: withheld.sum() })
 }
 
 fn from_manifest(manifest: &Manifest) -> Vec<Expected<'_>> {
@@ -138,6 +143,7 @@ struct Segment<'a> {
     expected: &'a Expected<'a>,
     log: &'a mut Log,
     streams: &'a mut Streams,
+    withheld: &'a mut Withheld,
     opened: &'a mut Option<Box<Opened>>,
 }
 
@@ -154,6 +160,7 @@ impl Segment<'_> {
         self.check_header(reader.header());
         if let Some(opened) = &reader.header().opened {
             self.streams.learn_policy(opened.session.capture_policy);
+            self.withheld.learn(opened.session.record_file_content);
         }
         let mut whole = true;
         let mut counted = Count::default();
@@ -262,6 +269,7 @@ impl Segment<'_> {
     /// `bulk_end` is where the bulk of the events so far ends; `None` once that is not known any more.
     fn check_event(&mut self, line: u64, event: Event, bulk_end: &mut Option<u64>) {
         let mut problems: Vec<_> = self.streams.take(&event).into_iter().collect();
+        problems.extend(self.withheld.take(&event, self.streams.is_complete()));
         let place = Place {
             channel: Some(event.ch),
             direction: Some(event.dir),

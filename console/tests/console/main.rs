@@ -1,6 +1,7 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
 mod completions;
+mod bucket;
 mod forgery;
 mod gaps;
 mod good;
@@ -10,3 +11,4 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod withheld;

@@ -190,6 +190,7 @@ impl NewSession {
             client_version,
             expires_at: grant.expires_at,
             capture_policy: grant.capture_policy,
+            record_file_content: grant.record_file_content,
         }
     }
 }

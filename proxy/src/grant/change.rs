@@ -44,6 +44,7 @@ pub(super) fn ends(
         ("other approvers", sorted(&before.approvers) == sorted(&after.approvers)),
         ("another access flow", before.access_flow == after.access_flow),
         ("another capture policy", before.capture_policy == after.capture_policy),
+        ("another rule for the content of files", before.record_file_content == after.record_file_content),
     ];
     if let Some((other, _)) = fixed.into_iter().find(|&(_, same)| !same) {
         return Some(format!("it names {other} now"));
@@ -120,6 +121,7 @@ mod tests {
             good() + "integration = \"ssh\"\ncertificate = true",
             good() + "permit_open = []",
             good() + "capture_policy = \"fail_closed\"",
+            good() + "record_file_content = true",
         ];
         for after in table {
             let after = parse(&after).expect("a grant");
@@ -139,6 +141,7 @@ mod tests {
             (good().replace("grace@", "heidi@"), "it names other approvers now"),
             (good().replace("on-call", "emergency"), "it names another access flow now"),
             (good() + "capture_policy = \"best_effort\"", "it names another capture policy now"),
+            (good() + "record_file_content = false", "it names another rule for the content of files now"),
             (good().replace(KEY, OTHER), "it does not list the key any more that you logged in with"),
             (good() + "permissions = [\"exec\"]", "it permits no shell any more"),
         ];

@@ -76,6 +76,8 @@ pub struct Grant {
     pub expires_at: Timestamp,
     /// What happens to traffic that can't be recorded.
     pub capture_policy: CapturePolicy,
+    /// Whether the content of files is recorded that go through file transfer protocols.
+    pub record_file_content: bool,
     /// What it allows.
     pub permissions: Vec<Permission>,
     /// Where local forwarding may lead; `None` for anywhere.
@@ -104,6 +106,7 @@ struct RawGrant {
     expires_at: String,
     #[serde(default)]
     capture_policy: CapturePolicy,
+    record_file_content: Option<bool>,
     permissions: Option<Vec<Permission>>,
     permit_open: Option<Vec<String>>,
     permit_listen: Option<Vec<String>>,
@@ -140,6 +143,7 @@ impl Grant {
             access_flow,
             expires_at,
             capture_policy,
+            record_file_content,
             permissions,
             permit_open,
             permit_listen,
@@ -195,6 +199,7 @@ impl Grant {
             access_flow,
             expires_at,
             capture_policy,
+            record_file_content: record_file_content.unwrap_or(true),
             permissions,
             permit_open,
             permit_listen,
@@ -286,9 +291,10 @@ pub(crate) mod tests {
         assert_eq!(grant.rights(), Rights::new(Permissions::usual()));
         assert_eq!((grant.integration, grant.principals.len()), (None, 0));
         assert_eq!(grant.capture_policy, CapturePolicy::FailClosed);
+        assert!(grant.record_file_content);
         let more = good()
             + "permissions = [\"exec\", \"local_forward\"]\npermit_open = [\"db:5432\"]\npermit_listen = []\n\
-               integration = \"ssh\"\ncapture_policy = \"best_effort\"\n";
+               integration = \"ssh\"\ncapture_policy = \"best_effort\"\nrecord_file_content = false\n";
         let grant = parse(&more).expect("a good grant");
         let rights = grant.rights();
         assert!(rights.permissions.contains(Permission::LocalForward));
@@ -297,6 +303,7 @@ pub(crate) mod tests {
         assert_eq!(rights.permit_listen, Some(Vec::new()));
         assert_eq!(grant.integration, Some(Integration::Ssh));
         assert_eq!(grant.capture_policy, CapturePolicy::BestEffort);
+        assert!(!grant.record_file_content);
     }
 
     #[test]
@@ -331,6 +338,7 @@ pub(crate) mod tests {
             (with("integration = \"telnet\""), "`telnet`"),
             (with("one_time_secert = \"$argon2id$\""), "line 11: unknown field `one_time_secert`"),
             (with("capture_policy = \"open\""), "unknown variant `open`"),
+            (with("record_file_content = \"no\""), "expected a boolean"),
             (with("permissions = [\"root\"]"), "unknown variant `root`"),
             (with("permissions = []"), "permissions allows nothing"),
             (with("permit_open = [\"db\"]"), "permit_open[0]: \"db\""),

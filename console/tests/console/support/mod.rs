@@ -176,6 +176,7 @@ impl Draft {
             outcome: self.outcome.clone(),
             channels: self.totals(),
             segments,
+            findings: None,
         }
     }
 
@@ -411,5 +412,6 @@ fn meta() -> SessionMeta {
         client_version: "SSH-2.0-OpenSSH_9.9".into(),
         expires_at: "2026-01-02T05:00:00Z".parse().expect("a time"),
         capture_policy: CapturePolicy::FailClosed,
+        record_file_content: true,
     }
 }

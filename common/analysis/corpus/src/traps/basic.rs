@@ -113,8 +113,7 @@ pub(super) fn ctrl_c(session: &mut Session) -> Result<()> {
                 session.type_in(&lines[1][..1])?;
             }
             _ => {
-                session.type_in("sleep 60")?;
-                session.key(ENTER)?;
+                session.begin("sleep 60")?;
             }
         }
         session.terminal.send(CTRL_C)?;
@@ -146,9 +145,7 @@ pub(super) fn type_ahead(session: &mut Session) -> Result<()> {
     for _ in 0..3 {
         let next = words::command(&mut session.chance, session.shell);
         let before = session.prompts();
-        session.type_in("sleep 0.7")?;
-        session.terminal.send(ENTER)?;
-        session.watch_ms(150)?;
+        session.begin("sleep 0.7")?;
         if session.chance.once_in(2) {
             // Entered while the command still runs.
             session.type_in(&next)?;
