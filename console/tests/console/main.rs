@@ -1,7 +1,7 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
-mod completions;
 mod bucket;
+mod completions;
 mod forgery;
 mod gaps;
 mod good;
