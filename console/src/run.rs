@@ -13,6 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     cli::{Cli, Command, ManArgs, ShowArgs, VerifyArgs},
     escape,
+    export::{self, ExportError},
     look::Look,
     manual::{self, ManualError},
     play::{self, PlayError},
@@ -61,6 +62,9 @@ pub enum RunError {
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// Exporting failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A man page can't be had.
     #[error(transparent)]
     Manual(#[from] ManualError),
@@ -94,8 +98,15 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Verify(args) => run_verify(args, &stores, world),
         Command::Show(args) => run_show(args, &stores, world),
         Command::Play(args) => {
+            let mut recording = Recording::open(stores.session(&args.directory)?)?;
+            Ok(play::play(&mut recording, args, world)?)
+        }
+        Command::Export(args) => {
             let recording = Recording::open(stores.session(&args.directory)?)?;
-            Ok(play::play(&recording, args, world)?)
+            match export::export(&recording, args, world) {
+                Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
+                exported => Ok(exported?),
+            }
         }
         Command::Completions(args) => {
             world.out.write_all(&manual::completions(args.shell))?;

@@ -41,7 +41,7 @@ impl RawFindings {
     pub(super) fn validate(self, masking: Masking) -> Result<Option<FindingsOptions>, ConfigError> {
         let bound = |key, bytes| {
             within(key, bytes, KIB, OBJECT_MAX_BYTES)?;
-            Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+            Ok::<_, ConfigError>(usize::try_from(bytes).unwrap_or(usize::MAX))
         };
         let bounds = Bounds {
             commands: bound("findings.commands_max_bytes", self.commands_max_bytes)?,

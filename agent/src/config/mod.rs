@@ -18,7 +18,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use weir_analysis::masking::Masking;
+use weir_analysis::masking::{Masking, MaskingConfig, MaskingError};
 
 use self::{
     findings::RawFindings,
@@ -140,6 +140,9 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// The rules of what is secret.
+    #[error("masking: {0}")]
+    Masking(#[from] MaskingError),
 }
 
 /// The file, as it is written.
@@ -176,6 +179,7 @@ struct Raw {
     ready_store_failing_ms: u64,
     report: Option<RawReport>,
     findings: RawFindings,
+    masking: MaskingConfig,
 }
 
 impl Default for Raw {
@@ -211,6 +215,7 @@ impl Default for Raw {
             ready_store_failing_ms: 60_000,
             report: None,
             findings: RawFindings::default(),
+            masking: MaskingConfig::default(),
         }
     }
 }
@@ -299,7 +304,7 @@ impl Raw {
                 store_patience: Duration::from_millis(self.ready_store_failing_ms),
             },
             report,
-            findings: self.findings.validate(Masking::default())?,
+            findings: self.findings.validate(Masking::from_rules(&self.masking)?)?,
         })
     }
 }
@@ -386,6 +391,7 @@ mod tests {
             ("allowed_uids = [1]\nfindings.transcript_max_bytes = 5", "findings.transcript_max_bytes"),
             ("allowed_uids = [1]\nfindings.time_max_ms = 0", "findings.time_max_ms"),
             ("allowed_uids = [1]\nfindings.maximum = 1", "maximum"),
+            ("allowed_uids = [1]\n[[masking.rule]]\nname = 'bad'\npattern = '('", "masking"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(key), "{text:?}: {problem}");

@@ -89,7 +89,27 @@ impl Worker {
         if !is_new && let Some(there) = self.manifest_there(dir, ending).await? {
             return self.complete(dir, &there).await;
         }
-        let made = self.findings(dir, ending, &kept).await?;
+        let (made, failure) = match self.findings(dir, ending, &kept).await? {
+            None => (None, None),
+            Some(Ok(made)) => (Some(made), None),
+            Some(Err(failure)) => (None, Some(failure)),
+        };
+        self.complete_with(dir, ending, made, is_new).await?;
+        if let Some(error) = failure {
+            metrics().findings.failed(error.class());
+            warn!(session = session_of(dir), dir, %error, "the session is stored without findings");
+        }
+        Ok(())
+    }
+
+    /// Completes a session with these findings. A new one's are put without a look at what may be there.
+    async fn complete_with(
+        &self,
+        dir: &str,
+        ending: &Ending,
+        made: Option<Made>,
+        is_new: bool,
+    ) -> Result<(), StoringError> {
         if is_new {
             match self.complete(dir, &Complete::with(ending.manifest.clone(), dir, made.as_ref())?).await {
                 Err(StoringError::Store(StoreError::Conflict { path, .. })) if is_recovered_twice(&path) => {}
@@ -141,24 +161,25 @@ impl Worker {
         Ok(Some(Complete { manifest, text, first: Vec::new() }))
     }
 
-    /// The session's findings; `None` where there are not to be any, or cannot be.
+    /// The session's findings, or why there are none; `None` where there are not to be any.
     ///
     /// # Errors
     /// The store's, where it may give the segments back later.
-    async fn findings(&self, dir: &str, ending: &Ending, kept: &Kept) -> Result<Option<Made>, StoringError> {
+    async fn findings(
+        &self,
+        dir: &str,
+        ending: &Ending,
+        kept: &Kept,
+    ) -> Result<Option<Result<Made, FindingsError>>, StoringError> {
         let Some(options) = &self.findings else { return Ok(None) };
         let begun = Instant::now();
-        let error = match self.make(dir, &ending.manifest, kept, options).await {
-            Ok(made) => {
-                metrics().findings.made(begun.elapsed());
-                return Ok(Some(made));
-            }
+        let made = self.make(dir, &ending.manifest, kept, options).await;
+        match made {
+            Ok(_) => metrics().findings.made(begun.elapsed()),
             Err(FindingsError::Store(error)) if ending.waits_for(&error) => return Err(error.into()),
-            Err(error) => error,
-        };
-        metrics().findings.failed(error.class());
-        warn!(session = session_of(dir), dir, %error, "no findings of the session; it is stored without");
-        Ok(None)
+            Err(_) => {}
+        }
+        Ok(Some(made))
     }
 
     async fn make(

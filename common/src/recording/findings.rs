@@ -189,7 +189,8 @@ pub struct FileAccess {
     pub operation: FileOperation,
     /// The path as the client or the server gave it; bytes that are no UTF-8 are replaced.
     pub path: String,
-    /// The new path of a rename, what a link points to.
+    /// The new path of a rename, what a link points to, where a copy goes. Of scp, where the protocol does not tell
+    /// whether `path` is a folder: the name that was sent, which is `path` itself or stands in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_path: Option<String>,
     /// Whether it was done.

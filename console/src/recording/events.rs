@@ -167,18 +167,3 @@ impl<'a> Events<'a> {
         }
     }
 }
-
-/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
-fn readable(parts: &[Part]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in parts {
-        match part {
-            Part::Kept(kept) => bytes.extend_from_slice(kept),
-            Part::Withheld { bytes: withheld, .. } => {
-                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
-                bytes.extend_from_slice(words.as_bytes());
-            }
-        }
-    }
-    bytes
-}

@@ -8,6 +8,7 @@ use weir_common::{
 };
 
 use super::{
+    grammar,
     interpreters::{self, Starts},
     prompt::{is_promptish, is_similar},
 };
@@ -113,7 +114,7 @@ impl Commands {
     /// Whether a command was begun that a shell would ask more of.
     pub(super) fn is_incomplete(&self) -> bool {
         let open = self.top().open.as_ref();
-        open.is_some_and(|open| interpreters::is_incomplete(&open.command.text))
+        open.is_some_and(|open| grammar::is_incomplete(&open.command.text))
     }
 
     /// Whether this very prompt was seen before.
@@ -155,7 +156,7 @@ impl Commands {
         let last = self.levels.len() - 1;
         let is_known = top.prompts.iter().any(|known| known == prompt);
         if let Some(open) = &top.open {
-            let incomplete = interpreters::is_incomplete(&open.command.text);
+            let incomplete = grammar::is_incomplete(&open.command.text);
             let likely = interpreters::continues(prompt, top.repl.as_deref());
             let starts = interpreters::started_by(&open.command.text) != Starts::Nothing;
             let more = match (&top.repl, is_known) {
@@ -169,6 +170,9 @@ impl Commands {
             if more {
                 return Whose::Continues;
             }
+        }
+        if prompt.trim().is_empty() {
+            return Whose::Known(last);
         }
         let known = |level: &Level| level.prompts.iter().any(|known| known == prompt);
         if let Some(level) = self.levels.iter().rposition(known) {

@@ -35,8 +35,8 @@ pub(super) struct Entry {
     pub(super) resized: bool,
     /// The line as it was typed, where it was.
     pub(super) line: Option<String>,
-    /// What of it was typed before the prompt was drawn, and stands elsewhere.
-    pub(super) lead: Option<String>,
+    /// Whether some of it was typed before the prompt was drawn, and may stand elsewhere.
+    pub(super) lead: bool,
     pub(super) pasted: bool,
     pub(super) adjacent: bool,
     pub(super) from: Place,
@@ -92,7 +92,13 @@ impl Entry {
     pub(super) fn settle(&mut self, grid: &dyn Grid, commands: &Commands) {
         let cursor = grid.cursor();
         self.pos = Some(cursor);
-        let start = grid.line_start(cursor.row);
+        let mut start = grid.line_start(cursor.row);
+        // zsh fills up the row of what does not end in a line end (PROMPT_SP).
+        for row in start..cursor.row {
+            if grid.row(row).is_some_and(|row| row.before(usize::MAX).ends_with("  ")) {
+                start = row + 1;
+            }
+        }
         let mut prompt = String::new();
         for row in start..cursor.row {
             prompt.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
@@ -136,8 +142,10 @@ impl Entry {
             }
         }
         let mut text = text.trim_end_matches('\n').to_owned();
-        if let Some(lead) = &self.lead {
-            text.insert_str(0, lead);
+        if self.lead
+            && let Some(typed) = expected.filter(|typed| typed.ends_with(text.as_str()))
+        {
+            text = typed.trim_end().to_owned();
         }
         let torn = !whole || self.resized || !sure;
         if let Some(expected) = expected.map(str::trim_end).filter(|expected| is_same(&text, expected, torn))
@@ -221,13 +229,18 @@ impl Entry {
                         return Some((line, lines[line].cell_of(at + prompt.len()), true));
                     }
                 }
-                if let Some(line) = texts.iter().rposition(same) {
+                let at_pos = by_pos.filter(|(line, cell)| lines[*line].before(*cell).ends_with(prompt));
+                let again = texts.iter().rposition(same);
+                if let Some((line, cell)) =
+                    at_pos.filter(|(line, _)| again.is_none_or(|again| again <= *line))
+                {
+                    return Some((line, cell, self.marked || self.sure || self.is_usual(prompt, commands)));
+                }
+                if let Some(line) = again {
                     let known = self.marked || self.sure || self.is_usual(prompt, commands);
                     return Some((line, lines[line].cell_of(prompt.len()), known));
                 }
-                let known = |line: usize, cell| lines[line].before(cell).ends_with(prompt);
-                return by_pos
-                    .map(|(line, cell)| (line, cell, known(line, cell) && self.is_usual(prompt, commands)));
+                return by_pos.map(|(line, cell)| (line, cell, false));
             }
             let sure = self.marked || prompt.trim().is_empty() || self.is_usual(prompt, commands);
             return by_pos.map(|(line, cell)| (line, cell, sure));

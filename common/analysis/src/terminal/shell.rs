@@ -19,8 +19,9 @@ use weir_common::recording::findings::{Confidence, Source, Span};
 use super::{
     commands::{Commands, Entered, Place, Whose},
     entry::{Entry, Read},
+    grammar::is_incomplete,
     grid::{Grid, Pos},
-    interpreters::{Starts, is_incomplete},
+    interpreters::Starts,
     keys::{Key, Keys},
     marks::Mark,
     prompt::{PROMPT_CHARS_MAX, is_promptish},
@@ -34,10 +35,10 @@ const TYPED_MAX: usize = 256;
 const ECHO_EVENTS_MAX: u32 = 4;
 /// Input of so many bytes at once, with a line end in it, was pasted.
 const PASTED_BYTES_MIN: usize = 24;
+/// A shell takes what was typed ahead at once; this long after the prompt, nothing is left of it (nanoseconds).
+const IDLE_NS: u64 = 100_000_000;
 /// The most rows up in which an echo is looked for.
 const ECHO_ROWS_MAX: u64 = 100;
-/// The most rows up in which the beginning of a line is looked for that was typed before its prompt was drawn.
-const LEAD_ROWS_MAX: u64 = 30;
 
 /// A line that was typed where no prompt was.
 struct Typed {
@@ -80,6 +81,8 @@ pub(super) struct Shell {
     parts: Vec<Part>,
     line: Option<(String, Source)>,
     runs_are_marked: bool,
+    /// Whether what is on the screen was found to hold no prompt.
+    refused: bool,
     /// A command with history expansion whose result is to be printed next.
     history: Option<(String, u64)>,
 }
@@ -103,6 +106,7 @@ impl Shell {
             parts: Vec::new(),
             line: None,
             runs_are_marked: false,
+            refused: false,
             history: None,
         }
     }
@@ -146,8 +150,9 @@ impl Shell {
     }
 
     fn key(&mut self, key: Key, at: At, pasted: bool, grid: &dyn Grid) {
-        if self.entry.is_none() && !self.editor {
+        if self.entry.is_none() && !self.editor && !self.refused {
             self.entry = self.plain_entry(key, grid);
+            self.refused = self.entry.is_none();
         }
         if self.entry.is_none() {
             self.ahead = true;
@@ -155,16 +160,16 @@ impl Shell {
         let Self { entry, keys, commands, .. } = self;
         match entry {
             Some(entry) if entry.enter.is_none() || !entry.plain => {
-                // A known prompt behind which nothing came shows that what was typed before went elsewhere.
-                let idle = entry.sure && entry.drawn && entry.pos == Some(grid.cursor());
-                entry.ahead &= !idle;
+                // A shell that waited this long has no more of what was typed before.
+                let idle = at.t.saturating_sub(self.settled.at.t) >= IDLE_NS;
+                entry.ahead &= !idle || !entry.drawn;
                 if !entry.typed && !entry.ahead {
                     if !entry.sure {
                         entry.settle(grid, commands);
                     }
-                    // What had been typed before is used up.
-                    self.typed.clear();
-                    self.enders.clear();
+                    if idle {
+                        self.typed.clear();
+                    }
                     self.rights |= entry.right.is_some();
                 }
                 entry.typed = true;
@@ -222,11 +227,16 @@ impl Shell {
         entry.plain = true;
         entry.ahead = false;
         entry.settle(grid, &self.commands);
-        entry.lead = self.typed_before(key, grid);
-        if let (Some(lead), Some(prompt)) = (&entry.lead, &entry.prompt)
-            && let Some(rest) = prompt.strip_prefix(lead.as_str())
-        {
-            entry.prompt = Some(rest.to_owned());
+        let lead = self.typed_before(key);
+        entry.lead = lead.is_some();
+        if let (Some(lead), Some(prompt)) = (&lead, &entry.prompt) {
+            if lead.starts_with(prompt.as_str()) {
+                // It is the echo of what is typed, and no prompt.
+                return None;
+            }
+            if let Some(rest) = prompt.strip_prefix(lead.as_str()) {
+                entry.prompt = Some(rest.to_owned());
+            }
         }
         let prompt = entry.prompt.as_deref()?;
         if prompt.trim().is_empty() || prompt.chars().count() > PROMPT_CHARS_MAX {
@@ -246,16 +256,13 @@ impl Shell {
         is_prompt.then_some(entry)
     }
 
-    /// What was typed and echoed of this line before its prompt was drawn.
-    fn typed_before(&self, key: Key, grid: &dyn Grid) -> Option<String> {
+    /// What was typed of this line before this key.
+    fn typed_before(&self, key: Key) -> Option<String> {
         let mut line = self.keys.line()?;
         if key == Key::Other {
             line.pop();
         }
-        let last = grid.cursor().row;
-        let mut rows = last.saturating_sub(LEAD_ROWS_MAX)..=last;
-        let echoed = |row| grid.row(row).is_some_and(|row| row.text().contains(line.as_str()));
-        (!line.is_empty() && rows.any(echoed)).then_some(line)
+        (!line.is_empty()).then_some(line)
     }
 
     fn new_entry(&self, grid: &dyn Grid) -> Entry {
@@ -273,7 +280,7 @@ impl Shell {
             drawn: false,
             resized: false,
             line: None,
-            lead: None,
+            lead: false,
             pasted: false,
             adjacent: self.taken.is_some_and(|taken| cursor.row <= taken.row + 1),
             from: self.settled,
@@ -310,7 +317,12 @@ impl Shell {
             self.entry = Some(entry);
             self.commands.prompted(place);
         } else {
-            let ender = self.enders.pop_front();
+            let mut ender = self.enders.pop_front();
+            if ender == Some(Key::End) && self.enders.contains(&Key::Enter) {
+                // It ended something else: at a prompt, nothing would follow it.
+                while self.enders.pop_front() != Some(Key::Enter) {}
+                ender = Some(Key::Enter);
+            }
             let entry = self.entry.take();
             self.ahead = !self.enders.is_empty();
             if let Some(entry) = entry.filter(|entry| !entry.plain) {
@@ -383,6 +395,7 @@ impl Shell {
             entry.drawn = true;
         }
         self.settled = place;
+        self.refused = false;
         if self.entry.is_none() && !self.editor {
             self.commands.prompted(place);
         }
@@ -481,9 +494,6 @@ impl Shell {
         let Some(read) = read else { return };
         let continues =
             self.commands.whose(&read.prompt, entry.adjacent) == Whose::Continues && !read.prompt.is_empty();
-        if !entry.ahead && !entry.plain {
-            self.typed.clear();
-        }
         if !enter {
             if continues && !entry.marked {
                 self.commands.abandon();
@@ -507,14 +517,17 @@ impl Shell {
             }
             return;
         }
-        if !entry.plain && !self.commands_may_come_from(entry, &read) {
+        // Its echo came between the prompts, and it is what was typed.
+        let typed =
+            entry.ahead && read.prompt.trim().is_empty() && expected.as_deref() == Some(read.text.as_str());
+        if !entry.plain && !typed && !self.commands_may_come_from(entry, &read) {
             return;
         }
         if !entry.plain
             && !self.prompt_first
             && !read.set_in
-            && read.text.contains('\n')
             && self.commands.is_shell()
+            && is_flush(&read.text)
         {
             return self.enter_each(entry, read, place, out);
         }
@@ -684,6 +697,11 @@ impl Shell {
         self.typed.clear();
         self.parts.clear();
     }
+}
+
+/// Whether further lines begin at the left, where bash lets them begin and fish does not.
+fn is_flush(text: &str) -> bool {
+    text.lines().skip(1).any(|line| !line.is_empty() && !line.starts_with(' '))
 }
 
 /// Whether a shell may have printed this for a command with history expansion (`!!`, `!$`, `!ssh`).
