@@ -14,6 +14,7 @@ use crate::{
     frame::{ChannelType, Direction, Env, Header, Inbound, Message, Pty, Verdict},
     recording::{
         Clock, Count, FORMAT_VERSION, Manifest, Opened, Recorder, SegmentEntry, SegmentHeader, StoredObject,
+        findings::{Command, FileAccess, Forward},
         segment_name, signature_name, sums_text,
     },
     report::{Location, MAX_REPORT, REPORT_VERSION, SessionReport, Status},
@@ -70,6 +71,19 @@ pub fn report(bytes: &[u8]) {
     }
 }
 
+/// A line of `commands.ndjson`, `files.ndjson` or `forwards.ndjson`.
+pub fn findings(bytes: &[u8]) {
+    if let Ok(command) = serde_json::from_slice::<Command>(bytes) {
+        comes_back(&command);
+    }
+    if let Ok(file) = serde_json::from_slice::<FileAccess>(bytes) {
+        comes_back(&file);
+    }
+    if let Ok(forward) = serde_json::from_slice::<Forward>(bytes) {
+        comes_back(&forward);
+    }
+}
+
 /// What was read can be written, and reads as the same again.
 fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
     let text = serde_json::to_vec(value).expect("what was read can be written");
@@ -106,8 +120,16 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     seeds.push(("record", record(RECORD_MESSAGE, &frames[1])));
     seeds.push(("record", record(RECORD_GAP, &gap)));
     seeds.push(("report", json(&sample_report())));
+    seeds.extend(FINDINGS.map(|line| ("findings", line.as_bytes().to_vec())));
     seeds
 }
+
+/// A finding of each kind.
+const FINDINGS: [&str; 3] = [
+    r#"{"n":1,"ch":0,"t":5,"t_end":7,"started_at":"1970-01-01T00:00:00Z","text":"ls","source":"osc133","confidence":"high","exit_code":0,"pasted":true,"masked":1,"cwd":"/","repl":"psql","pane":"%1","full_screen":[{"t":6}],"evidence":{"first_seq":0,"last_seq":3,"from":2,"to":90}}"#,
+    r#"{"n":1,"ch":0,"t":5,"protocol":"sftp","operation":"rename","path":"a","other_path":"b","result":{"failed":"no"},"mode":420,"read":{"bytes":1,"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","in_order":true,"recorded":false}}"#,
+    r#"{"n":1,"ch":2,"t":5,"kind":"local","from":"127.0.0.1:1","to":"h:80","refused":"no","sent":1,"received":2}"#,
+];
 
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("samples serialize")
@@ -230,6 +252,7 @@ mod tests {
             "control" => control,
             "record" => record,
             "report" => report,
+            "findings" => findings,
             other => unreachable!("{other} has no body"),
         }
     }
@@ -239,7 +262,7 @@ mod tests {
         fn whatever_comes_is_refused_or_read_as_what_could_have_been_written(
             bytes in prop::collection::vec(any::<u8>(), 0..400),
         ) {
-            for body in [frame, control, record, report] {
+            for body in [frame, control, record, report, findings] {
                 body(&bytes);
             }
         }
@@ -264,5 +287,9 @@ mod tests {
             body(name)(&seed);
         }
         assert!(Header::split(&seeds()[0].1).is_ok());
+        let [command, file, forward] = FINDINGS;
+        serde_json::from_str::<Command>(command).expect("a command");
+        serde_json::from_str::<FileAccess>(file).expect("a file");
+        serde_json::from_str::<Forward>(forward).expect("a forward");
     }
 }

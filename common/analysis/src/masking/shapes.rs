@@ -129,34 +129,43 @@ pub(super) fn private_key(text: &str, at: usize) -> Option<usize> {
 
 /// What of a private key's lines stands here: up to its end, or to what can't be of a key. Also whether it goes on.
 pub(super) fn key_body(text: &str, at: usize) -> (Range<usize>, bool) {
-    let (mut body, mut begun) = (at..at, false);
-    let mut goes_on = true;
-    let mut line_at = at;
-    for line in text[at..].split_inclusive('\n').take(KEY_LINES_MAX) {
-        let before_end = line.find(END).map_or(line, |end| &line[..end]);
-        if !is_key_line(before_end) {
-            goes_on = false;
-            break;
+    let mut body = at..at;
+    let mut rest = at;
+    for _ in 0..KEY_LINES_MAX {
+        // No line is read further than to what can't be of a key: the next key may begin behind it.
+        let line = &text[rest..text.floor_char_boundary(rest + key_line_len(&text.as_bytes()[rest..]))];
+        let behind = &text[rest + line.len()..];
+        let is_last = behind.starts_with(END);
+        if !(is_last || behind.is_empty() || behind.starts_with('\n')) || !is_key_line(line) {
+            return (body, false);
         }
-        let content = before_end.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
-        if !content.is_empty() {
-            let from = line_at
-                + (before_end.len()
-                    - before_end
-                        .trim_start_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'')
-                        .len());
-            if !begun {
-                (body.start, begun) = (from, true);
-            }
-            body.end = from + content.len();
+        let said = line.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'');
+        if let Some(from) = line.find(said).filter(|_| !said.is_empty()) {
+            let from = rest + from;
+            body = if body.is_empty() { from } else { body.start }..from + said.len();
         }
-        line_at += line.len();
-        if before_end.len() < line.len() && line.contains(END) {
-            goes_on = false;
-            break;
+        if is_last || behind.is_empty() {
+            return (body, !is_last);
         }
+        rest += line.len() + 1;
     }
-    (body, goes_on)
+    (body, true)
+}
+
+/// How much stands here before the line ends, or something comes that no line of a key has.
+fn key_line_len(bytes: &[u8]) -> usize {
+    let ends = |&(at, byte): &(usize, &u8)| match byte {
+        b'\n' => true,
+        b'-' => bytes[at..].starts_with(b"-----"),
+        // Of ASCII, what may stand in a field too; a comment may have other characters.
+        byte => matches!(byte, b'`' | b'$' | b'(' | b')' | b';' | b'&' | b'<'),
+    };
+    bytes
+        .iter()
+        .take(KEY_LINE_BYTES_MAX + 1)
+        .enumerate()
+        .find(ends)
+        .map_or_else(|| bytes.len().min(KEY_LINE_BYTES_MAX + 1), |(at, _)| at)
 }
 
 /// Whether this may be a line of a private key: base64, a field, or nothing. A shell may have put a prompt before it.

@@ -1,5 +1,6 @@
 //! What is masked and what is not, as people see it. In the tables `‹…›` stands around what has to go.
 
+use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 
 use super::*;
@@ -503,5 +504,65 @@ proptest! {
     #[test]
     fn whatever_comes_is_masked_within_bounds(text in prop_oneof![shell(), ".{0,200}"]) {
         crate::fuzz::masking(text.as_bytes());
+    }
+}
+
+#[test]
+fn hostile_text_takes_linear_time() {
+    let masking = Masking::default();
+    // Of this thread's processor, whatever else the machine does.
+    let now = || {
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(std::time::Duration::from).expect("Linux has it")
+    };
+    let time = |text: &str| {
+        let begun = now();
+        std::hint::black_box(masking.mask(text));
+        now() - begun
+    };
+    let pieces = [
+        "the quick brown fox, ",
+        "-rw-r--r-- 1 root root 4096 Nov 23 03:33 file.txt\n",
+        "mysql -p -p ",
+        "mysql ",
+        "pw=$(",
+        "pw=\"\\\" ",
+        "pw=\\\"",
+        "password password ",
+        "password=' ",
+        "--token ",
+        "://a:b@",
+        "://a:",
+        "key=key=",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\n",
+        "eyJ.",
+        "AKIA",
+        "_secret_",
+        "Authorization: Digest ",
+        "vault kv put ",
+        "vault login - ",
+        "curl -u",
+        "curl -sssssssss",
+        "'",
+        "\"a",
+        "pass:",
+        "Secret Access Key [",
+        "password: ",
+        "password = ",
+        "pw=`",
+        "pw=<",
+        "\"pw=",
+        "pw=$'",
+    ];
+    for piece in pieces {
+        let short = piece.repeat((16 << 10) / piece.len());
+        let long = short.repeat(8);
+        let short = (0..3).map(|_| time(&short)).min().expect("some");
+        let long = time(&long);
+        if std::env::var_os("WEIR_SHOW_SPEED").is_some() {
+            println!("{long:?} for 128 KiB of {piece:?}");
+        }
+        // 8 times as much takes some 8 times as long, not 64 times.
+        assert!(long < short * 32, "{piece:?}: {short:?} for 16 KiB, {long:?} for 128 KiB");
     }
 }

@@ -1,0 +1,5 @@
+//! See `weir_analysis::fuzz::masking`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weir_analysis::fuzz::masking(bytes));
