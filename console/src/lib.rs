@@ -1,7 +1,8 @@
 //! The people's side of Weir: verify, show and play session recordings.
 //!
 //! [`store`] reads a session's directory, [`segment`] and [`bulk`] what lies in it, [`recording`] puts these
-//! together for [`show`] and [`play`]. [`verify`] trusts none of it and reports all that is wrong.
+//! together for [`show`], [`play`] and [`export`]; [`findings`] says what it amounts to, [`emulator`] what stood on the
+//! screen. [`verify`] trusts none of it and reports all that is wrong.
 //!
 //! A recording is written by whoever was watched, in part at least. So two invariants hold everywhere: nothing
 //! of it reaches a terminal before [`escape`] or [`play::screen`] took out what a terminal would act on, and
@@ -13,7 +14,10 @@
 
 pub mod bulk;
 pub mod cli;
+pub mod emulator;
 pub mod escape;
+pub mod export;
+pub mod findings;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod hashed;
@@ -26,4 +30,5 @@ pub mod segment;
 pub mod show;
 pub mod store;
 pub mod table;
+pub mod track;
 pub mod verify;

@@ -1,5 +1,6 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
+mod bucket;
 mod forgery;
 mod gaps;
 mod good;

@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +16,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use weir_corpus::{
     Plan, random,
-    score::{Outcome, Score},
+    score::{self, Outcome, Score},
 };
 
 /// The seed unless another one is given.
@@ -40,6 +42,9 @@ struct Options {
     /// List what was expected and not found, and what was found and did not run.
     #[arg(long)]
     misses: bool,
+    /// Keep what passed in each session there: events, a line each.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// How many sessions at the same time.
     #[arg(long, default_value_t = 8)]
     jobs: usize,
@@ -54,7 +59,7 @@ fn main() -> Result<()> {
     });
     plans.retain(|plan| options.trap.as_ref().is_none_or(|trap| plan.trap.name == trap));
     ensure!(!plans.is_empty(), "there is no such session");
-    let outcomes = measure(&plans, seed, options.jobs);
+    let outcomes = measure(&plans, seed, options.jobs, options.keep.as_deref());
     if options.json {
         json(&plans, &outcomes, seed)
     } else {
@@ -65,7 +70,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(plans: &[Plan], seed: u64, jobs: usize) -> Vec<Result<Outcome>> {
+fn measure(plans: &[Plan], seed: u64, jobs: usize, keep: Option<&Path>) -> Vec<Result<Outcome>> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -75,13 +80,27 @@ fn measure(plans: &[Plan], seed: u64, jobs: usize) -> Vec<Result<Outcome>> {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     plans.get(at).map(|plan| (at, plan))
                 } {
-                    let outcome = plan.measure(seed);
+                    let outcome = one(plan, seed, keep);
                     outcomes.lock().expect("no panic").insert(at, outcome);
                 }
             });
         }
     });
     outcomes.into_inner().expect("no panic").into_values().collect()
+}
+
+fn one(plan: &Plan, seed: u64, keep: Option<&Path>) -> Result<Outcome> {
+    let transcript = plan.record(seed)?;
+    if let Some(directory) = keep {
+        let mut lines = String::new();
+        for recorded in &transcript.recorded {
+            lines.push_str(&serde_json::to_string(&recorded.event)?);
+            lines.push('\n');
+        }
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join(plan.name().replace(' ', "-") + ".ndjson"), lines)?;
+    }
+    Ok(score::compare(&transcript))
 }
 
 fn tables(plans: &[Plan], outcomes: &[Result<Outcome>], seed: u64, misses: bool) {

@@ -37,6 +37,8 @@ pub(crate) struct Wishes {
     pub(crate) prompt: Wish,
     pub(crate) vi: bool,
     pub(crate) extra: &'static str,
+    /// As somebody who is not root, and may become it with a password only.
+    pub(crate) unprivileged: bool,
     /// The window's size, if chance is not to choose it.
     pub(crate) size: Option<(u16, u16)>,
 }
@@ -64,7 +66,8 @@ impl Session {
             (size(narrow.0, narrow.1, &mut chance), size(10, 60, &mut chance))
         });
         let home = Home::new(shell, &Setup { prompt: &prompt, marks, vi: wishes.vi, extra: wishes.extra })?;
-        let terminal = Terminal::start(home.command(), cols, rows, None)?;
+        let command = if wishes.unprivileged { home.give_to_nobody()? } else { home.command() };
+        let terminal = Terminal::start(command, cols, rows, None)?;
         let mut session = Self {
             terminal,
             home,
@@ -84,6 +87,11 @@ impl Session {
     pub(crate) fn prompted(&mut self) -> Result<()> {
         let (home, before) = (&self.home, self.prompts);
         self.terminal.until("the shell prompts", |_| home.prompts() > before)?;
+        if self.shell != Shell::Dash {
+            // Its hooks come before its line editor; what is typed between them is read in another mode, in which
+            // some keys mean something else.
+            self.terminal.until("the line editor reads keys", Terminal::is_raw)?;
+        }
         self.terminal.settle()?;
         self.prompts = self.home.prompts();
         Ok(())
@@ -106,6 +114,12 @@ impl Session {
     pub(crate) fn interrupted(&mut self) -> Result<()> {
         self.terminal.take(1000)?;
         self.terminal.settle()?;
+        let from = self.terminal.sent_at();
+        if self.shell == Shell::Fish && !self.terminal.shown()[from..].windows(2).any(|shown| shown == b"^C")
+        {
+            // It misses the signal at times; a person presses the key again, which does no harm at an empty prompt.
+            self.key(CTRL_C)?;
+        }
         self.prompts = self.home.prompts();
         Ok(())
     }
@@ -141,6 +155,21 @@ impl Session {
         self.terminal.send(ENTER)?;
         self.terminal.until("the command has the terminal", Terminal::is_lent)?;
         self.terminal.settle().with_context(|| format!("in {command:?}"))
+    }
+
+    /// Runs any command in a shell that does not have the terminal itself.
+    pub(crate) fn run_any_inside(&mut self) -> Result<()> {
+        self.run_any()?;
+        // What stands between needs a moment for the rest.
+        self.watch_ms(60)
+    }
+
+    /// Waits until something is shown that was not shown before Enter was pressed.
+    pub(crate) fn shown(&mut self, text: &str) -> Result<()> {
+        let from = self.terminal.sent_at();
+        let found = |shown: &[u8]| shown.windows(text.len()).any(|window| window == text.as_bytes());
+        self.terminal.until(text, |terminal| found(&terminal.shown()[from..]))?;
+        self.terminal.settle()
     }
 
     /// Types a command of several lines and has it run.
