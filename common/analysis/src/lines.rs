@@ -187,8 +187,8 @@ mod tests {
             assert_eq!(objects.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [FORWARDS, TRANSCRIPT]);
             assert!(objects.iter().all(|(_, bytes)| bytes.len() <= max));
             let lines = objects[0].1.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-            let lines = lines.map(|line| serde_json::from_slice(line).expect("a line"));
-            let lines: Vec<Line<Forward>> = lines.collect();
+            let lines: Vec<Line<Forward>> =
+                lines.map(|line| serde_json::from_slice(line).expect("a line")).collect();
             let (last, found) = lines.split_last().expect("the last line");
             let Line::Cut(Cut { left_out }) = last else { panic!("the last line does not say it") };
             assert_eq!(*left_out, 100 - found.len() as u64);
