@@ -1,10 +1,13 @@
 //! The command line: what can be asked and how it is explained. What is done about it is in [`crate::run`].
 
+mod find;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
+pub use self::find::{FilterArgs, Place, SearchArgs, SessionsArgs};
 use crate::store::Access;
 
 /// `weir`.
@@ -21,6 +24,8 @@ Examples:
   weir verify  /store/v1/dt=2026-01-02/*     is anything missing or altered in that day's sessions?
   weir show    /store/v1/dt=2026-01-02/019b… who did what, and when?
   weir play    /store/v1/dt=2026-01-02/019b… what did the screen look like?
+  weir sessions /store --since 2d            who was where since the day before yesterday?
+  weir search 'rm -rf' --store /store        who did that?
 
 `weir help <command>` has more examples, and the exit codes."
 )]
@@ -42,6 +47,10 @@ pub enum Command {
     Show(ShowArgs),
     /// Play what a session's terminal showed.
     Play(PlayArgs),
+    /// List the sessions in a store.
+    Sessions(SessionsArgs),
+    /// Look for a pattern in the sessions of a store: commands, output, files.
+    Search(SearchArgs),
 }
 
 /// `weir verify`.

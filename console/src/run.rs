@@ -16,7 +16,8 @@ use crate::{
     look::Look,
     play::{self, PlayError},
     recording::Recording,
-    show,
+    search::{self, PatternError},
+    sessions, show,
     store::{StoreError, Stores, read_file},
     verify::{
         Options, print,
@@ -32,7 +33,7 @@ use crate::{
 pub enum Exit {
     /// All is well.
     Fine = 0,
-    /// Something is wrong with a recording.
+    /// Something is wrong with a recording; or what was looked for is not there.
     Wrong = 1,
     /// Something can't be read.
     Failed = 2,
@@ -57,6 +58,12 @@ pub enum RunError {
     /// Nobody reads the output, or the disk is full.
     #[error("can't write the output: {0}")]
     Write(#[from] io::Error),
+    /// Not a time.
+    #[error("{0}")]
+    Time(String),
+    /// Nothing that can be looked for.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
@@ -92,6 +99,14 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Play(args) => {
             let recording = Recording::open(stores.session(&args.directory)?)?;
             Ok(play::play(&recording, args, world)?)
+        }
+        Command::Sessions(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            sessions::list(args, &stores.store(&args.store)?, (&filter, order), world)
+        }
+        Command::Search(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            search::search(args, &stores.store(&args.store)?, (&filter, order), world)
         }
     }
 }
