@@ -1,11 +1,14 @@
 //! The command line: what can be asked and how it is explained. What is done about it is in [`crate::run`].
 
+mod find;
+
 use std::path::PathBuf;
 
 use crate::play::live::when::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
+pub use self::find::{FilterArgs, Place, SearchArgs, SessionsArgs};
 use crate::store::Access;
 
 /// `weir`.
@@ -23,6 +26,8 @@ Examples:
   weir show    /store/v1/dt=2026-01-02/019b… who did what, and when?
   weir play    /store/v1/dt=2026-01-02/019b… what did the screen look like?
   weir export  --format html --output session.html /store/v1/dt=2026-01-02/019b…
+  weir sessions /store --since 2d            who was where since the day before yesterday?
+  weir search 'rm -rf' --store /store        who did that?
 
 `weir help <command>` has more examples, and the exit codes."
 )]
@@ -50,6 +55,10 @@ pub enum Command {
     Completions(CompletionsArgs),
     /// Print a man page, or write all of them.
     Man(ManArgs),
+    /// List the sessions in a store.
+    Sessions(SessionsArgs),
+    /// Look for a pattern in the sessions of a store: commands, output, files.
+    Search(SearchArgs),
 }
 
 /// `weir verify`.

@@ -60,6 +60,18 @@ impl Look {
         self.coloured("1", text)
     }
 
+    /// What was looked for.
+    #[must_use]
+    pub fn found(self, text: &str) -> String {
+        self.coloured("1;31", text)
+    }
+
+    /// What stands beside the matter.
+    #[must_use]
+    pub fn faint(self, text: &str) -> String {
+        self.coloured("2", text)
+    }
+
     fn coloured(self, sgr: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
     }

@@ -12,14 +12,17 @@ use std::{
 use clap::Parser;
 use jiff::{Timestamp, tz::TimeZone};
 use weir_console::{
-    cli::Cli,
+    cli::{Cli, Command},
     escape,
     look::Look,
     run::{Exit, World, run},
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Command::Search(args) = &mut cli.command {
+        args.progress = io::stderr().is_terminal();
+    }
     match carry_out(&cli) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

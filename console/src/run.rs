@@ -18,7 +18,8 @@ use crate::{
     manual::{self, ManualError},
     play::{self, PlayError},
     recording::Recording,
-    show,
+    search::{self, PatternError},
+    sessions, show,
     store::{StoreError, Stores, read_file},
     verify::{
         Options, print,
@@ -34,7 +35,7 @@ use crate::{
 pub enum Exit {
     /// All is well.
     Fine = 0,
-    /// Something is wrong with a recording.
+    /// Something is wrong with a recording; or what was looked for is not there.
     Wrong = 1,
     /// Something can't be read.
     Failed = 2,
@@ -59,6 +60,12 @@ pub enum RunError {
     /// Nobody reads the output, or the disk is full.
     #[error("can't write the output: {0}")]
     Write(#[from] io::Error),
+    /// Not a time.
+    #[error("{0}")]
+    Time(String),
+    /// Nothing that can be looked for.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
@@ -113,6 +120,14 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
             Ok(Exit::Fine)
         }
         Command::Man(args) => run_man(args, world),
+        Command::Sessions(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            sessions::list(args, &stores.store(&args.store)?, (&filter, order), world)
+        }
+        Command::Search(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            search::search(args, &stores.store(&args.store)?, (&filter, order), world)
+        }
     }
 }
 

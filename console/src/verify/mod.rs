@@ -12,7 +12,7 @@ mod body;
 mod chain;
 mod manifest;
 mod objects;
-mod pattern;
+pub(crate) mod pattern;
 pub mod print;
 pub mod report;
 mod segments;

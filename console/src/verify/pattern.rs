@@ -1,7 +1,7 @@
 //! OpenSSH's lists of patterns (ssh_config(5), PATTERNS), as principals and namespaces are given in.
 
 /// Whether a comma-separated list of patterns matches; a match of a pattern with `!` refuses.
-pub(super) fn matches_list(list: &str, text: &str) -> bool {
+pub(crate) fn matches_list(list: &str, text: &str) -> bool {
     let mut found = false;
     for pattern in list.split(',') {
         match pattern.strip_prefix('!') {
