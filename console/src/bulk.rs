@@ -2,16 +2,14 @@
 //!
 //! Nothing but the bytes of one event is in memory. At most [`SEGMENT_BULK_MAX`] bytes are unpacked.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Read},
-};
+use std::io::{self, BufReader, Read};
 
 use weir_common::{frame::MAX_BODY, recording::SEGMENT_BULK_MAX};
 
 use crate::{
     hashed::{Hashed, READ_BYTES, Stored},
     segment::WINDOW_LOG_MAX,
+    store::Object,
 };
 
 /// Why bulk can't be read.
@@ -60,7 +58,7 @@ enum Source<R: Read> {
 }
 
 /// Bulk that is being read.
-pub struct BulkReader<R: Read = File> {
+pub struct BulkReader<R: Read = Object> {
     source: Source<R>,
     position: u64,
 }

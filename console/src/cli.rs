@@ -6,6 +6,8 @@ use crate::play::live::when::When;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
+use crate::store::Access;
+
 /// `weir`.
 #[derive(Debug, Parser)]
 #[command(
@@ -13,7 +15,8 @@ use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
     version,
     about = "Verifies, shows and plays recorded SSH sessions",
     after_help = "\
-Each command takes a session's directory as it lies in the store: …/v1/dt=YYYY-MM-DD/<session id>.
+A command about one session takes its directory as it lies in the store: …/v1/dt=YYYY-MM-DD/<session id>, of a
+directory or of a bucket (s3://bucket/prefix/v1/…).
 
 Examples:
   weir verify  /store/v1/dt=2026-01-02/*     is anything missing or altered in that day's sessions?
@@ -27,6 +30,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// How buckets are reached.
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// A subcommand.
@@ -87,6 +93,8 @@ pub struct VerifyArgs {
 /// `weir show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Commands, files and forwards are those that the agent stored; where there are none, or they are not what the list of
+digests says, they are made from the events, and it says so.
 Times are in UTC. The digests are checked on the way, the signature is not: that is what `weir verify` is for.
 
 Examples:
@@ -104,6 +112,9 @@ pub struct ShowArgs {
     /// Print a JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Don't start a pager ($PAGER, or less) for what is longer than the terminal.
+    #[arg(long)]
+    pub no_pager: bool,
 }
 
 /// `weir play`.

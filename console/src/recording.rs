@@ -1,27 +1,27 @@
-//! A session's recording as `show` and `play` read it: the manifest where there is one, and the events in order,
-//! each with its bytes.
+//! A session's recording as `show`, `play` and `search` read it: the manifest where there is one, and the events in
+//! order, each with its bytes.
 //!
 //! Reads sessions that are still under way, too: then there is no manifest, and the segments are taken as they lie
-//! there. Nothing is kept in memory but the event at hand. What does not fit together is a warning, not an error:
+//! there; [`Recording::refresh`] sees what has come since. Nothing is kept in memory but the event at hand. What does not fit together is a warning, not an error:
 //! a reviewer wants to see a damaged recording most of all. Proof is the business of [`crate::verify`].
 
-use std::collections::{BTreeMap, VecDeque};
+mod events;
+mod objects;
+
+use std::{collections::BTreeMap, ops::Range, sync::OnceLock};
 
 use weir_common::{
     digest::Sha256,
-    recording::{
-        Clock, Content, Event, MANIFEST, Manifest, Opened, Part, SUMS, bulk_name, parse_sums, segment_name,
-    },
-    session::{SessionId, SessionMeta},
+    recording::{Clock, Content, Manifest, Opened, bulk_name, segment_name},
+    session::SessionMeta,
 };
 
+pub use self::events::{Events, Item};
+use self::objects::{check_digests, first_t, read_manifest, read_sums};
 use crate::{
-    bulk::BulkReader,
-    hashed::Hashed,
-    manifest::{MANIFEST_MAX, SUMS_MAX, parse_manifest, segment_index},
-    segment::{Line, SegmentReader},
-    store::{EntryKind, SessionDir, StoreError},
-    table::grouped,
+    manifest::segment_index,
+    segment::SegmentReader,
+    store::{EntryKind, Object, SessionDir, StoreError},
 };
 
 /// The most warnings that are kept; that something is wrong is clear long before.
@@ -30,8 +30,16 @@ const WARNINGS_MAX: usize = 20;
 /// A segment and its bulk.
 #[derive(Clone, Debug)]
 struct SegmentNames {
+    index: u32,
     name: String,
     bulk: Option<String>,
+    first_t: OnceLock<Option<u64>>,
+}
+
+impl SegmentNames {
+    fn new(index: u32, name: String, bulk: Option<String>) -> Self {
+        Self { index, name, bulk, first_t: OnceLock::new() }
+    }
 }
 
 /// A session's recording.
@@ -45,47 +53,74 @@ pub struct Recording {
     /// What does not fit together.
     pub warnings: Vec<String>,
     segments: Vec<SegmentNames>,
+    /// The digests that are listed.
+    sums: BTreeMap<String, Sha256>,
+    /// Whether they have been compared already.
+    is_checked: bool,
+}
+
+/// What has come to a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The segments that were not there before; [`Recording::events_from`] the first of them goes on.
+    pub segments: Range<usize>,
+    /// Whether the session is over, and this is all that will come.
+    pub is_finished: bool,
 }
 
 impl Recording {
-    /// Finds out what there is and compares it with the digests.
+    /// Finds out what there is and compares all of it with the digests, which reads it once.
     ///
     /// # Errors
     /// If it can't be read.
     pub fn open(session: SessionDir) -> Result<Self, StoreError> {
-        let mut files: Vec<_> =
-            session.list()?.into_iter().filter(|e| e.kind == EntryKind::File).map(|e| e.name).collect();
-        files.sort_unstable();
-        let has = |name: &str| files.binary_search_by(|file| file.as_str().cmp(name)).is_ok();
-        let mut warnings = Warnings::default();
-        let manifest = read_manifest(&session, has(MANIFEST), &mut warnings)?;
-        let mut indices: Vec<u32> = files.iter().filter_map(|name| segment_index(name)).collect();
-        indices.sort_unstable();
-        let segments: Vec<_> = match &manifest {
-            Some(manifest) => (manifest.segments.iter())
-                .map(|entry| SegmentNames {
-                    name: entry.segment.name.clone(),
-                    bulk: entry.bulk.as_ref().map(|bulk| bulk.name.clone()),
-                })
-                .collect(),
-            None => (indices.into_iter())
-                .map(|index| SegmentNames {
-                    name: segment_name(index),
-                    bulk: [false, true]
-                        .map(|packed| bulk_name(index, packed))
-                        .into_iter()
-                        .find(|name| has(name)),
-                })
-                .collect(),
-        };
-        check_digests(&session, manifest.is_some(), has(SUMS), &mut warnings)?;
-        let first = segments.first().filter(|_| manifest.is_none());
-        // What is wrong with it will be a warning when its events are read.
-        let opened = first.and_then(|first| {
-            let reader = SegmentReader::new(session.object(&first.name).ok()?).ok()?;
-            reader.header().opened.clone()
-        });
-        Ok(Self { session, manifest, opened, warnings: warnings.0, segments })
+        let mut recording = Self::open_unchecked(session)?;
+        let Self { session, sums, warnings, .. } = &mut recording;
+        check_digests(session, sums, warnings);
+        recording.is_checked = true;
+        Ok(recording)
+    }
+
+    /// Finds out what there is. Segments are compared with the digests when their events are read: what does not have
+    /// the digest that it should have is a warning behind its events. The bulk is not compared.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn open_unchecked(session: SessionDir) -> Result<Self, StoreError> {
+        let names = object_names(&session)?;
+        let mut warnings = Vec::new();
+        let manifest = read_manifest(&session, &names, &mut warnings)?;
+        let sums = read_sums(&session, &names, manifest.is_some(), &mut warnings)?;
+        let segments = segments(&names, manifest.as_ref());
+        let mut recording =
+            Self { session, manifest, opened: None, warnings, segments, sums, is_checked: false };
+        recording.opened = recording.read_opened();
+        Ok(recording)
+    }
+
+    /// Looks what has come since. Segments keep their numbers.
+    ///
+    /// # Errors
+    /// If it can't be read; then it is as it was.
+    pub fn refresh(&mut self) -> Result<Refreshed, StoreError> {
+        let known = self.segments.len();
+        if self.is_finished() {
+            return Ok(Refreshed { segments: known..known, is_finished: true });
+        }
+        let names = object_names(&self.session)?;
+        let mut warnings = Vec::new();
+        let manifest = read_manifest(&self.session, &names, &mut warnings)?;
+        let sums = read_sums(&self.session, &names, manifest.is_some(), &mut warnings)?;
+        // What was read before has been shown; only what follows it can be added.
+        let last = self.segments.last().map_or(0, |last| last.index);
+        let new = segments(&names, manifest.as_ref()).into_iter().filter(|segment| segment.index > last);
+        self.segments.extend(new);
+        warnings.into_iter().for_each(|warning| warn(&mut self.warnings, warning));
+        (self.manifest, self.sums) = (manifest, sums);
+        if self.opened.is_none() {
+            self.opened = self.read_opened();
+        }
+        Ok(Refreshed { segments: known..self.segments.len(), is_finished: self.is_finished() })
     }
 
     /// Whether the session is over and its recording complete, as far as the directory says.
@@ -117,23 +152,89 @@ impl Recording {
     /// The events from the start.
     #[must_use]
     pub fn events(&self) -> Events<'_> {
-        Events {
-            session: &self.session,
-            id: self.manifest.as_ref().map(|manifest| manifest.session.session_id),
-            left: self.segments.iter().cloned().collect(),
-            current: None,
-            previous: None,
-            pending: VecDeque::new(),
+        self.events_from(0)
+    }
+
+    /// The events from a segment on, counted from 0; none if there is no such segment.
+    #[must_use]
+    pub fn events_from(&self, segment: usize) -> Events<'_> {
+        Events::new(self, segment)
+    }
+
+    /// Kernel time of the first event of a segment, counted from 0; `None` if it has none that can be read. Costs the
+    /// beginning of the segment, once.
+    #[must_use]
+    pub fn segment_start(&self, segment: usize) -> Option<u64> {
+        let names = self.segments.get(segment)?;
+        *names.first_t.get_or_init(|| first_t(&self.session, &names.name))
+    }
+
+    /// Whether the list of digests names an object.
+    #[must_use]
+    pub fn is_listed(&self, name: &str) -> bool {
+        self.sums.contains_key(name)
+    }
+
+    /// Opens an object that the list of digests names, after comparing it; `None` if it is not there, not listed, or
+    /// not what the list says.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn listed_object(&self, name: &str) -> Result<Option<Object>, StoreError> {
+        let Some(expected) = self.sums.get(name) else { return Ok(None) };
+        let found = match self.session.object(name) {
+            Err(error) if error.is_missing() => return Ok(None),
+            object => objects::digest(object?, &self.session, name)?,
+        };
+        if found != *expected {
+            return Ok(None);
         }
+        self.session.object(name).map(Some)
+    }
+
+    /// What the first segment says of the session.
+    fn read_opened(&self) -> Option<Box<Opened>> {
+        let first = self.segments.first().filter(|_| self.manifest.is_none())?;
+        // What is wrong with it will be a warning when its events are read.
+        let reader = SegmentReader::new(self.session.object(&first.name).ok()?).ok()?;
+        reader.header().opened.clone()
     }
 }
 
-/// What a recording holds at one point.
-pub enum Item {
-    /// An event, and its bytes if they lie in the bulk. Where some are withheld, words that say how many stand for them.
-    Event(Event, Option<Vec<u8>>),
-    /// Something does not fit together here.
-    Warning(String),
+/// The regular objects, by name.
+fn object_names(session: &SessionDir) -> Result<Vec<String>, StoreError> {
+    let files = session.list()?.into_iter().filter(|e| e.kind == EntryKind::File).map(|e| e.name);
+    let mut names: Vec<_> = files.collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.binary_search_by(|found| found.as_str().cmp(name)).is_ok()
+}
+
+/// The segments as the manifest lists them, or as they lie there.
+fn segments(names: &[String], manifest: Option<&Manifest>) -> Vec<SegmentNames> {
+    if let Some(manifest) = manifest {
+        let listed = manifest.segments.iter().map(|entry| {
+            let bulk = entry.bulk.as_ref().map(|bulk| bulk.name.clone());
+            SegmentNames::new(entry.index, entry.segment.name.clone(), bulk)
+        });
+        return listed.collect();
+    }
+    let mut indices: Vec<u32> = names.iter().filter_map(|name| segment_index(name)).collect();
+    indices.sort_unstable();
+    let found = indices.into_iter().map(|index| {
+        let bulk = [false, true].map(|packed| bulk_name(index, packed));
+        SegmentNames::new(index, segment_name(index), bulk.into_iter().find(|name| has(names, name)))
+    });
+    found.collect()
+}
+
+fn warn(warnings: &mut Vec<String>, warning: String) {
+    if warnings.len() < WARNINGS_MAX {
+        warnings.push(warning);
+    }
 }
 
 /// The bytes of an event: those from the bulk, or those in its content.
@@ -143,192 +244,4 @@ pub fn content_bytes<'a>(content: &'a Content, bulk: Option<&'a [u8]>) -> &'a [u
         Some(bytes) => bytes,
         None => content.bytes(&[]).unwrap_or_default(),
     }
-}
-
-/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
-fn readable(parts: &[Part]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in parts {
-        match part {
-            Part::Kept(kept) => bytes.extend_from_slice(kept),
-            Part::Withheld { bytes: withheld, .. } => {
-                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
-                bytes.extend_from_slice(words.as_bytes());
-            }
-        }
-    }
-    bytes
-}
-
-struct OpenSegment {
-    name: String,
-    reader: SegmentReader,
-    bulk: Option<BulkReader>,
-}
-
-/// Goes through the events of a recording.
-pub struct Events<'a> {
-    session: &'a SessionDir,
-    id: Option<SessionId>,
-    left: VecDeque<SegmentNames>,
-    current: Option<OpenSegment>,
-    previous: Option<Sha256>,
-    pending: VecDeque<String>,
-}
-
-impl Iterator for Events<'_> {
-    type Item = Item;
-
-    fn next(&mut self) -> Option<Item> {
-        loop {
-            if let Some(warning) = self.pending.pop_front() {
-                return Some(Item::Warning(warning));
-            }
-            let Some(segment) = &mut self.current else {
-                let names = self.left.pop_front()?;
-                self.open(&names);
-                continue;
-            };
-            match segment.reader.next_line() {
-                Ok(Some((line, Line::Event(event)))) => {
-                    let (at, bytes) = match event.what.content() {
-                        Some(Content::Bulk { at, bytes }) => (at, bytes),
-                        Some(Content::Withheld(parts)) => {
-                            let readable = readable(parts);
-                            return Some(Item::Event(event, Some(readable)));
-                        }
-                        _ => return Some(Item::Event(event, None)),
-                    };
-                    let found = segment.bulk.as_mut().map(|bulk| bulk.bytes(*at, *bytes));
-                    let problem = match found {
-                        Some(Ok(found)) => return Some(Item::Event(event, Some(found))),
-                        Some(Err(error)) => error.to_string(),
-                        None => "its bulk is missing".to_owned(),
-                    };
-                    self.pending.push_back(format!("{} line {line}: {problem}", segment.name));
-                    return Some(Item::Event(event, None));
-                }
-                Ok(Some((line, Line::Malformed(error)))) => {
-                    self.pending.push_back(format!("{} line {line} is not an event: {error}", segment.name));
-                }
-                Ok(None) => self.close(),
-                Err(error) => {
-                    self.pending.push_back(format!("{} {error}", segment.name));
-                    self.close();
-                }
-            }
-        }
-    }
-}
-
-impl Events<'_> {
-    fn open(&mut self, names: &SegmentNames) {
-        let SegmentNames { name, bulk } = names;
-        let reader = match self.session.object(name).map(SegmentReader::new) {
-            Ok(Ok(reader)) => reader,
-            Ok(Err(error)) => return self.pending.push_back(format!("{name} {error}")),
-            Err(error) => return self.pending.push_back(error.to_string()),
-        };
-        let header = reader.header();
-        if self.id.is_some_and(|id| id != header.session) {
-            self.pending.push_back(format!("{name} belongs to session {}", header.session));
-        }
-        if header.previous != self.previous {
-            self.pending.push_back(format!("{name} does not continue the segment before it"));
-        }
-        let bulk = bulk.as_ref().and_then(|bulk| match self.session.object(bulk) {
-            Ok(object) => BulkReader::new(bulk, object).ok(),
-            Err(error) => {
-                self.pending.push_back(error.to_string());
-                None
-            }
-        });
-        self.current = Some(OpenSegment { name: name.clone(), reader, bulk });
-    }
-
-    fn close(&mut self) {
-        let Some(segment) = self.current.take() else { return };
-        match segment.reader.finish() {
-            Ok(stored) => self.previous = Some(stored.sha256),
-            Err(error) => self.pending.push_back(format!("{} can't be read: {error}", segment.name)),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Warnings(Vec<String>);
-
-impl Warnings {
-    fn push(&mut self, text: String) {
-        if self.0.len() < WARNINGS_MAX {
-            self.0.push(text);
-        }
-    }
-}
-
-fn read_manifest(
-    session: &SessionDir,
-    there: bool,
-    warnings: &mut Warnings,
-) -> Result<Option<Manifest>, StoreError> {
-    if !there {
-        return Ok(None);
-    }
-    let bytes = match session.read(MANIFEST, MANIFEST_MAX) {
-        Ok(bytes) => bytes,
-        Err(error @ StoreError::TooLong { .. }) => {
-            warnings.push(error.to_string());
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    match parse_manifest(&bytes) {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(error) => {
-            warnings.push(format!("{MANIFEST} {error}"));
-            Ok(None)
-        }
-    }
-}
-
-fn check_digests(
-    session: &SessionDir,
-    finished: bool,
-    there: bool,
-    warnings: &mut Warnings,
-) -> Result<(), StoreError> {
-    if !there {
-        if finished {
-            warnings.push(format!("{SUMS} is missing"));
-        }
-        return Ok(());
-    }
-    let bytes = match session.read(SUMS, SUMS_MAX) {
-        Ok(bytes) => bytes,
-        Err(error @ StoreError::TooLong { .. }) => {
-            warnings.push(error.to_string());
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let Some(sums) = std::str::from_utf8(&bytes).ok().and_then(parse_sums) else {
-        warnings.push(format!("{SUMS} can't be read as a list of digests"));
-        return Ok(());
-    };
-    let sums: BTreeMap<_, _> = sums.into_iter().collect();
-    for (name, expected) in sums {
-        let object = match session.object(name) {
-            Ok(object) => object,
-            Err(error) => {
-                warnings.push(error.to_string());
-                continue;
-            }
-        };
-        match Hashed::new(object).finish() {
-            Ok(stored) if stored.sha256 == expected => {}
-            Ok(_) => warnings.push(format!("{name} does not have the digest that {SUMS} lists")),
-            Err(error) => warnings.push(format!("{name} can't be read: {error}")),
-        }
-    }
-    Ok(())
 }

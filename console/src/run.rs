@@ -18,7 +18,7 @@ use crate::{
     play::{self, PlayError},
     recording::Recording,
     show,
-    store::{SessionDir, StoreError, read_file},
+    store::{StoreError, Stores, read_file},
     verify::{
         Options, print,
         report::Verdict,
@@ -89,15 +89,16 @@ pub struct World<'a> {
 /// # Errors
 /// If it can't be.
 pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
+    let stores = Stores::new(cli.access.clone());
     match &cli.command {
-        Command::Verify(args) => run_verify(args, world),
-        Command::Show(args) => run_show(args, world),
+        Command::Verify(args) => run_verify(args, &stores, world),
+        Command::Show(args) => run_show(args, &stores, world),
         Command::Play(args) => {
-            let mut recording = Recording::open(SessionDir::open(&args.directory)?)?;
+            let mut recording = Recording::open(stores.session(&args.directory)?)?;
             Ok(play::play(&mut recording, args, world)?)
         }
         Command::Export(args) => {
-            let recording = Recording::open(SessionDir::open(&args.directory)?)?;
+            let recording = Recording::open(stores.session(&args.directory)?)?;
             match export::export(&recording, args, world) {
                 Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
                 exported => Ok(exported?),
@@ -106,7 +107,7 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
     }
 }
 
-fn run_verify(args: &VerifyArgs, world: &mut World<'_>) -> Result<Exit, RunError> {
+fn run_verify(args: &VerifyArgs, stores: &Stores, world: &mut World<'_>) -> Result<Exit, RunError> {
     let path =
         args.allowed_signers.clone().or_else(|| world.signers_paths.iter().find(|p| p.exists()).cloned());
     let signers = path.as_ref().map(|path| read_signers(path, &world.zone)).transpose()?;
@@ -115,7 +116,7 @@ fn run_verify(args: &VerifyArgs, world: &mut World<'_>) -> Result<Exit, RunError
     let mut exits = Vec::new();
     let mut written = Ok(());
     for directory in &args.directories {
-        let report = match SessionDir::open(directory).and_then(|session| verify(&session, &options)) {
+        let report = match stores.session(directory).and_then(|session| verify(&session, &options)) {
             Ok(report) => report,
             Err(error) => {
                 // Where even standard error is closed, the exit code has to say it.
@@ -152,8 +153,8 @@ fn read_signers(path: &Path, zone: &TimeZone) -> Result<AllowedSigners, RunError
     Ok(AllowedSigners::parse(&path.display().to_string(), text, zone))
 }
 
-fn run_show(args: &ShowArgs, world: &mut World<'_>) -> Result<Exit, RunError> {
-    let recording = Recording::open(SessionDir::open(&args.directory)?)?;
+fn run_show(args: &ShowArgs, stores: &Stores, world: &mut World<'_>) -> Result<Exit, RunError> {
+    let recording = Recording::open(stores.session(&args.directory)?)?;
     let shown = show::gather(&recording);
     let written = if args.json {
         show::print::json(&shown, world.out)

@@ -4,17 +4,17 @@
 //! [`SEGMENT_NDJSON_MAX`] bytes are unpacked and the decompressor's window is limited. Whether the events make
 //! sense is not judged here.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-};
+use std::io::{self, BufRead, BufReader, Read};
 
 use weir_common::{
     frame::MAX_BODY,
     recording::{Event, SEGMENT_NDJSON_MAX, SegmentHeader},
 };
 
-use crate::hashed::{Hashed, READ_BYTES, Stored};
+use crate::{
+    hashed::{Hashed, READ_BYTES, Stored},
+    store::Object,
+};
 
 /// The most bytes of a line: a body of files of one byte each, whose content is withheld (14 bytes of JSON for each of the
 /// body's; where none is, JSON escapes a byte into six at the worst), and the fields around it.
@@ -69,7 +69,7 @@ pub enum Line {
 }
 
 /// A segment that is being read.
-pub struct SegmentReader<R: Read = File> {
+pub struct SegmentReader<R: Read = Object> {
     lines: Lines<R>,
     header: SegmentHeader,
 }

@@ -132,6 +132,7 @@ impl Findings for Csv<'_> {
             FileResult::Ok => ("ok", String::new()),
             FileResult::Failed(reason) => ("failed", reason),
             FileResult::Unknown => ("unknown", String::new()),
+            FileResult::Unfollowed(reason) => ("unfollowed", reason),
         };
         let bytes = |data: Option<Transferred>| or_empty(data.map(|data| data.bytes));
         let digest = |data: Option<Transferred>| or_empty(data.map(|data| data.sha256));

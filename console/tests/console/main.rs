@@ -1,5 +1,7 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
+mod bucket;
+mod export;
 mod forgery;
 mod gaps;
 mod good;
@@ -9,4 +11,5 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod watch;
 mod withheld;

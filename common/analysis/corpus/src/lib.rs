@@ -44,8 +44,11 @@ impl Plan {
         let mut plans = Vec::new();
         for round in 0..rounds {
             for trap in TRAPS {
-                for shell in trap.shells {
-                    plans.push(Self { shell: *shell, marks: Marks::None, trap, round });
+                for &shell in trap.shells {
+                    plans.push(Self { shell, marks: Marks::None, trap, round });
+                    if shell != Shell::Dash && traps::MARKED.contains(&trap.name) {
+                        plans.extend(Marks::ALL.map(|marks| Self { shell, marks, trap, round }));
+                    }
                 }
             }
         }

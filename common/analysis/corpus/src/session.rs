@@ -37,6 +37,8 @@ pub(crate) struct Wishes {
     pub(crate) prompt: Wish,
     pub(crate) vi: bool,
     pub(crate) extra: &'static str,
+    /// As somebody who is not root, and may become it with a password only.
+    pub(crate) unprivileged: bool,
     /// The window's size, if chance is not to choose it.
     pub(crate) size: Option<(u16, u16)>,
 }
@@ -64,7 +66,8 @@ impl Session {
             (size(narrow.0, narrow.1, &mut chance), size(10, 60, &mut chance))
         });
         let home = Home::new(shell, &Setup { prompt: &prompt, marks, vi: wishes.vi, extra: wishes.extra })?;
-        let terminal = Terminal::start(home.command(), cols, rows, None)?;
+        let command = if wishes.unprivileged { home.give_to_nobody()? } else { home.command() };
+        let terminal = Terminal::start(command, cols, rows, None)?;
         let mut session = Self {
             terminal,
             home,
@@ -141,6 +144,21 @@ impl Session {
         self.terminal.send(ENTER)?;
         self.terminal.until("the command has the terminal", Terminal::is_lent)?;
         self.terminal.settle().with_context(|| format!("in {command:?}"))
+    }
+
+    /// Runs any command in a shell that does not have the terminal itself.
+    pub(crate) fn run_any_inside(&mut self) -> Result<()> {
+        self.run_any()?;
+        // What stands between needs a moment for the rest.
+        self.watch_ms(60)
+    }
+
+    /// Waits until something is shown that was not shown before Enter was pressed.
+    pub(crate) fn shown(&mut self, text: &str) -> Result<()> {
+        let from = self.terminal.sent_at();
+        let found = |shown: &[u8]| shown.windows(text.len()).any(|window| window == text.as_bytes());
+        self.terminal.until(text, |terminal| found(&terminal.shown()[from..]))?;
+        self.terminal.settle()
     }
 
     /// Types a command of several lines and has it run.

@@ -16,7 +16,6 @@ mod signing;
 use std::time::Duration;
 
 use aws_sdk_s3::{
-    config::{ProvideCredentials, SharedCredentialsProvider},
     error::ProvideErrorMetadata,
     operation::get_object::GetObjectOutput,
     primitives::{ByteStream, DateTime},
@@ -33,6 +32,8 @@ use self::{
     error::{Call, interrupted},
     signing::SignDigest,
 };
+pub use aws_sdk_s3::config::{ProvideCredentials, SharedCredentialsProvider};
+
 pub use self::{
     look::{Anonymous, Seen},
     read::{Below, Piece},

@@ -279,6 +279,16 @@ impl Tape {
 
 /// The events from some place before this kernel time.
 fn events_near(recording: &Recording, t: Option<u64>) -> Box<dyn Iterator<Item = Item> + '_> {
-    let _ = t;
-    Box::new(recording.events())
+    let t = t.unwrap_or_default();
+    let (mut from, mut to) = (0, recording.segment_count());
+    while from < to {
+        let middle = from.midpoint(to);
+        if recording.segment_start(middle).is_none_or(|start| start <= t) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    // Events of two directions may stand a little out of order, also where a segment ends.
+    Box::new(recording.events_from(from.saturating_sub(2)))
 }

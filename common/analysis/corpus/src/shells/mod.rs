@@ -8,6 +8,7 @@ mod dash;
 mod fish;
 mod log;
 pub(crate) mod marks;
+mod python;
 mod zsh;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::{prompt::Prompt, shells::marks::Marks};
+
+/// Where Python finds what it runs first.
+const PYTHON_STARTUP: &str = ".startup.py";
 
 /// A shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -93,7 +97,11 @@ impl Home {
         let log = home.log_path();
         let files = match shell {
             Shell::Bash => {
-                vec![(".bashrc", bash::startup(setup, &log)), (".inputrc", bash::INPUTRC.to_owned())]
+                vec![
+                    (".bashrc", bash::startup(setup, &log)),
+                    (".bash_profile", ". ~/.bashrc\n".to_owned()),
+                    (".inputrc", bash::INPUTRC.to_owned()),
+                ]
             }
             Shell::Zsh => vec![(".zshrc", zsh::startup(setup, &log))],
             Shell::Fish => vec![(".config/fish/config.fish", fish::startup(setup, &log))],
@@ -102,6 +110,7 @@ impl Home {
         for (name, text) in files {
             home.write(name, &text)?;
         }
+        home.write(PYTHON_STARTUP, &python::startup(&log))?;
         Ok(home)
     }
 
@@ -133,6 +142,24 @@ impl Home {
         }
     }
 
+    /// Nobody's home from now on, and the command that starts the shell as them.
+    pub(crate) fn give_to_nobody(&self) -> Result<pty_process::blocking::Command> {
+        let nobody = nix::unistd::User::from_name("nobody")?.context("there is a user nobody")?;
+        for directory in [self.path(), self.log.path()] {
+            give(directory, &nobody)?;
+        }
+        let command = self.command().env("USER", "nobody").env("LOGNAME", "nobody");
+        Ok(command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()))
+    }
+
+    /// A statement that an interpreter got, which doesn't say so itself.
+    pub(crate) fn log_statement(&self, interpreter: &str, text: &str) -> Result<()> {
+        let mut log =
+            std::fs::OpenOptions::new().append(true).open(self.log_path()).context("opening the log")?;
+        std::io::Write::write_all(&mut log, format!("R\x1f{interpreter}\x1f{text}\x1e").as_bytes())
+            .context("logging")
+    }
+
     /// A command in this home that knows of nothing else.
     pub(crate) fn environment(
         &self,
@@ -146,6 +173,9 @@ impl Home {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TERM", "xterm-256color")
             .env("LANG", "C.UTF-8")
+            .env("PYTHONSTARTUP", self.path().join(PYTHON_STARTUP))
+            .env("TMUX_TMPDIR", self.path())
+            .env("SCREENDIR", self.path().join(".screen"))
             .env("USER", "root")
             .env("LOGNAME", "root")
             .env("SHELL", format!("/usr/bin/{}", self.shell.name()))
@@ -185,4 +215,15 @@ impl Truth {
 /// A text in single quotes, as bash, zsh and dash take it.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn give(path: &Path, to: &nix::unistd::User) -> Result<()> {
+    nix::unistd::chown(path, Some(to.uid), Some(to.gid))
+        .with_context(|| format!("giving away {}", path.display()))?;
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).context("reading a directory")? {
+            give(&entry.context("reading a directory")?.path(), to)?;
+        }
+    }
+    Ok(())
 }

@@ -1,14 +1,26 @@
-//! Where recordings are read from: one session's directory in a file system.
+//! Where recordings are read from: a session's objects, in a directory or in a bucket.
 //!
-//! The one place that knows how objects are stored; another store takes the place of [`SessionDir`]. Objects
-//! are regular files right in the directory. Links are not followed and nothing else is opened, so that a
-//! directory of unknown origin can't point the reader anywhere else or make it wait.
+//! The one place that knows how objects are stored. In a directory, objects are regular files right in it: links are
+//! not followed and nothing else is opened, so that a directory of unknown origin can't point the reader anywhere else
+//! or make it wait. In a bucket, objects are read in pieces of bounded size, and nothing is asked but GetObject and
+//! ListObjectsV2.
+
+mod bucket;
+mod local;
+mod root;
+mod stores;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use self::bucket::{Bucket, BucketObject};
+pub use self::{
+    root::Store,
+    stores::{Access, Stores},
 };
 
 /// The most entries of a session's directory that are listed.
@@ -27,6 +39,29 @@ pub enum StoreError {
         /// What came back.
         source: io::Error,
     },
+    /// The bucket says no, or nothing.
+    #[error(transparent)]
+    Bucket(#[from] weir_store::StoreError),
+    /// No address of a store or a session.
+    #[error("{address} is no address of recordings: {problem}; write a path or s3://bucket/prefix")]
+    Address {
+        /// What was passed.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No session lies there.
+    #[error("{} has no objects; pass the address of one session: …/v1/dt=YYYY-MM-DD/<session id>", .path.display())]
+    NoSession {
+        /// What was passed.
+        path: PathBuf,
+    },
+    /// No recordings lie there.
+    #[error("{} is not a store of recordings: there is no v1 in it", .path.display())]
+    NoStore {
+        /// What was passed.
+        path: PathBuf,
+    },
     /// Not a session's directory.
     #[error("{} is not a directory; pass the directory of one session, named after its id", .path.display())]
     NotADirectory {
@@ -38,6 +73,14 @@ pub enum StoreError {
     TooManyEntries {
         /// The directory.
         path: PathBuf,
+    },
+    /// Over what is listed of a store.
+    #[error("{} has more than {max} entries, the most that are listed", .path.display())]
+    TooManySessions {
+        /// The directory.
+        path: PathBuf,
+        /// The limit.
+        max: usize,
     },
     /// A directory, link, socket or the like.
     #[error("{} is not a regular file", .path.display())]
@@ -53,6 +96,18 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: u64,
     },
+}
+
+impl StoreError {
+    /// Whether it says that there is no such object.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Bucket(weir_store::StoreError::Missing { .. }) | Self::NoSession { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Something in a session's directory.
@@ -77,27 +132,52 @@ pub enum EntryKind {
     Other,
 }
 
-/// One session's directory.
+/// One session's objects.
 #[derive(Clone, Debug)]
 pub struct SessionDir {
     path: PathBuf,
-    resolved: PathBuf,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// The directory without links in its path.
+    Local(PathBuf),
+    /// The path below the bucket's prefix.
+    Bucket(Arc<Bucket>, String),
+}
+
+/// An object that is being read.
+pub enum Object {
+    /// A file.
+    Local(File),
+    /// An object in a bucket.
+    Bucket(BucketObject),
+}
+
+impl Read for Object {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Local(file) => file.read(buffer),
+            Self::Bucket(object) => object.read(buffer),
+        }
+    }
 }
 
 impl SessionDir {
-    /// Takes a directory; nothing in it is read yet.
+    /// Takes a directory; nothing in it is read yet. [`Stores::session`] takes any address.
     ///
     /// # Errors
     /// If there is no such directory.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let resolved = path.canonicalize().map_err(|source| io_error("open", path, source))?;
-        if !resolved.is_dir() {
-            return Err(StoreError::NotADirectory { path: path.to_owned() });
-        }
-        Ok(Self { path: path.to_owned(), resolved })
+        Ok(Self { path: path.to_owned(), place: Place::Local(local::resolve(path)?) })
     }
 
-    /// The directory as it was given.
+    fn in_bucket(bucket: Arc<Bucket>, path: String) -> Self {
+        Self { path: bucket.location(&path), place: Place::Bucket(bucket, path) }
+    }
+
+    /// Where it lies, as it was given: a path, or an address in a bucket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -106,13 +186,13 @@ impl SessionDir {
     /// The directory's own name, which is the session's id.
     #[must_use]
     pub fn name(&self) -> String {
-        self.resolved.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.resolved().file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// The date in the name of the directory above, if that has the form `dt=…`.
     #[must_use]
     pub fn partition(&self) -> Option<String> {
-        let parent = self.resolved.parent()?.file_name()?.to_str()?;
+        let parent = self.resolved().parent()?.file_name()?.to_str()?;
         parent.strip_prefix("dt=").map(str::to_owned)
     }
 
@@ -121,20 +201,13 @@ impl SessionDir {
     /// # Errors
     /// If it can't be listed.
     pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
-        let failed = |source| io_error("list", &self.path, source);
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.resolved).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entries.len() == ENTRIES_MAX {
-                return Err(StoreError::TooManyEntries { path: self.path.clone() });
-            }
-            let kind = match entry.file_type().map_err(failed)? {
-                t if t.is_symlink() => EntryKind::Link,
-                t if t.is_dir() => EntryKind::Directory,
-                t if t.is_file() => EntryKind::File,
-                _ => EntryKind::Other,
-            };
-            entries.push(Entry { name: entry.file_name().to_string_lossy().into_owned(), kind });
+        let entries = match &self.place {
+            Place::Local(dir) => local::list(dir, ENTRIES_MAX)?,
+            Place::Bucket(bucket, path) => bucket.list(path, ENTRIES_MAX)?,
+        };
+        let mut entries = entries.ok_or_else(|| StoreError::TooManyEntries { path: self.path.clone() })?;
+        if entries.is_empty() && matches!(self.place, Place::Bucket(..)) {
+            return Err(StoreError::NoSession { path: self.path.clone() });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -144,25 +217,16 @@ impl SessionDir {
     ///
     /// # Errors
     /// If there is none of that name, or it is no regular file.
-    pub fn object(&self, name: &str) -> Result<File, StoreError> {
-        let path = self.resolved.join(name);
-        if path.parent() != Some(&self.resolved) {
-            return Err(StoreError::NotAFile { path });
+    pub fn object(&self, name: &str) -> Result<Object, StoreError> {
+        match &self.place {
+            Place::Local(dir) => local::open(dir, name).map(Object::Local),
+            Place::Bucket(..) if name.is_empty() || name.contains('/') || name == "." || name == ".." => {
+                Err(StoreError::NotAFile { path: self.path.join(name) })
+            }
+            Place::Bucket(bucket, path) => {
+                Ok(Object::Bucket(BucketObject::open(Arc::clone(bucket), format!("{path}/{name}"))?))
+            }
         }
-        // A pipe would otherwise make `open` wait for a writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path)
-            .map_err(|source| match source.raw_os_error() {
-                Some(libc::ELOOP) => StoreError::NotAFile { path: path.clone() },
-                _ => io_error("open", &path, source),
-            })?;
-        let metadata = file.metadata().map_err(|source| io_error("open", &path, source))?;
-        if !metadata.is_file() {
-            return Err(StoreError::NotAFile { path });
-        }
-        Ok(file)
     }
 
     /// Reads a small object into memory.
@@ -170,8 +234,14 @@ impl SessionDir {
     /// # Errors
     /// As [`SessionDir::object`], and [`StoreError::TooLong`] past `limit` bytes.
     pub fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let path = self.resolved.join(name);
-        read_limited(self.object(name)?, &path, limit)
+        read_limited(self.object(name)?, &self.path.join(name), limit)
+    }
+
+    fn resolved(&self) -> &Path {
+        match &self.place {
+            Place::Local(dir) => dir,
+            Place::Bucket(_, path) => Path::new(path),
+        }
     }
 }
 
@@ -184,9 +254,9 @@ pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     read_limited(file, path, limit)
 }
 
-fn read_limited(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
+fn read_limited(object: impl Read, path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|source| io_error("read", path, source))?;
+    object.take(limit + 1).read_to_end(&mut bytes).map_err(|source| io_error("read", path, source))?;
     if bytes.len() as u64 > limit {
         return Err(StoreError::TooLong { path: path.to_owned(), limit });
     }
@@ -199,7 +269,7 @@ fn io_error(op: &'static str, path: &Path, source: io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
