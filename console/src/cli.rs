@@ -46,6 +46,10 @@ pub enum Command {
     Play(PlayArgs),
     /// Write a session in another form: asciicast, transcript, page, NDJSON, CSV.
     Export(ExportArgs),
+    /// Print what a shell reads to complete `weir`.
+    Completions(CompletionsArgs),
+    /// Print a man page, or write all of them.
+    Man(ManArgs),
 }
 
 /// `weir verify`.
@@ -269,6 +273,41 @@ pub enum Table {
     Files,
     /// What was forwarded.
     Forwards,
+}
+
+/// `weir completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir completions bash > /etc/bash_completion.d/weir
+  weir completions zsh  > /usr/local/share/zsh/site-functions/_weir
+  weir completions fish > /etc/fish/completions/weir.fish
+
+Exit codes:
+  0  printed
+  2  the command line is wrong, or the output can't be written")]
+pub struct CompletionsArgs {
+    /// For which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `weir man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir man verify | man -l -
+  weir man --out /usr/local/share/man/man1
+
+Exit codes:
+  0  printed or written
+  2  there is no such command, or a page can't be written")]
+pub struct ManArgs {
+    /// Of which command; of `weir` itself if none is named.
+    #[arg(value_name = "COMMAND", conflicts_with = "out")]
+    pub command: Option<String>,
+    /// Write all pages to this directory, over those that are there.
+    #[arg(long, value_name = "DIRECTORY", value_hint = clap::ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }
 
 /// More than any sensible number, and no duration overflows.

@@ -23,6 +23,7 @@ pub mod fuzz;
 pub mod hashed;
 pub mod look;
 pub mod manifest;
+pub mod manual;
 pub mod pager;
 pub mod play;
 pub mod recording;

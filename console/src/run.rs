@@ -11,10 +11,11 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::{Cli, Command, ShowArgs, VerifyArgs},
+    cli::{Cli, Command, ManArgs, ShowArgs, VerifyArgs},
     escape,
     export::{self, ExportError},
     look::Look,
+    manual::{self, ManualError},
     play::{self, PlayError},
     recording::Recording,
     show,
@@ -64,6 +65,9 @@ pub enum RunError {
     /// Exporting failed.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// A man page can't be had.
+    #[error(transparent)]
+    Manual(#[from] ManualError),
 }
 
 /// The outside world.
@@ -104,6 +108,11 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
                 exported => Ok(exported?),
             }
         }
+        Command::Completions(args) => {
+            world.out.write_all(&manual::completions(args.shell))?;
+            Ok(Exit::Fine)
+        }
+        Command::Man(args) => run_man(args, world),
     }
 }
 
@@ -145,6 +154,18 @@ fn run_verify(args: &VerifyArgs, stores: &Stores, world: &mut World<'_>) -> Resu
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit.unwrap_or(Exit::Fine)),
     }
+}
+
+fn run_man(args: &ManArgs, world: &mut World<'_>) -> Result<Exit, RunError> {
+    match &args.out {
+        Some(dir) => {
+            for path in manual::write_pages(dir)? {
+                writeln!(world.out, "{}", escape::text(&path.to_string_lossy()))?;
+            }
+        }
+        None => world.out.write_all(&manual::page_of(args.command.as_deref())?.roff)?,
+    }
+    Ok(Exit::Fine)
 }
 
 fn read_signers(path: &Path, zone: &TimeZone) -> Result<AllowedSigners, RunError> {

@@ -5,9 +5,9 @@
 //! `sealed` entries and checkpoints, so that a segment has the same bytes whenever and by whomever it is encoded.
 //!
 //! Owns three rules.
-//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted, on a channel without
-//!   a terminal, and that speaks such a protocol on both sides. What never did is recorded; so is everything where the
-//!   request itself was lost.
+//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted, one of those that its
+//!   administrator has installed, on a channel without a terminal, and that speaks such a protocol on both sides. What
+//!   never did is recorded; so is everything where the request itself was lost.
 //! - *Where the track of a transfer is lost* (a gap, lost records, too much state, bytes that break the protocol) *nothing
 //!   more of its data is kept*: the grant says that content is not to be, and what is content cannot be told any more. Sizes
 //!   and digests are kept, of each event by itself.
@@ -269,6 +269,8 @@ impl Channel {
             },
             _ => None,
         };
+        // A program in a folder of the user's own may be anything.
+        let transfer = transfer.filter(Transfer::has_content);
         state.used_for = if transfer.is_some() { Use::Files } else { Use::Other };
         state.answer = Some(state.unanswered);
         self.transfer = transfer.map(Box::new);

@@ -110,6 +110,29 @@ fn content_is_left_out_with_a_digest_that_runs_on_wherever_segments_end() {
 }
 
 #[test]
+fn each_file_protocol_keeps_its_names_and_not_what_is_in_the_files() {
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        frames.open(0);
+        frames.exec(0, b"scp -r -t /srv");
+        assert_eq!(frames.stdout(0, b"\0"), None);
+        let parts = frames.stdin(0, b"C0600 6 first\nsecret\0C0600 5 second\nsec").expect("some is content");
+        let kept = |bytes: &[u8]| Part::Kept(bytes.to_vec());
+        let left_out = |bytes: &[u8]| withheld(bytes.len(), Sha256::of(bytes));
+        let protocol = [kept(b"C0600 6 first\n"), kept(b"\0C0600 5 second\n")];
+        let [first, second] = protocol;
+        assert_eq!(parts, [first, left_out(b"secret"), second, left_out(b"sec")]);
+        assert_eq!(frames.stdin(0, b"re\0"), Some(vec![withheld(2, Sha256::of(b"secre")), kept(b"\0")]));
+
+        frames.open(1);
+        frames.exec(1, b"rsync --server -e.LsfxCIvu . /srv");
+        assert_eq!(frames.stdin(1, &[31, 0, 0, 0]), None);
+        let answer = vec![kept(&[31, 0, 0, 0]), left_out(b"answer")];
+        assert_eq!(frames.stdout(1, b"\x1f\0\0\0answer"), Some(answer));
+        assert_eq!(frames.stdin(1, b"list"), whole(b"list", 4));
+    }
+}
+
+#[test]
 fn shells_and_commands_that_are_no_file_transfer_are_recorded() {
     for command in
         [&b"cat > file"[..], b"cat secret", b"tar c .", b"bash", b"echo rsync --server", b"git-upload-pack x"]
@@ -119,6 +142,15 @@ fn shells_and_commands_that_are_no_file_transfer_are_recorded() {
         frames.exec(0, command);
         frames.all(0, upload_of(10));
         assert_eq!(frames.stdin(0, b"bytes"), None, "{command:?}");
+    }
+    for command in [&b"/tmp/scp -t file"[..], b"./sftp-server", b"scp -t file; bash", b"scp -t $(bash)"] {
+        let mut frames = Frames::new();
+        frames.open(0);
+        frames.exec(0, command);
+        assert_eq!(frames.stdout(0, b"\0"), None);
+        for said in ["C0644 4 file\n", "typed", "\0", "ls\n"] {
+            assert_eq!(frames.stdin(0, said.as_bytes()), None, "{command:?}");
+        }
     }
     let mut frames = Frames::new();
     frames.open(0);

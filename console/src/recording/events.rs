@@ -22,6 +22,21 @@ pub enum Item {
     Warning(String),
 }
 
+/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
+fn readable(parts: &[Part]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        match part {
+            Part::Kept(kept) => bytes.extend_from_slice(kept),
+            Part::Withheld { bytes: withheld, .. } => {
+                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
+                bytes.extend_from_slice(words.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
 struct OpenSegment {
     name: String,
     reader: SegmentReader,
@@ -151,19 +166,4 @@ impl<'a> Events<'a> {
             self.pending.push_back(format!("{name} does not have the digest that {SUMS} lists"));
         }
     }
-}
-
-/// Data that is not recorded as a whole, as a reviewer reads it: `‹1,234 bytes withheld›` where bytes are missing.
-fn readable(parts: &[Part]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for part in parts {
-        match part {
-            Part::Kept(kept) => bytes.extend_from_slice(kept),
-            Part::Withheld { bytes: withheld, .. } => {
-                let words = format!("‹{} bytes withheld›", grouped(u64::from(*withheld)));
-                bytes.extend_from_slice(words.as_bytes());
-            }
-        }
-    }
-    bytes
 }

@@ -1,6 +1,7 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
 mod bucket;
+mod completions;
 mod export;
 mod forgery;
 mod gaps;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr},
 };
 use weir_common::{
     frame::{ChannelType, Direction, Pty, WindowSize},
@@ -199,6 +199,11 @@ impl Terminal {
     /// Whether another program than the first has the terminal.
     pub(crate) fn is_lent(&self) -> bool {
         self.foreground().is_some_and(|pid| pid.cast_unsigned() != self.child.id())
+    }
+
+    /// Whether keys come to the program one by one.
+    pub(crate) fn is_raw(&self) -> bool {
+        tcgetattr(&self.pty).is_ok_and(|modes| !modes.local_flags.contains(LocalFlags::ICANON))
     }
 
     fn foreground(&self) -> Option<i32> {

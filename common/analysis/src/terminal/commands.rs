@@ -8,6 +8,7 @@ use weir_common::{
 };
 
 use super::{
+    grammar,
     interpreters::{self, Starts},
     prompt::{is_promptish, is_similar},
 };
@@ -113,7 +114,7 @@ impl Commands {
     /// Whether a command was begun that a shell would ask more of.
     pub(super) fn is_incomplete(&self) -> bool {
         let open = self.top().open.as_ref();
-        open.is_some_and(|open| interpreters::is_incomplete(&open.command.text))
+        open.is_some_and(|open| grammar::is_incomplete(&open.command.text))
     }
 
     /// Whether this very prompt was seen before.
@@ -130,6 +131,20 @@ impl Commands {
             .map(String::as_str)
     }
 
+    /// The longest known prompt with which this ends.
+    pub(super) fn known_suffix(&self, text: &str) -> Option<&str> {
+        let known = self.levels.iter().flat_map(|level| &level.prompts);
+        known
+            .filter(|prompt| prompt.trim().len() > 1 && text.ends_with(prompt.as_str()))
+            .max_by_key(|prompt| prompt.len())
+            .map(String::as_str)
+    }
+
+    /// Whether the innermost one is a shell.
+    pub(super) fn is_shell(&self) -> bool {
+        self.top().repl.is_none() && !matches!(self.started(), Starts::Repl(_))
+    }
+
     /// The prompts of the innermost shell, the last one first.
     pub(super) fn prompts(&self) -> impl Iterator<Item = &str> {
         self.levels.iter().rev().flat_map(|level| level.prompts.iter().rev()).map(String::as_str)
@@ -141,7 +156,7 @@ impl Commands {
         let last = self.levels.len() - 1;
         let is_known = top.prompts.iter().any(|known| known == prompt);
         if let Some(open) = &top.open {
-            let incomplete = interpreters::is_incomplete(&open.command.text);
+            let incomplete = grammar::is_incomplete(&open.command.text);
             let likely = interpreters::continues(prompt, top.repl.as_deref());
             let starts = interpreters::started_by(&open.command.text) != Starts::Nothing;
             let more = match (&top.repl, is_known) {
@@ -155,6 +170,9 @@ impl Commands {
             if more {
                 return Whose::Continues;
             }
+        }
+        if prompt.trim().is_empty() {
+            return Whose::Known(last);
         }
         let known = |level: &Level| level.prompts.iter().any(|known| known == prompt);
         if let Some(level) = self.levels.iter().rposition(known) {
@@ -177,7 +195,7 @@ impl Commands {
         }
         let end = |text: &str| text.trim_end().chars().next_back();
         let others = top.prompts.iter().all(|known| end(known) != end(prompt));
-        if top.open.is_some() && others && !matches!(end(prompt), Some('$' | '#' | '%' | '❯')) {
+        if top.open.is_some() && others && end(prompt) == Some('>') {
             return Whose::Inner(Some("?".to_owned()));
         }
         Whose::Changed

@@ -60,7 +60,7 @@ impl Emulator {
         if self.tail.is_empty() && bytes.is_ascii() {
             // A check that costs little next to what it saves.
             if let Ok(text) = std::str::from_utf8(bytes) {
-                self.text(text, transcript);
+                self.feed_text(text, transcript);
             }
             return;
         }
@@ -68,17 +68,17 @@ impl Emulator {
         joined.extend_from_slice(bytes);
         let mut chunks = joined.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
-            self.text(chunk.valid(), transcript);
+            self.feed_text(chunk.valid(), transcript);
             let invalid = chunk.invalid();
             if chunks.peek().is_none() && invalid.len() <= UTF8_TAIL_MAX && is_begun(invalid) {
                 self.tail = invalid.to_vec();
             } else if !invalid.is_empty() {
-                self.text("\u{fffd}", transcript);
+                self.feed_text("\u{fffd}", transcript);
             }
         }
     }
 
-    fn text(&mut self, text: &str, transcript: &mut Transcript) {
+    fn feed_text(&mut self, text: &str, transcript: &mut Transcript) {
         let Self { vt, top, scrolled, .. } = self;
         vt.feed_with(text, Watch { top, scrolled, transcript });
     }
@@ -131,6 +131,39 @@ impl Emulator {
 
     pub(super) fn is_alternate(&self) -> bool {
         self.vt.active_screen_kind() == ScreenKind::Alternate
+    }
+
+    /// How many rows there are on the screen.
+    pub(super) fn rows(&self) -> usize {
+        self.vt.size().1
+    }
+
+    /// How many columns.
+    pub(super) fn width(&self) -> usize {
+        self.vt.size().0
+    }
+
+    /// A row of what is to be seen, from 0.
+    pub(super) fn visible(&self, row: usize) -> Option<&Line> {
+        self.vt.screen().line(row)
+    }
+
+    /// A character of what is to be seen.
+    pub(super) fn char(&self, row: usize, col: usize) -> char {
+        self.visible(row).and_then(|line| line.cells().get(col)).map_or(' ', avt::Cell::char)
+    }
+
+    /// A row's text between two columns, with trailing blanks.
+    pub(super) fn text(&self, row: usize, left: usize, right: usize) -> String {
+        let Some(line) = self.visible(row) else { return String::new() };
+        let cells = line.cells().iter().take(right).skip(left).filter(|cell| cell.width() > 0);
+        cells.map(avt::Cell::char).collect()
+    }
+
+    /// The row on which the cursor is, from 0, and its column.
+    pub(super) fn visible_cursor(&self) -> (usize, usize) {
+        let cursor = self.vt.cursor();
+        (cursor.row, cursor.col)
     }
 
     /// The rest of the main screen is final.

@@ -31,6 +31,12 @@ pub(super) struct Entry {
     pub(super) typed: bool,
     /// Whether a piece of output ended since it waits.
     pub(super) drawn: bool,
+    /// Whether the window's size changed since.
+    pub(super) resized: bool,
+    /// The line as it was typed, where it was.
+    pub(super) line: Option<String>,
+    /// Whether some of it was typed before the prompt was drawn, and may stand elsewhere.
+    pub(super) lead: bool,
     pub(super) pasted: bool,
     pub(super) adjacent: bool,
     pub(super) from: Place,
@@ -44,6 +50,8 @@ pub(super) struct Read {
     pub(super) confidence: Confidence,
     /// The row on which it begins.
     pub(super) row: u64,
+    /// Whether its further lines were set in.
+    pub(super) set_in: bool,
 }
 
 /// A line of several rows.
@@ -81,10 +89,16 @@ impl Line {
 
 impl Entry {
     /// The prompt is complete: the cursor stands behind it.
-    pub(super) fn settle(&mut self, grid: &dyn Grid) {
+    pub(super) fn settle(&mut self, grid: &dyn Grid, commands: &Commands) {
         let cursor = grid.cursor();
         self.pos = Some(cursor);
-        let start = grid.line_start(cursor.row);
+        let mut start = grid.line_start(cursor.row);
+        // zsh fills up the row of what does not end in a line end (PROMPT_SP).
+        for row in start..cursor.row {
+            if grid.row(row).is_some_and(|row| row.before(usize::MAX).ends_with("  ")) {
+                start = row + 1;
+            }
+        }
         let mut prompt = String::new();
         for row in start..cursor.row {
             prompt.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
@@ -94,6 +108,8 @@ impl Entry {
             let right = row.from(cursor.col);
             self.right = Some(right.trim_start().to_owned()).filter(|text| !text.is_empty());
         }
+        // What an earlier command printed without a line end does not belong to it.
+        let prompt = commands.known_suffix(&prompt).map(str::to_owned).unwrap_or(prompt);
         self.prompt = (prompt.chars().count() <= PROMPT_CHARS_MAX).then_some(prompt);
     }
 
@@ -125,9 +141,24 @@ impl Entry {
                 break;
             }
         }
-        let text = text.trim_end_matches('\n').to_owned();
+        let mut text = text.trim_end_matches('\n').to_owned();
+        if self.lead
+            && let Some(typed) = expected.filter(|typed| typed.ends_with(text.as_str()))
+        {
+            text = typed.trim_end().to_owned();
+        }
+        let torn = !whole || self.resized || !sure;
+        if let Some(expected) = expected.map(str::trim_end).filter(|expected| is_same(&text, expected, torn))
+        {
+            text = expected.to_owned();
+        }
         let confidence = if sure && whole { Confidence::High } else { Confidence::Low };
-        Some(Read { text, prompt, confidence, row: lines[line].row })
+        let set_in = is_set_in && !more.is_empty();
+        let prompt = match &self.prompt {
+            Some(known) if prompt.ends_with(known.as_str()) => known.clone(),
+            _ => prompt,
+        };
+        Some(Read { text, prompt, confidence, row: lines[line].row, set_in })
     }
 
     /// The lines from the prompt to the end, and whether none is missing.
@@ -151,6 +182,15 @@ impl Entry {
             let is_full = row.cells.last().is_some_and(|(col, c)| *col + 1 >= cols && *c != ' ');
             wrapped = row.wrapped || (is_full && number < end && grid.row(number + 1).is_some());
             if let Some(line) = lines.last_mut() {
+                // A wide character that does not fit leaves a cell free.
+                let is_wide = row.cells.first().is_some_and(|(col, _)| *col == 0)
+                    && row.cells.get(1).is_some_and(|(col, _)| *col == 2);
+                if is_wide
+                    && cells > 0
+                    && line.cells.last().is_some_and(|(cell, c)| *c == ' ' && cell + 1 == cells)
+                {
+                    line.cells.pop();
+                }
                 line.cells.extend(row.cells.iter().map(|(col, c)| (cells + col, *c)));
             }
             cells += cols;
@@ -178,7 +218,25 @@ impl Entry {
             if is_plain && !prompt.trim().is_empty() {
                 // Lists of completions, Ctrl-L and a resize let the prompt be drawn again further down.
                 let same = |text: &String| text.starts_with(prompt) || text.trim_end() == prompt.trim_end();
-                if let Some(line) = texts.iter().rposition(same) {
+                if self.resized {
+                    // It may be drawn again anywhere.
+                    let again = texts
+                        .iter()
+                        .enumerate()
+                        .rev()
+                        .find_map(|(line, text)| Some((line, text.rfind(prompt)?)));
+                    if let Some((line, at)) = again {
+                        return Some((line, lines[line].cell_of(at + prompt.len()), true));
+                    }
+                }
+                let at_pos = by_pos.filter(|(line, cell)| lines[*line].before(*cell).ends_with(prompt));
+                let again = texts.iter().rposition(same);
+                if let Some((line, cell)) =
+                    at_pos.filter(|(line, _)| again.is_none_or(|again| again <= *line))
+                {
+                    return Some((line, cell, self.marked || self.sure || self.is_usual(prompt, commands)));
+                }
+                if let Some(line) = again {
                     let known = self.marked || self.sure || self.is_usual(prompt, commands);
                     return Some((line, lines[line].cell_of(prompt.len()), known));
                 }
@@ -232,3 +290,23 @@ impl Entry {
         }
     }
 }
+
+/// Whether what stands on the screen is what was typed. The screen does not tell a blank from where nothing was
+/// written. Of what was `torn` by a resize or by scrolling, the end has to be the same.
+fn is_same(seen: &str, typed: &str, torn: bool) -> bool {
+    let dense = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect() };
+    let (seen, typed) = (dense(seen), dense(typed));
+    if seen == typed {
+        return true;
+    }
+    let tail: String = {
+        let mut tail: Vec<char> = seen.chars().rev().take(TAIL_CHARS).collect();
+        tail.reverse();
+        tail.into_iter().collect()
+    };
+    let is_clipped = seen.starts_with(">....") || seen.starts_with("<....");
+    (torn || is_clipped) && tail.chars().count() == TAIL_CHARS && typed.ends_with(&tail)
+}
+
+/// So many characters at the end tell a torn line from another one.
+const TAIL_CHARS: usize = 12;

@@ -225,56 +225,6 @@ const ZSH_STATES: &[&str] = &[
     "always",
 ];
 
-/// Whether a shell would ask for more after this.
-pub(super) fn is_incomplete(command: &str) -> bool {
-    let mut quote = None;
-    let mut chars = command.chars().peekable();
-    let mut depth = 0_i32;
-    let mut escaped_end = false;
-    while let Some(c) = chars.next() {
-        escaped_end = false;
-        match (quote, c) {
-            (Some('\''), '\'') | (Some('"'), '"') | (Some('`'), '`') => quote = None,
-            (None, '\'' | '"' | '`') => quote = Some(c),
-            (None | Some('"' | '`'), '\\') => {
-                escaped_end = chars.next().is_none_or(|c| c == '\n' && chars.peek().is_none())
-            }
-            (None, '(' | '{') => depth += 1,
-            (None, ')' | '}') => depth -= 1,
-            _ => {}
-        }
-    }
-    if quote.is_some() || depth > 0 || escaped_end {
-        return true;
-    }
-    let text = command.trim_end();
-    if text.ends_with('|') || text.ends_with("&&") {
-        return true;
-    }
-    let words: Vec<&str> = command.split(|c: char| c.is_whitespace() || c == ';').collect();
-    let count = |names: &[&str]| words.iter().filter(|word| names.contains(word)).count();
-    count(&["do"]) > count(&["done"])
-        || count(&["if"]) > count(&["fi"])
-        || count(&["case"]) > count(&["esac"])
-        || (count(&["for", "while", "until", "select"]) > count(&["done"])
-            && words.first().is_some_and(|w| matches!(*w, "for" | "while" | "until" | "select")))
-        || heredoc_is_open(command)
-}
-
-fn heredoc_is_open(command: &str) -> bool {
-    let Some((before, rest)) = command.split_once("<<") else { return false };
-    if rest.starts_with('<') || before.ends_with('<') {
-        return false;
-    }
-    let word = rest.trim_start_matches('-').trim_start();
-    let word: String = word
-        .trim_start_matches(['\'', '"', '\\'])
-        .chars()
-        .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
-        .collect();
-    !word.is_empty() && !command.lines().skip(1).any(|line| line.trim_start_matches('\t') == word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,17 +249,5 @@ mod tests {
         assert_eq!(prompting("bash-5.2# "), None);
         assert!(continues("app-# ", Some("psql")) && !continues("app=# ", Some("psql")));
         assert!(continues("> ", None) && continues("for then> ", None) && !continues("host> ", None));
-    }
-
-    #[test]
-    fn unfinished_commands() {
-        for text in ["for i in 1 2; do", "echo 'a", "cat <<E\nx", "a \\", "a |", "(cd x", "if true; then"] {
-            assert!(is_incomplete(text), "{text}");
-        }
-        for text in
-            ["for i in 1; do x; done", "echo 'a'", "cat <<E\nx\nE", "cat <<< x", "echo it\\'s", "a | b"]
-        {
-            assert!(!is_incomplete(text), "{text}");
-        }
     }
 }

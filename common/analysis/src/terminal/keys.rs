@@ -2,8 +2,8 @@
 //!
 //! Answers of the user's terminal (where the cursor is, which colours it has) come the same way and are no keys.
 
-/// The most bytes of a line in canonical mode (`MAX_CANON` on Linux).
-const LINE_BYTES_MAX: usize = 4096;
+/// The most bytes of a line that are kept: line editors take more than the 4096 of canonical mode.
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// What was typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,11 @@ impl Keys {
     fn clear(&mut self) {
         self.line.clear();
         self.plain = true;
+    }
+
+    /// What was typed of the line so far, if it was typed as it is.
+    pub(super) fn line(&self) -> Option<String> {
+        self.plain.then(|| String::from_utf8_lossy(&self.line).into_owned())
     }
 
     /// The line that Enter ended, if it was typed as it is.

@@ -6,10 +6,12 @@
 mod commands;
 mod emulator;
 mod entry;
+mod grammar;
 mod grid;
 mod interpreters;
 mod keys;
 mod marks;
+mod panes;
 mod prompt;
 mod scan;
 mod shell;
@@ -25,6 +27,7 @@ use self::{
     commands::{Commands, Place},
     emulator::Emulator,
     grid::Grid,
+    panes::Panes,
     scan::{Mode, Piece, Scanner},
     shell::Shell,
     transcript::Transcript,
@@ -42,6 +45,8 @@ pub struct Terminal {
     offset: u64,
     /// When the program began that has the whole screen.
     full_screen: Option<At>,
+    /// The panes of tmux or screen, if that has it.
+    panes: Option<Panes>,
 }
 
 impl Terminal {
@@ -57,12 +62,17 @@ impl Terminal {
             shell: Shell::new(Commands::new(ch, None)),
             offset: 0,
             full_screen: None,
+            panes: None,
         }
     }
 
     /// Bytes that the user's client sent.
     pub fn input(&mut self, at: At, bytes: &[u8], out: &mut dyn Findings) {
         let _ = &out;
+        let place = Place { at, offset: self.offset };
+        if let Some(panes) = &mut self.panes {
+            panes.input(place, bytes, &self.emulator);
+        }
         self.shell.input(at, bytes, &self.emulator, self.full_screen.is_none());
         self.emulator.keep(self.shell.is_entering());
     }
@@ -72,11 +82,18 @@ impl Terminal {
         self.transcript.at(self.emulator.cursor().row, at.t);
         let mut rest = bytes;
         while let Some((piece, used)) = self.scanner.next(rest, self.shell.wants_lines()) {
+            let waited = matches!(piece, Piece::Mode(Mode::Paste, false));
+            if let Some(panes) = self.panes.as_mut().filter(|_| waited) {
+                panes.drawn(Place { at, offset: self.offset }, &self.emulator, false, out);
+            }
             rest = &rest[used..];
             self.offset += used as u64;
             self.piece(piece, Place { at, offset: self.offset }, out);
         }
         let place = Place { at, offset: self.offset };
+        if let Some(panes) = &mut self.panes {
+            panes.drawn(place, &self.emulator, true, out);
+        }
         if self.full_screen.is_none() {
             self.shell.output_end(place, &self.emulator, &mut self.transcript, out);
         }
@@ -100,9 +117,12 @@ impl Terminal {
             }
             Piece::Mode(Mode::Paste, _) => {}
             Piece::Mode(Mode::Alternate, true) => {
-                self.full_screen.get_or_insert(place.at);
+                if self.full_screen.is_none() {
+                    self.full_screen = Some(place.at);
+                    self.panes = self.multiplexer().map(|is_screen| Panes::new(self.ch, is_screen));
+                }
             }
-            Piece::Mode(Mode::Alternate, false) => self.leave_full_screen(Some(place.at)),
+            Piece::Mode(Mode::Alternate, false) => self.leave_full_screen(Some(place), out),
             Piece::Osc(string) => {
                 if let Some(mark) = marks::of_osc(&string).filter(|_| self.full_screen.is_none()) {
                     shell.mark(mark, place, emulator, transcript, out);
@@ -116,7 +136,23 @@ impl Terminal {
         }
     }
 
-    fn leave_full_screen(&mut self, end: Option<At>) {
+    /// Whether what runs is a multiplexer, and whether that is screen.
+    fn multiplexer(&self) -> Option<bool> {
+        let command = self.shell.commands.running()?;
+        let name = |word: &str| word.rsplit('/').next().unwrap_or(word).to_owned();
+        let is = |of: &str| command.split([' ', ';', '&', '|', '\n']).any(|word| name(word) == of);
+        match () {
+            () if is("tmux") || is("byobu") => Some(false),
+            () if is("screen") => Some(true),
+            () => None,
+        }
+    }
+
+    fn leave_full_screen(&mut self, end: Option<Place>, out: &mut dyn Findings) {
+        if let Some(panes) = self.panes.take() {
+            panes.finish(end, out);
+        }
+        let end = end.map(|place| place.at);
         let Some(begin) = self.full_screen.take() else { return };
         let span = Span { t: begin.t, t_end: end.map(|at| at.t), started_at: None, ended_at: None };
         let seconds = span.t_end.map(|end| end.saturating_sub(begin.t) / NS_PER_S);
@@ -156,11 +192,12 @@ impl Terminal {
     pub fn end(mut self, at: Option<At>, exit_code: Option<i32>, out: &mut dyn Findings) {
         // The code is the shell's, and no command's.
         let _ = exit_code;
-        self.leave_full_screen(at);
-        let Self { ch, emulator, mut transcript, shell, offset, .. } = self;
+        let place = at.map(|at| Place { at, offset: self.offset });
+        self.leave_full_screen(place, out);
+        let Self { ch, emulator, mut transcript, shell, .. } = self;
         emulator.finish(&mut transcript);
         say(ch, &mut transcript, out);
-        shell.commands.finish(at.map(|at| Place { at, offset }), out);
+        shell.commands.finish(place, out);
     }
 }
 

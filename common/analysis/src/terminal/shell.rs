@@ -19,6 +19,7 @@ use weir_common::recording::findings::{Confidence, Source, Span};
 use super::{
     commands::{Commands, Entered, Place, Whose},
     entry::{Entry, Read},
+    grammar::is_incomplete,
     grid::{Grid, Pos},
     interpreters::Starts,
     keys::{Key, Keys},
@@ -34,6 +35,8 @@ const TYPED_MAX: usize = 256;
 const ECHO_EVENTS_MAX: u32 = 4;
 /// Input of so many bytes at once, with a line end in it, was pasted.
 const PASTED_BYTES_MIN: usize = 24;
+/// A shell takes what was typed ahead at once; this long after the prompt, nothing is left of it (nanoseconds).
+const IDLE_NS: u64 = 100_000_000;
 /// The most rows up in which an echo is looked for.
 const ECHO_ROWS_MAX: u64 = 100;
 
@@ -78,6 +81,8 @@ pub(super) struct Shell {
     parts: Vec<Part>,
     line: Option<(String, Source)>,
     runs_are_marked: bool,
+    /// Whether what is on the screen was found to hold no prompt.
+    refused: bool,
     /// A command with history expansion whose result is to be printed next.
     history: Option<(String, u64)>,
 }
@@ -101,6 +106,7 @@ impl Shell {
             parts: Vec::new(),
             line: None,
             runs_are_marked: false,
+            refused: false,
             history: None,
         }
     }
@@ -119,6 +125,9 @@ impl Shell {
 
     /// Places that a resize moves.
     pub(super) fn places(&mut self) -> Vec<&mut Pos> {
+        if let Some(entry) = &mut self.entry {
+            entry.resized = true;
+        }
         let entry =
             self.entry.iter_mut().flat_map(|entry| std::iter::once(&mut entry.start).chain(&mut entry.pos));
         entry.chain(&mut self.taken).collect()
@@ -141,25 +150,26 @@ impl Shell {
     }
 
     fn key(&mut self, key: Key, at: At, pasted: bool, grid: &dyn Grid) {
-        if self.entry.is_none() && !self.editor && !matches!(key, Key::Interrupt) {
-            self.entry = self.plain_entry(grid);
+        if self.entry.is_none() && !self.editor && !self.refused {
+            self.entry = self.plain_entry(key, grid);
+            self.refused = self.entry.is_none();
         }
         if self.entry.is_none() {
             self.ahead = true;
         }
-        let Self { entry, keys, .. } = self;
+        let Self { entry, keys, commands, .. } = self;
         match entry {
             Some(entry) if entry.enter.is_none() || !entry.plain => {
-                // A known prompt behind which nothing came shows that what was typed before went elsewhere.
-                let idle = entry.sure && entry.drawn && entry.pos == Some(grid.cursor());
-                entry.ahead &= !idle;
+                // A shell that waited this long has no more of what was typed before.
+                let idle = at.t.saturating_sub(self.settled.at.t) >= IDLE_NS;
+                entry.ahead &= !idle || !entry.drawn;
                 if !entry.typed && !entry.ahead {
                     if !entry.sure {
-                        entry.settle(grid);
+                        entry.settle(grid, commands);
                     }
-                    // What had been typed before is used up.
-                    self.typed.clear();
-                    self.enders.clear();
+                    if idle {
+                        self.typed.clear();
+                    }
                     self.rights |= entry.right.is_some();
                 }
                 entry.typed = true;
@@ -168,12 +178,18 @@ impl Shell {
                     Key::Enter => {
                         entry.enter = Some(at);
                         if entry.plain {
-                            keys.take_line();
+                            entry.line = keys.take_line();
                         } else {
                             self.push_typed(pasted, grid);
                         }
                     }
-                    Key::Interrupt if entry.plain => self.entry = None,
+                    Key::Interrupt if entry.plain => {
+                        let prompt = entry.prompt.as_deref().unwrap_or("");
+                        if self.commands.whose(prompt, entry.adjacent) == Whose::Continues {
+                            self.commands.abandon();
+                        }
+                        self.entry = None;
+                    }
                     _ => {}
                 }
             }
@@ -184,6 +200,9 @@ impl Shell {
             if key == Key::Interrupt {
                 self.enders.clear();
                 self.typed.clear();
+            } else if matches!(self.enders.back(), Some(Key::Interrupt | Key::End)) {
+                // The line editor went on without giving the line back, as fish does.
+                self.enders.pop_back();
             }
             if self.enders.len() < TYPED_MAX {
                 self.enders.push_back(key);
@@ -203,11 +222,22 @@ impl Shell {
     }
 
     /// What is left of the cursor is a prompt, if it looks like one here.
-    fn plain_entry(&self, grid: &dyn Grid) -> Option<Entry> {
+    fn plain_entry(&self, key: Key, grid: &dyn Grid) -> Option<Entry> {
         let mut entry = self.new_entry(grid);
         entry.plain = true;
         entry.ahead = false;
-        entry.settle(grid);
+        entry.settle(grid, &self.commands);
+        let lead = self.typed_before(key);
+        entry.lead = lead.is_some();
+        if let (Some(lead), Some(prompt)) = (&lead, &entry.prompt) {
+            if lead.starts_with(prompt.as_str()) {
+                // It is the echo of what is typed, and no prompt.
+                return None;
+            }
+            if let Some(rest) = prompt.strip_prefix(lead.as_str()) {
+                entry.prompt = Some(rest.to_owned());
+            }
+        }
         let prompt = entry.prompt.as_deref()?;
         if prompt.trim().is_empty() || prompt.chars().count() > PROMPT_CHARS_MAX {
             return None;
@@ -226,6 +256,15 @@ impl Shell {
         is_prompt.then_some(entry)
     }
 
+    /// What was typed of this line before this key.
+    fn typed_before(&self, key: Key) -> Option<String> {
+        let mut line = self.keys.line()?;
+        if key == Key::Other {
+            line.pop();
+        }
+        (!line.is_empty()).then_some(line)
+    }
+
     fn new_entry(&self, grid: &dyn Grid) -> Entry {
         let cursor = grid.cursor();
         Entry {
@@ -239,6 +278,9 @@ impl Shell {
             plain: false,
             typed: false,
             drawn: false,
+            resized: false,
+            line: None,
+            lead: false,
             pasted: false,
             adjacent: self.taken.is_some_and(|taken| cursor.row <= taken.row + 1),
             from: self.settled,
@@ -265,7 +307,7 @@ impl Shell {
             let mut entry = self.new_entry(grid);
             entry.from = place;
             // zsh says so when its prompt stands there.
-            entry.settle(grid);
+            entry.settle(grid, &self.commands);
             let prompt = entry.prompt.as_deref().unwrap_or("");
             entry.sure = self.commands.knows(prompt) || (self.prompt_first && !prompt.trim().is_empty());
             self.rights |= entry.sure && entry.right.is_some();
@@ -275,7 +317,12 @@ impl Shell {
             self.entry = Some(entry);
             self.commands.prompted(place);
         } else {
-            let ender = self.enders.pop_front();
+            let mut ender = self.enders.pop_front();
+            if ender == Some(Key::End) && self.enders.contains(&Key::Enter) {
+                // It ended something else: at a prompt, nothing would follow it.
+                while self.enders.pop_front() != Some(Key::Enter) {}
+                ender = Some(Key::Enter);
+            }
             let entry = self.entry.take();
             self.ahead = !self.enders.is_empty();
             if let Some(entry) = entry.filter(|entry| !entry.plain) {
@@ -302,11 +349,23 @@ impl Shell {
             self.left = (cursor.row, usize::MAX);
             return;
         }
-        if let Some((text, row)) = self.history.take() {
-            let cursor = grid.cursor();
-            let printed = grid.row(cursor.row).map(|row| row.text()).unwrap_or_default();
-            if cursor.row == row && is_expansion(&text, &printed) {
-                self.commands.expanded(printed);
+        let line = grid.line_start(grid.cursor().row);
+        if let Some((text, _)) = self.history.take_if(|(_, row)| line >= *row) {
+            let rows = line..=grid.cursor().row;
+            let printed: String =
+                rows.filter_map(|row| grid.row(row)).map(|row| row.before(usize::MAX)).collect();
+            let printed = printed.trim_end();
+            if is_expansion(&text, printed) {
+                self.commands.expanded(printed.to_owned());
+            }
+        }
+        if self.typed.iter().any(|typed| !typed.seen) {
+            let text = grid.row(grid.cursor().row).map(|row| row.text()).unwrap_or_default();
+            let echoed =
+                self.typed.iter_mut().find(|typed| !typed.seen && text.ends_with(typed.text.as_str()));
+            if let Some(typed) = echoed {
+                typed.seen = true;
+                self.left = (grid.cursor().row, usize::MAX);
             }
         }
         self.left(place, grid, true, transcript, out);
@@ -323,19 +382,20 @@ impl Shell {
         if let Some(entry) = self.entry.as_mut().filter(|entry| !entry.plain && !entry.typed) {
             if !entry.ahead && !entry.marked {
                 let before = entry.pos;
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 if entry.prompt.as_deref().is_some_and(|prompt| !prompt.trim().is_empty()) {
                     let first = before == entry.pos;
                     self.prompt_first =
                         first && (self.prompt_first || before != Some(entry.start) || entry.start.col > 0);
                 }
             } else if !entry.sure {
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 entry.sure |= entry.prompt.as_deref().is_some_and(|prompt| self.commands.knows(prompt));
             }
             entry.drawn = true;
         }
         self.settled = place;
+        self.refused = false;
         if self.entry.is_none() && !self.editor {
             self.commands.prompted(place);
         }
@@ -418,7 +478,10 @@ impl Shell {
         transcript: &mut Transcript,
         out: &mut dyn Findings,
     ) {
-        let expected = self.typed.pop_front().map(|typed| typed.text);
+        let expected = match entry.plain {
+            true => entry.line.clone(),
+            false => self.typed.pop_front().map(|typed| typed.text),
+        };
         let mut end = grid.cursor().row;
         let is_blank = |row: u64| grid.row(row).is_none_or(|row| row.text().is_empty());
         if !entry.plain && grid.cursor().col == 0 && is_blank(end) {
@@ -431,9 +494,6 @@ impl Shell {
         let Some(read) = read else { return };
         let continues =
             self.commands.whose(&read.prompt, entry.adjacent) == Whose::Continues && !read.prompt.is_empty();
-        if !entry.ahead {
-            self.typed.clear();
-        }
         if !enter {
             if continues && !entry.marked {
                 self.commands.abandon();
@@ -444,6 +504,11 @@ impl Shell {
         if read.text.trim().is_empty() && !continues {
             return;
         }
+        let only_comments =
+            |text: &str| text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));
+        if !continues && self.commands.is_shell() && only_comments(&read.text) {
+            return;
+        }
         transcript.command(read.row);
         if entry.marked {
             self.parts.push(Part { read, from: entry.from, enter: entry.enter, pasted: entry.pasted });
@@ -452,10 +517,21 @@ impl Shell {
             }
             return;
         }
-        if !entry.plain && !self.commands_may_come_from(entry, &read) {
+        // Its echo came between the prompts, and it is what was typed.
+        let typed =
+            entry.ahead && read.prompt.trim().is_empty() && expected.as_deref() == Some(read.text.as_str());
+        if !entry.plain && !typed && !self.commands_may_come_from(entry, &read) {
             return;
         }
-        if read.text.contains('!') {
+        if !entry.plain
+            && !self.prompt_first
+            && !read.set_in
+            && self.commands.is_shell()
+            && is_flush(&read.text)
+        {
+            return self.enter_each(entry, read, place, out);
+        }
+        if read.text.contains('!') || read.text.starts_with('^') {
             self.history = Some((read.text.clone(), end + 1));
         }
         let entered = Entered {
@@ -470,6 +546,36 @@ impl Shell {
             enter: entry.enter,
         };
         self.commands.enter(entered, out);
+    }
+
+    /// bash takes several lines at once for as many commands, unless one goes on in the next.
+    fn enter_each(&mut self, entry: &Entry, read: Read, place: Place, out: &mut dyn Findings) {
+        let mut adjacent = entry.adjacent;
+        let mut text = String::new();
+        let mut lines = read.text.lines().peekable();
+        while let Some(line) = lines.next() {
+            text.push_str(line);
+            if is_incomplete(&text) && lines.peek().is_some() {
+                text.push('\n');
+                continue;
+            }
+            let text = std::mem::take(&mut text);
+            if text.trim().is_empty() || text.trim_start().starts_with('#') {
+                continue;
+            }
+            let entered = Entered {
+                text,
+                prompt: read.prompt.clone(),
+                adjacent: std::mem::take(&mut adjacent),
+                source: Source::Screen,
+                confidence: read.confidence,
+                pasted: entry.pasted,
+                from: entry.from,
+                run: place,
+                enter: entry.enter,
+            };
+            self.commands.enter(entered, out);
+        }
     }
 
     /// Whether a line editor's prompt is one for commands: programs ask for other things with the same editor.
@@ -506,7 +612,7 @@ impl Shell {
             }
             Mark::Entry => {
                 let mut entry = self.new_entry(grid);
-                entry.settle(grid);
+                entry.settle(grid, &self.commands);
                 (entry.sure, entry.marked, entry.plain) = (true, true, !self.editor);
                 if let Some(waiting) = &self.entry {
                     (entry.typed, entry.pasted, entry.enter) = (waiting.typed, waiting.pasted, waiting.enter);
@@ -593,8 +699,16 @@ impl Shell {
     }
 }
 
+/// Whether further lines begin at the left, where bash lets them begin and fish does not.
+fn is_flush(text: &str) -> bool {
+    text.lines().skip(1).any(|line| !line.is_empty() && !line.starts_with(' '))
+}
+
 /// Whether a shell may have printed this for a command with history expansion (`!!`, `!$`, `!ssh`).
 fn is_expansion(command: &str, printed: &str) -> bool {
+    if command.starts_with('^') {
+        return command.matches('^').count() >= 2 && !printed.is_empty() && !printed.contains(": ");
+    }
     let Some(at) = command.find('!') else { return false };
     let (before, rest) = command.split_at(at);
     if before.matches('\'').count() % 2 == 1 || printed == command || printed.is_empty() {

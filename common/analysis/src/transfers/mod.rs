@@ -115,6 +115,12 @@ impl Transfer {
         Self { protocol, has_content: true, follower: Some(follower), gap: false }
     }
 
+    /// Whether [`Self::content`] may say of anything that it is content.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.has_content
+    }
+
     /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
     #[must_use]
     pub fn is_followed(&self) -> bool {

@@ -38,9 +38,9 @@ impl Marks {
 
 /// In bash a flag that is set while `PS0` is expanded says that something ran.
 const BASH: &str = r#"
-__weir_ran=
+__weir_ran= __weir_none=-
 __weir_entry() { local entry; entry=$(builtin history 1); [[ $entry =~ ^\ *[0-9]+..(.*)$ ]] && REPLY=${BASH_REMATCH[1]}; }
-PS0='${__weir_none:$((__weir_ran=1,0)):0}$(__weir_begins; __weir_mark_command)'
+PS0='${__weir_none:$((__weir_ran=1)):0}$(__weir_begins; __weir_mark_command)'
 PROMPT_COMMAND='__weir_prompts; __weir_mark_prompt'
 "#;
 

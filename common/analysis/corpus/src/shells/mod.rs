@@ -21,6 +21,9 @@ use crate::{prompt::Prompt, shells::marks::Marks};
 /// Where Python finds what it runs first.
 const PYTHON_STARTUP: &str = ".startup.py";
 
+/// What bash, if told so, and zsh, always, run before a command that they are started for.
+const EXEC_STARTUP: &str = ".zshenv";
+
 /// A shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,7 +65,7 @@ pub struct Truth {
     pub optional: bool,
     /// What it ended with, where the shell told.
     pub exit_code: Option<i32>,
-    /// Where it ended.
+    /// Where the shell was when it began.
     pub cwd: Option<String>,
 }
 
@@ -80,8 +83,6 @@ pub(crate) struct Setup<'a> {
     pub(crate) marks: Marks,
     /// Keys as in vi.
     pub(crate) vi: bool,
-    /// Further lines for the startup file.
-    pub(crate) extra: &'a str,
 }
 
 impl Home {
@@ -100,11 +101,18 @@ impl Home {
                 vec![
                     (".bashrc", bash::startup(setup, &log)),
                     (".bash_profile", ". ~/.bashrc\n".to_owned()),
+                    (EXEC_STARTUP, bash::exec_startup(&log)),
                     (".inputrc", bash::INPUTRC.to_owned()),
                 ]
             }
-            Shell::Zsh => vec![(".zshrc", zsh::startup(setup, &log))],
-            Shell::Fish => vec![(".config/fish/config.fish", fish::startup(setup, &log))],
+            Shell::Zsh => {
+                vec![(".zshrc", zsh::startup(setup, &log)), (EXEC_STARTUP, zsh::exec_startup(&log))]
+            }
+            Shell::Fish => vec![
+                (".config/fish/config.fish", fish::startup(setup, &log)),
+                // Where this directory is missing, it makes completions out of all manual pages.
+                (".local/share/fish/generated_completions/none.fish", String::new()),
+            ],
             Shell::Dash => vec![(".shrc", dash::startup(setup))],
         };
         for (name, text) in files {
@@ -142,8 +150,17 @@ impl Home {
         }
     }
 
-    /// Nobody's home from now on, and the command that starts the shell as them.
+    /// The command that starts it for an exec request, as sshd does.
+    pub(crate) fn exec(&self, text: &str) -> pty_process::blocking::Command {
+        let command = self.environment(pty_process::blocking::Command::new(self.shell.name()));
+        command.env("BASH_ENV", self.path().join(EXEC_STARTUP)).args(["-c", text])
+    }
+
+    /// Nobody's home from now on if it was root's, and the command that starts the shell as them.
     pub(crate) fn give_to_nobody(&self) -> Result<pty_process::blocking::Command> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(self.command());
+        }
         let nobody = nix::unistd::User::from_name("nobody")?.context("there is a user nobody")?;
         for directory in [self.path(), self.log.path()] {
             give(directory, &nobody)?;

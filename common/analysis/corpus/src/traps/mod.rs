@@ -10,7 +10,7 @@ use crate::{
     Plan, Transcript,
     prompt::Wish,
     random::Chance,
-    session::{Session, Wishes},
+    session::{self, Session, Wishes},
     shells::Shell,
 };
 
@@ -22,10 +22,15 @@ pub struct Trap {
     pub shells: &'static [Shell],
     wishes: Wishes,
     run: fn(&mut Session) -> Result<()>,
+    /// Nothing is typed: the client asks for a command.
+    pub(crate) is_exec: bool,
 }
 
 impl Trap {
     pub(crate) fn record(&self, plan: &Plan, chance: Chance) -> Result<Transcript> {
+        if self.is_exec {
+            return session::exec(plan.shell, chance);
+        }
         let mut session = Session::start(plan.shell, plan.marks, self.wishes, chance)?;
         (self.run)(&mut session)?;
         session.finish()
@@ -36,8 +41,9 @@ impl Trap {
         Self {
             name,
             shells,
-            wishes: Wishes { prompt, vi: false, extra: "", unprivileged: false, size: None },
+            wishes: Wishes { prompt, vi: false, exec: false, unprivileged: false, size: None },
             run,
+            is_exec: false,
         }
     }
 
@@ -48,6 +54,16 @@ impl Trap {
 
     const fn with_size(mut self, cols: u16, rows: u16) -> Self {
         self.wishes.size = Some((cols, rows));
+        self
+    }
+
+    const fn asked_for(mut self) -> Self {
+        self.wishes.exec = true;
+        self
+    }
+
+    const fn exec(mut self) -> Self {
+        self.is_exec = true;
         self
     }
 
@@ -93,6 +109,8 @@ pub static TRAPS: &[Trap] = &[
     Trap::new("resize_mid_line", EVERY, editing::resize_mid_line),
     Trap::new("history_expansion", &[Shell::Bash, Shell::Zsh], editing::history_expansion),
     Trap::new("autosuggestions", &[Shell::Fish], editing::autosuggestions),
+    Trap::new("exec", &[Shell::Bash, Shell::Zsh], basic::plain).exec(),
+    Trap::new("exec_shell", &[Shell::Bash, Shell::Zsh], basic::plain).asked_for(),
     Trap::new("cat_stdin", EVERY, programs::cat_stdin),
     Trap::new("password", EVERY, programs::password).unprivileged(),
     Trap::new("full_screen", EVERY, programs::full_screen),

@@ -100,7 +100,8 @@ impl Names {
             (Some(path), _) => path + &sent[first.len()..],
             // A pattern: its folder is where the file is.
             (None, [path]) => {
-                let path = path.trim_end_matches('/');
+                let path =
+                    if path.chars().all(|char| char == '/') { path } else { path.trim_end_matches('/') };
                 below(&path[..path.len() - last(path).len()], sent)
             }
             (None, _) => sent.to_owned(),
