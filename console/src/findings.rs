@@ -5,11 +5,11 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use weir_analysis::{Analysis, Findings, TranscriptLine, masking::Masking};
 use weir_common::recording::{
     Clock, Event,
-    findings::{COMMANDS, Command, FILES, FORWARDS, FileAccess, Forward, TRANSCRIPT},
+    findings::{COMMANDS, Command, Cut, FILES, FORWARDS, FileAccess, Forward, KINDS, Line, TRANSCRIPT},
 };
 
 use crate::{
@@ -19,8 +19,6 @@ use crate::{
 
 /// The most bytes of a finding's line: a command of the greatest length, escaped, and the fields around it.
 const LINE_MAX: u64 = 1 << 20;
-/// The most objects of a kind, all but the last superseded.
-const OBJECTS_MAX: u32 = 9;
 /// The most findings of each kind that are kept in memory.
 pub const KEPT_MAX: usize = 10_000;
 
@@ -133,15 +131,8 @@ pub fn kept(recording: &Recording, warnings: &mut Vec<String>) -> Kept {
 /// Passes on the stored findings; `false` if there are none that can be trusted as far as the digests go, and then
 /// nothing was passed on.
 pub fn stored(recording: &Recording, out: &mut dyn Findings, warnings: &mut Vec<String>) -> bool {
-    let listed: Vec<_> = [COMMANDS, FILES, FORWARDS, TRANSCRIPT]
-        .into_iter()
-        .filter_map(|kind| listed(recording, kind))
-        .collect();
-    if listed.is_empty() || listed.iter().any(|(_, object)| object.is_none()) {
-        return false;
-    }
-    for (kind, object) in listed {
-        let Some(object) = object else { continue };
+    let Some(objects) = stored_objects(recording) else { return false };
+    for (kind, object) in objects {
         let read = match kind {
             COMMANDS => lines(object, &mut |command| out.command(command)),
             FILES => lines(object, &mut |file| out.file(file)),
@@ -159,24 +150,18 @@ pub fn stored(recording: &Recording, out: &mut dyn Findings, warnings: &mut Vec<
     true
 }
 
-/// The stored transcript, if there is one that is as listed.
+/// The stored transcript; `None` as with [`stored`], or if there was nothing on any terminal.
 pub fn transcript(recording: &Recording) -> Option<impl BufRead + use<>> {
-    listed(recording, TRANSCRIPT)?.1.map(BufReader::new)
+    let object = stored_objects(recording)?.into_iter().find(|(kind, _)| *kind == TRANSCRIPT);
+    object.map(|(_, object)| BufReader::new(object))
 }
 
-/// The object of this kind that is listed, the last where some were superseded; without the object where that is not
-/// what the list says.
-fn listed(recording: &Recording, kind: &'static str) -> Option<(&'static str, Option<Object>)> {
-    let (stem, extension) = kind.rsplit_once('.')?;
-    let later = (2..=OBJECTS_MAX).rev().map(|number| format!("{stem}-{number}.{extension}"));
-    let name = later.chain([kind.to_owned()]).find(|name| recording.is_listed(name))?;
-    Some((kind, recording.listed_object(&name).ok().flatten()))
-}
-
-/// The last line of findings that were too many.
-#[derive(Deserialize)]
-struct Cut {
-    left_out: u64,
+/// The objects of the findings by their kind; `None` where none were made, or one is not what the list of digests says.
+fn stored_objects(recording: &Recording) -> Option<Vec<(&'static str, Object)>> {
+    let findings = recording.manifest.as_ref()?.findings.as_ref()?;
+    findings.counts.as_ref()?;
+    let named = KINDS.into_iter().filter_map(|kind| Some((kind, findings.object(kind)?)));
+    named.map(|(kind, entry)| Some((kind, recording.listed_object(&entry.name).ok().flatten()?))).collect()
 }
 
 /// Passes on each line, and says how many findings are not in it.
@@ -189,12 +174,9 @@ fn lines<T: DeserializeOwned>(object: Object, each: &mut dyn FnMut(T)) -> io::Re
         if line.is_empty() {
             return Ok(0);
         }
-        match serde_json::from_slice(&line) {
-            Ok(finding) => each(finding),
-            Err(error) => match serde_json::from_slice::<Cut>(&line) {
-                Ok(Cut { left_out }) => return Ok(left_out),
-                Err(_) => return Err(error.into()),
-            },
+        match serde_json::from_slice(&line)? {
+            Line::Finding(finding) => each(finding),
+            Line::Cut(Cut { left_out }) => return Ok(left_out),
         }
     }
 }

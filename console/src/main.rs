@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn carry_out(cli: &Cli) -> anyhow::Result<Exit> {
     let terminal = io::stdout().is_terminal();
     let mut pager = Pager::start(cli, terminal, |name| env::var(name).ok());
-    let mut out: BufWriter<Box<dyn Write>> = BufWriter::new(match &mut pager {
+    let mut out: BufWriter<Box<dyn Write + '_>> = BufWriter::new(match &mut pager {
         Some(pager) => Box::new(pager),
         None => Box::new(io::stdout().lock()),
     });

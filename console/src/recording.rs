@@ -169,12 +169,6 @@ impl Recording {
         *names.first_t.get_or_init(|| first_t(&self.session, &names.name))
     }
 
-    /// Whether the list of digests names an object.
-    #[must_use]
-    pub fn is_listed(&self, name: &str) -> bool {
-        self.sums.contains_key(name)
-    }
-
     /// Opens an object that the list of digests names, after comparing it; `None` if it is not there, not listed, or
     /// not what the list says.
     ///

@@ -7,7 +7,10 @@ use clap::Parser;
 use serde_json::Value;
 use weir_common::{
     frame::{Message, Pty, WindowSize},
-    recording::findings::{COMMANDS, Command, Confidence, Evidence, Source, Span},
+    recording::{
+        StoredFindings,
+        findings::{COMMANDS, Command, Confidence, Evidence, FindingCounts, Source, Span},
+    },
     session::ChannelNo,
 };
 use weir_console::{
@@ -16,7 +19,7 @@ use weir_console::{
     run::{Exit, World, run},
 };
 
-use crate::support::{C2T, Draft, SHELL, T2C, case::Case, sample};
+use crate::support::{C2T, Draft, SHELL, Sealed, T2C, case::Case, sample, stored};
 
 struct Exported {
     out: String,
@@ -81,9 +84,18 @@ fn command(n: u32, t: u64, text: &str) -> Command {
 /// The sample with stored commands that are listed.
 fn with_commands(commands: &[Command]) -> Case {
     let mut sealed = sample().seal();
-    let lines = commands.iter().map(|command| serde_json::to_string(command).expect("it serializes") + "\n");
-    sealed.objects.insert(COMMANDS.to_owned(), lines.collect::<String>().into_bytes());
+    store(&mut sealed, commands);
     Case::signed(sealed)
+}
+
+fn store(sealed: &mut Sealed, commands: &[Command]) {
+    let lines = commands.iter().map(|command| serde_json::to_string(command).expect("it serializes") + "\n");
+    let lines = lines.collect::<String>().into_bytes();
+    let counts = FindingCounts { commands: commands.len() as u64, ..FindingCounts::default() };
+    let objects = vec![stored(COMMANDS, &lines)];
+    sealed.manifest.findings =
+        Some(StoredFindings { counts: Some(counts), objects, ..StoredFindings::default() });
+    sealed.objects.insert(COMMANDS.to_owned(), lines);
 }
 
 #[test]
@@ -106,7 +118,10 @@ fn an_asciicast_of_the_first_terminal_is_as_published() {
     assert!(v2.err.contains("channel 1 is not in it: exec cat backup.tar"), "{}", v2.err);
     let v3 = export(&case, &["cast3"]);
     let lines: Vec<_> = v3.out.lines().collect();
-    assert!(lines[0].starts_with(r#"{"version":3,"term":{"cols":80,"rows":24,"type":"xterm-256color"},"timestamp""#));
+    assert!(
+        lines[0]
+            .starts_with(r#"{"version":3,"term":{"cols":80,"rows":24,"type":"xterm-256color"},"timestamp""#)
+    );
     assert_eq!(lines[2], r#"[0.142000, "o", "l"]"#);
     assert_eq!(lines.last(), Some(&r#"[0.001000, "x", "0"]"#));
 }
@@ -153,9 +168,7 @@ fn csv_has_the_stored_commands_and_no_formulas() {
     assert!(lines.next().is_some_and(|line| line.starts_with("number,channel,started_at,")));
     assert_eq!(
         lines.next(),
-        Some(
-            "1,0,,,1.500,3,\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\\x1b[31m\",screen,high,false,0,,,,0,0"
-        )
+        Some("1,0,,,1.500,3,\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\\x1b[31m\",screen,high,false,0,,,,0,0")
     );
     assert!(exported.err.contains("as the agent stored it"), "{}", exported.err);
 }
@@ -176,8 +189,7 @@ fn a_page_holds_the_session_as_text_and_its_commands() {
     let mut draft = printed(&[b"\x1b[31mred\x1b[0m \x1b]0;title\x07", hostile.as_bytes()]);
     draft.meta.user = hostile.to_owned();
     let mut sealed = draft.seal();
-    let line = serde_json::to_string(&command(1, 5_600_000_000, hostile)).expect("it serializes");
-    sealed.objects.insert(COMMANDS.to_owned(), line.into_bytes());
+    store(&mut sealed, &[command(1, 5_600_000_000, hostile)]);
     let page = export(&Case::signed(sealed), &["html"]);
     assert_eq!(page.exit, Exit::Fine, "{}", page.err);
     assert!(!page.out.contains("alert(1)<") && !page.out.contains("<img"), "{}", page.out);

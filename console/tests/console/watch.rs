@@ -219,5 +219,9 @@ fn a_session_under_way_is_followed_to_its_end() {
     assert_eq!(last(&viewer.seen[0]), "line 99");
     assert!(viewer.written.contains(" waiting "), "it had to wait");
     assert_eq!(watched.t / 1_000_000_000, 100);
-    assert!(viewer.now > Duration::from_secs(90) && viewer.now < Duration::from_secs(200), "{:?}", viewer.now);
+    assert!(
+        viewer.now > Duration::from_secs(90) && viewer.now < Duration::from_secs(200),
+        "{:?}",
+        viewer.now
+    );
 }
