@@ -141,7 +141,8 @@ mod tests {
             viewer.feed(out.as_bytes());
             let seen = viewer.picture();
             prop_assert_eq!(&seen.rows[..4], &picture.rows[..]);
-            prop_assert_eq!(crate::emulator::row_text(&seen.rows[4]).trim_end(), "below");
+            let below = crate::emulator::row_text(&seen.rows[4]);
+            prop_assert_eq!(below.trim_end(), "below");
             let last_column = |cursor: Option<(u16, u16)>| cursor.map(|(col, row)| (col.min(11), row));
             prop_assert_eq!(last_column(seen.cursor), last_column(picture.cursor));
             // The filter of the other way of playing finds nothing in it either.
