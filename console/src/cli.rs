@@ -106,6 +106,8 @@ pub struct VerifyArgs {
 /// `weir show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Commands, files and forwards are those that the agent stored; where there are none, or they are not what the list of
+digests says, they are made from the events, and it says so.
 Times are in UTC. The digests are checked on the way, the signature is not: that is what `weir verify` is for.
 
 Examples:
@@ -123,6 +125,9 @@ pub struct ShowArgs {
     /// Print a JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Don't start a pager ($PAGER, or less) for what is longer than the terminal.
+    #[arg(long)]
+    pub no_pager: bool,
 }
 
 /// `weir play`.

@@ -1,25 +1,20 @@
 //! What a session amounts to: the findings that the agent stored, or the same made from the events here.
 //!
-//! Stored ones are taken only if [`SUMS`] lists them with the digest they have. Anything else is made anew, so that a
+//! Stored ones are taken only if `SHA256SUMS` lists them with the digest they have. Anything else is made anew, so that a
 //! reader always gets commands, files and forwards, and is told where they are from.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use serde::{Serialize, de::DeserializeOwned};
 use weir_analysis::{Analysis, Findings, TranscriptLine, masking::Masking};
-use weir_common::{
-    digest::Sha256,
-    recording::{
-        Clock, Event, SUMS,
-        findings::{COMMANDS, Command, FILES, FORWARDS, FileAccess, Forward, TRANSCRIPT},
-        parse_sums,
-    },
+use weir_common::recording::{
+    Clock, Event,
+    findings::{COMMANDS, Command, Cut, FILES, FORWARDS, FileAccess, Forward, KINDS, Line, TRANSCRIPT},
 };
 
 use crate::{
-    hashed::Hashed,
-    manifest::SUMS_MAX,
     recording::{Item, Recording, content_bytes},
+    store::Object,
 };
 
 /// The most bytes of a finding's line: a command of the greatest length, escaped, and the fields around it.
@@ -136,57 +131,52 @@ pub fn kept(recording: &Recording, warnings: &mut Vec<String>) -> Kept {
 /// Passes on the stored findings; `false` if there are none that can be trusted as far as the digests go, and then
 /// nothing was passed on.
 pub fn stored(recording: &Recording, out: &mut dyn Findings, warnings: &mut Vec<String>) -> bool {
-    let listed = listed(recording);
-    if listed.is_empty() || !listed.iter().all(|(name, digest)| is_as_listed(recording, name, *digest)) {
-        return false;
-    }
-    for (name, _) in listed {
-        let read = match name {
-            COMMANDS => lines(recording, name, &mut |command| out.command(command)),
-            FILES => lines(recording, name, &mut |file| out.file(file)),
-            FORWARDS => lines(recording, name, &mut |forward| out.forward(forward)),
-            _ => Ok(()),
+    let Some(objects) = stored_objects(recording) else { return false };
+    for (kind, object) in objects {
+        let read = match kind {
+            COMMANDS => lines(object, &mut |command| out.command(command)),
+            FILES => lines(object, &mut |file| out.file(file)),
+            FORWARDS => lines(object, &mut |forward| out.forward(forward)),
+            _ => Ok(0),
         };
-        if let Err(error) = read {
-            warnings.push(format!("{name} can't be read: {error}"));
+        match read {
+            Ok(0) => {}
+            Ok(left_out) => {
+                warnings.push(format!("{kind} leaves out {left_out}, which were too many to store"))
+            }
+            Err(error) => warnings.push(format!("{kind} can't be read: {error}")),
         }
     }
     true
 }
 
-/// The stored transcript, if there is one that is as listed.
+/// The stored transcript; `None` as with [`stored`], or if there was nothing on any terminal.
 pub fn transcript(recording: &Recording) -> Option<impl BufRead + use<>> {
-    let (name, digest) = listed(recording).into_iter().find(|(name, _)| *name == TRANSCRIPT)?;
-    if !is_as_listed(recording, name, digest) {
-        return None;
-    }
-    recording.session.object(name).ok().map(BufReader::new)
+    let object = stored_objects(recording)?.into_iter().find(|(kind, _)| *kind == TRANSCRIPT);
+    object.map(|(_, object)| BufReader::new(object))
 }
 
-/// The findings among the listed objects.
-fn listed(recording: &Recording) -> Vec<(&'static str, Sha256)> {
-    let Ok(bytes) = recording.session.read(SUMS, SUMS_MAX) else { return Vec::new() };
-    let Some(sums) = std::str::from_utf8(&bytes).ok().and_then(parse_sums) else { return Vec::new() };
-    let names = [COMMANDS, FILES, FORWARDS, TRANSCRIPT];
-    let digest = |name| sums.iter().find(|(listed, _)| *listed == name).map(|(_, digest)| (name, *digest));
-    names.into_iter().filter_map(digest).collect()
+/// The objects of the findings by their kind; `None` where none were made, or one is not what the list of digests says.
+fn stored_objects(recording: &Recording) -> Option<Vec<(&'static str, Object)>> {
+    let findings = recording.manifest.as_ref()?.findings.as_ref()?;
+    findings.counts.as_ref()?;
+    let named = KINDS.into_iter().filter_map(|kind| Some((kind, findings.object(kind)?)));
+    named.map(|(kind, entry)| Some((kind, recording.listed_object(&entry.name).ok().flatten()?))).collect()
 }
 
-fn is_as_listed(recording: &Recording, name: &str, digest: Sha256) -> bool {
-    let Ok(object) = recording.session.object(name) else { return false };
-    Hashed::new(object).finish().is_ok_and(|stored| stored.sha256 == digest)
-}
-
-fn lines<T: DeserializeOwned>(recording: &Recording, name: &str, each: &mut dyn FnMut(T)) -> io::Result<()> {
-    let object = recording.session.object(name).map_err(io::Error::other)?;
+/// Passes on each line, and says how many findings are not in it.
+fn lines<T: DeserializeOwned>(object: Object, each: &mut dyn FnMut(T)) -> io::Result<u64> {
     let mut object = BufReader::new(object);
     let mut line = Vec::new();
     loop {
         line.clear();
         object.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        each(serde_json::from_slice(&line)?);
+        match serde_json::from_slice(&line)? {
+            Line::Finding(finding) => each(finding),
+            Line::Cut(Cut { left_out }) => return Ok(left_out),
+        }
     }
 }

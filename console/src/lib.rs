@@ -26,6 +26,7 @@ pub mod hashed;
 pub mod look;
 pub mod manifest;
 pub mod manual;
+pub mod pager;
 pub mod parallel;
 pub mod play;
 pub mod recording;

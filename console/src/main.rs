@@ -15,6 +15,7 @@ use weir_console::{
     cli::{Cli, Command},
     escape,
     look::Look,
+    pager::Pager,
     run::{Exit, World, run},
 };
 
@@ -36,7 +37,11 @@ fn main() -> ExitCode {
 
 fn carry_out(cli: &Cli) -> anyhow::Result<Exit> {
     let terminal = io::stdout().is_terminal();
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut pager = Pager::start(cli, terminal, |name| env::var(name).ok());
+    let mut out: BufWriter<Box<dyn Write + '_>> = BufWriter::new(match &mut pager {
+        Some(pager) => Box::new(pager),
+        None => Box::new(io::stdout().lock()),
+    });
     let mut world = World {
         out: &mut out,
         err: &mut io::stderr(),

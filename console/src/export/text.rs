@@ -8,14 +8,8 @@ use std::{
     io::{self, BufRead, Read, Write},
 };
 
-use weir_analysis::{Findings, TranscriptLine};
-use weir_common::{
-    recording::{
-        Clock,
-        findings::{Command, FileAccess, Forward},
-    },
-    session::ChannelNo,
-};
+use weir_analysis::{Findings, TranscriptLine, transcript::Transcript};
+use weir_common::recording::findings::{Command, FileAccess, Forward};
 
 use crate::{
     escape,
@@ -35,7 +29,8 @@ pub fn write(recording: &Recording, warnings: &mut Vec<String>, out: &mut dyn Wr
         copy(stored, out)?;
         return Ok(Origin::Stored);
     }
-    let mut lines = Lines { clock: recording.clock(), out, current: None, failed: None };
+    let transcript = Transcript::new(recording.clock());
+    let mut lines = Lines { transcript, out, text: String::new(), failed: None };
     findings::made(recording, &mut lines, warnings);
     lines.failed.map_or(Ok(Origin::Made), Err)
 }
@@ -69,35 +64,18 @@ impl fmt::Display for Safe<'_> {
 }
 
 struct Lines<'a> {
-    clock: Option<Clock>,
+    transcript: Transcript,
     out: &'a mut dyn Write,
-    current: Option<(ChannelNo, Option<String>)>,
+    text: String,
     failed: Option<io::Error>,
-}
-
-impl Lines<'_> {
-    fn write(&mut self, line: &TranscriptLine) -> io::Result<()> {
-        let place = Some((line.ch, line.pane.clone()));
-        let indent = if line.is_command || self.current != place {
-            let at = self.clock.and_then(|clock| clock.at(line.t));
-            let at = at.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ ").to_string()).unwrap_or_default();
-            let pane = line.pane.as_ref().map(|pane| format!(" {}", Safe(pane))).unwrap_or_default();
-            write!(self.out, "[{at}#{}{pane}]{}", line.ch, if line.is_command { " " } else { "\n" })?;
-            self.current = place;
-            if line.is_command { "" } else { "    " }
-        } else {
-            "    "
-        };
-        let mut lines = line.text.split('\n');
-        writeln!(self.out, "{indent}{}", Safe(lines.next().unwrap_or_default()))?;
-        lines.try_for_each(|more| writeln!(self.out, "> {}", Safe(more)))
-    }
 }
 
 impl Findings for Lines<'_> {
     fn line(&mut self, line: TranscriptLine) {
         if self.failed.is_none() {
-            self.failed = self.write(&line).err();
+            self.text.clear();
+            self.transcript.line(&line, &mut self.text);
+            self.failed = self.out.write_all(self.text.as_bytes()).err();
         }
     }
 

@@ -1,10 +1,12 @@
-//! Gathers who did what and when: the manifest, a summary of every channel, and the timeline of everything that is
+//! Gathers who did what and when: the manifest, a summary of every channel, what the session
+//! amounts to, and the timeline of everything that is
 //! not data.
 //!
 //! What is kept is bounded, whatever a recording holds; what does not fit is counted. Nothing is escaped here, that
 //! is [`print`]'s.
 
 mod channels;
+mod found;
 pub mod print;
 mod timeline;
 
@@ -12,7 +14,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use weir_common::recording::{Clock, Event, Manifest, Opened};
 
-use crate::recording::{Item, Recording};
+use crate::{
+    findings::{self, Analyst, Kept, Origin},
+    recording::{Item, Recording},
+};
 use channels::Channels;
 pub use channels::{Channel, ENVS_MAX, PROGRAMS_MAX};
 pub use timeline::{describe, gap, gap_length};
@@ -58,6 +63,9 @@ pub struct Shown {
     pub timeline: Vec<Entry>,
     /// Entries over the limit.
     pub timeline_left_out: u64,
+    /// Commands, files and forwards.
+    #[serde(flatten)]
+    pub findings: Kept,
     /// What does not fit together.
     pub warnings: Vec<String>,
 }
@@ -75,15 +83,25 @@ pub fn gather(recording: &Recording) -> Shown {
         events_of_other_channels: 0,
         timeline: Vec::new(),
         timeline_left_out: 0,
+        findings: Kept::default(),
         warnings: recording.warnings.clone(),
     };
     let mut channels = Channels::default();
+    let mut analyst = None;
+    if findings::stored(recording, &mut shown.findings, &mut shown.warnings) {
+        shown.findings.findings_from = Origin::Stored;
+    } else {
+        analyst = Some(Analyst::new(recording.clock()));
+    }
     let mut first_t = None;
     for item in recording.events() {
         match item {
             Item::Warning(warning) if shown.warnings.len() < WARNINGS_MAX => shown.warnings.push(warning),
             Item::Warning(_) => {}
             Item::Event(event, bulk) => {
+                if let Some(analyst) = &mut analyst {
+                    analyst.event(&event, bulk.as_deref(), &mut shown.findings);
+                }
                 let first_t = *first_t.get_or_insert(event.t);
                 let what = describe(&event.what, bulk.as_deref());
                 let what = match gap_length(&event) {
@@ -94,6 +112,9 @@ pub fn gather(recording: &Recording) -> Shown {
                 shown.add(&event, first_t, what);
             }
         }
+    }
+    if let Some(analyst) = analyst {
+        analyst.finish(&mut shown.findings);
     }
     (shown.channels, shown.events_of_other_channels) = channels.finish();
     shown

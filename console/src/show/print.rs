@@ -9,7 +9,7 @@ use weir_common::{
     session::{CapturePolicy, HostKeyTrust, Proof, SessionMeta, TargetPeer},
 };
 
-use super::{Channel, Entry, Shown};
+use super::{Channel, Entry, Shown, found};
 use crate::{
     escape,
     look::{Look, Mark},
@@ -50,6 +50,7 @@ pub fn text(shown: &Shown, look: Look, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
         counters(manifest, look, out)?;
     }
+    found::text(&shown.findings, look, out)?;
     if !shown.timeline.is_empty() {
         writeln!(out)?;
         timeline(&shown.timeline, look, out)?;

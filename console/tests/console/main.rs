@@ -2,6 +2,7 @@
 
 mod bucket;
 mod completions;
+mod export;
 mod forgery;
 mod gaps;
 mod good;
@@ -12,4 +13,5 @@ mod show;
 mod support;
 mod tamper;
 mod unfinished;
+mod watch;
 mod withheld;

@@ -12,20 +12,20 @@ use crate::{
 
 /// What was drawn last.
 #[derive(Default)]
-pub struct Canvas {
+pub(super) struct Canvas {
     rows: Vec<String>,
     cols: u16,
 }
 
 impl Canvas {
     /// Everything is drawn next time.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.rows.clear();
     }
 
     /// What to write to have the picture and the line on a terminal of this size. A picture that is too large is shown
     /// around its cursor.
-    pub fn draw(&mut self, picture: &Picture, line: &str, (cols, rows): (u16, u16)) -> String {
+    pub(super) fn draw(&mut self, picture: &Picture, line: &str, (cols, rows): (u16, u16)) -> String {
         let mut out = String::from("\x1b[?25l");
         if self.rows.len() != usize::from(rows) || self.cols != cols {
             out.push_str("\x1b[0m\x1b[2J");
@@ -141,7 +141,8 @@ mod tests {
             viewer.feed(out.as_bytes());
             let seen = viewer.picture();
             prop_assert_eq!(&seen.rows[..4], &picture.rows[..]);
-            prop_assert_eq!(crate::emulator::row_text(&seen.rows[4]).trim_end(), "below");
+            let below = crate::emulator::row_text(&seen.rows[4]);
+            prop_assert_eq!(below.trim_end(), "below");
             let last_column = |cursor: Option<(u16, u16)>| cursor.map(|(col, row)| (col.min(11), row));
             prop_assert_eq!(last_column(seen.cursor), last_column(picture.cursor));
             // The filter of the other way of playing finds nothing in it either.

@@ -185,9 +185,8 @@ impl<'a, S: Seat> Player<'a, S> {
     }
 
     fn refresh(&mut self, recording: &mut Recording) {
-        match Recording::open(recording.session.clone()) {
-            Ok(newer) => *recording = newer,
-            Err(error) => self.controls.message = Some(error.to_string()),
+        if let Err(error) = recording.refresh() {
+            self.controls.message = Some(error.to_string());
         }
         self.finished = recording.is_finished();
         self.clock = recording.clock();

@@ -56,14 +56,14 @@ struct Next {
 }
 
 /// Where the events come from at the moment.
-pub struct Reel<'a> {
+pub(super) struct Reel<'a> {
     items: Box<dyn Iterator<Item = Item> + 'a>,
     /// The event up to which everything was shown before.
     skip_to: Option<Place>,
 }
 
 /// What is being watched.
-pub struct Tape {
+pub(super) struct Tape {
     track: Track,
     emulator: Emulator,
     keyframes: Vec<Keyframe>,
@@ -79,13 +79,13 @@ pub struct Tape {
     /// What is missing at this place, in words.
     gap: Option<String>,
     /// What does not fit together.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Tape {
     /// At the start of a track.
     #[must_use]
-    pub fn new(track: Track) -> Self {
+    pub(super) fn new(track: Track) -> Self {
         let emulator = Emulator::new(track.size, track.term.is_some());
         let mut tape = Self {
             track,
@@ -106,48 +106,48 @@ impl Tape {
 
     /// The events behind where the tape is.
     #[must_use]
-    pub fn reel<'a>(&mut self, recording: &'a Recording) -> Reel<'a> {
+    pub(super) fn reel<'a>(&mut self, recording: &'a Recording) -> Reel<'a> {
         self.next = None;
         Reel { items: events_near(recording, self.place.map(|place| place.t)), skip_to: self.place }
     }
 
     /// Nanoseconds from the start to the last event that was shown.
     #[must_use]
-    pub fn t(&self) -> u64 {
+    pub(super) fn t(&self) -> u64 {
         self.t
     }
 
     /// Lets time pass in which nothing happens.
-    pub fn settle(&mut self, t: u64) {
+    pub(super) fn settle(&mut self, t: u64) {
         self.t = self.t.max(t);
     }
 
     /// What stands on the screen.
     #[must_use]
-    pub fn picture(&self) -> Picture {
+    pub(super) fn picture(&self) -> Picture {
         self.emulator.picture()
     }
 
     /// What was typed last, escaped.
     #[must_use]
-    pub fn typed(&self) -> &str {
+    pub(super) fn typed(&self) -> &str {
         &self.typed
     }
 
     /// What is missing at this place, in words.
     #[must_use]
-    pub fn gap(&self) -> Option<&str> {
+    pub(super) fn gap(&self) -> Option<&str> {
         self.gap.as_deref()
     }
 
     /// What is followed.
     #[must_use]
-    pub fn track(&self) -> &Track {
+    pub(super) fn track(&self) -> &Track {
         &self.track
     }
 
     /// The time of the next event; `None` at the end of what there is.
-    pub fn next_t(&mut self, reel: &mut Reel<'_>) -> Option<u64> {
+    pub(super) fn next_t(&mut self, reel: &mut Reel<'_>) -> Option<u64> {
         if !self.rest.is_empty() {
             return Some(self.t);
         }
@@ -177,7 +177,7 @@ impl Tape {
     }
 
     /// Shows the next event; `false` at the end of what there is.
-    pub fn advance(&mut self, reel: &mut Reel<'_>) -> bool {
+    pub(super) fn advance(&mut self, reel: &mut Reel<'_>) -> bool {
         if !self.rest.is_empty() {
             let rest = std::mem::take(&mut self.rest);
             self.emulator.feed(&Vec::from(rest));
@@ -193,7 +193,7 @@ impl Tape {
     }
 
     /// Shows at most so many lines more of the next event.
-    pub fn advance_lines(&mut self, reel: &mut Reel<'_>, lines: usize) -> bool {
+    pub(super) fn advance_lines(&mut self, reel: &mut Reel<'_>, lines: usize) -> bool {
         if self.rest.is_empty() {
             if self.next_t(reel).is_none() {
                 return false;
@@ -233,7 +233,7 @@ impl Tape {
     }
 
     /// Goes back to the last keyframe at or before this time. `true` if the events have to be read anew from there.
-    pub fn rewind(&mut self, t: u64) -> bool {
+    pub(super) fn rewind(&mut self, t: u64) -> bool {
         if t >= self.t && self.rest.is_empty() {
             return false;
         }
@@ -279,6 +279,16 @@ impl Tape {
 
 /// The events from some place before this kernel time.
 fn events_near(recording: &Recording, t: Option<u64>) -> Box<dyn Iterator<Item = Item> + '_> {
-    let _ = t;
-    Box::new(recording.events())
+    let t = t.unwrap_or_default();
+    let (mut from, mut to) = (0, recording.segment_count());
+    while from < to {
+        let middle = from.midpoint(to);
+        if recording.segment_start(middle).is_none_or(|start| start <= t) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    // Events of two directions may stand a little out of order, also where a segment ends.
+    Box::new(recording.events_from(from.saturating_sub(2)))
 }

@@ -24,7 +24,9 @@ impl When {
         if let Some(offset) = text.strip_prefix('+') {
             return offset_ns(offset).map(Self::After).ok_or_else(|| HELP.to_owned());
         }
-        if let Some(time) = text.strip_suffix('Z').and_then(|time| time.parse().ok()) {
+        // A whole timestamp would be taken for a time as well.
+        let time = text.strip_suffix('Z').filter(|time| !time.contains('T'));
+        if let Some(time) = time.and_then(|time| time.parse().ok()) {
             return Ok(Self::TimeOfDay(time));
         }
         let at = || text.parse().ok().map(Self::At);
