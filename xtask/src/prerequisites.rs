@@ -24,6 +24,8 @@ const SHELLS: &[(&str, &str)] = &[
     ("/usr/bin/bash", "bash"),
     ("/usr/bin/dash", "dash"),
     ("/usr/bin/fish", "fish"),
+    // Man pages are formatted to see that they can be.
+    ("/usr/bin/groff", "groff-base"),
     ("/usr/bin/less", "less"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/screen", "screen"),
