@@ -43,10 +43,8 @@ fn bash_completes_commands_and_options() {
 #[test]
 fn fish_completes_commands() {
     let script = completions(clap_complete::Shell::Fish);
-    let completed = output(
-        Command::new("fish").args(["--no-config", "-c", "source -; complete -C 'weir ver'"]),
-        &script,
-    );
+    let completed =
+        output(Command::new("fish").args(["--no-config", "-c", "source -; complete -C 'weir ver'"]), &script);
     assert!(completed.starts_with("verify\t"), "{completed}");
 }
 
