@@ -5,6 +5,7 @@
 //! quotes around them.
 
 mod lines;
+mod named;
 mod names;
 mod rules;
 mod scan;
