@@ -296,6 +296,12 @@ impl Commands {
         }
     }
 
+    /// Whether hooks told what runs since the last prompt.
+    pub(super) fn is_told(&self) -> bool {
+        let open = self.top().open.as_ref();
+        self.prompted.is_none() && open.is_some_and(|open| open.command.source == Source::WarpDcs)
+    }
+
     /// Hooks tell of a command that was read off the screen already.
     pub(super) fn told(&mut self, text: &str, source: Source) -> bool {
         let open = self.levels.last_mut().and_then(|level| level.open.as_mut());

@@ -6,9 +6,11 @@ pub(super) const PROMPT_CHARS_MAX: usize = 300;
 /// What prompts end in.
 const ENDS: &[char] = &['$', '#', '%', '>', '❯', '➜', '»', 'λ', '›', '➤', '⟩', '▶', '\u{e0b0}', '»'];
 
-/// Whether this looks like a prompt: it ends as prompts do, with one blank at most.
+/// Whether this looks like a prompt: it ends as prompts do, with two blanks at most.
 pub(super) fn is_promptish(text: &str) -> bool {
-    let trimmed = text.strip_suffix([' ', '\u{a0}']).unwrap_or(text);
+    let without = |text: &'_ str| text.strip_suffix([' ', '\u{a0}']).map_or(text.len(), str::len);
+    let trimmed = &text[..without(text)];
+    let trimmed = &trimmed[..without(trimmed)];
     trimmed.ends_with(ENDS) && text.chars().count() <= PROMPT_CHARS_MAX
 }
 

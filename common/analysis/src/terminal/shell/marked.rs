@@ -43,6 +43,7 @@ impl Shell {
                     (entry.typed, entry.pasted, entry.enter) = (waiting.typed, waiting.pasted, waiting.enter);
                 }
                 entry.from = place;
+                self.prompt_first &= !self.editor;
                 self.entry = Some(entry);
             }
             Mark::CommandLine(text) => self.line = Some((text, Source::Osc633)),

@@ -231,16 +231,18 @@ impl Shell {
         entry.plain = true;
         entry.ahead = false;
         entry.settle(grid, &self.commands);
-        let lead = self.typed_before(key);
-        entry.lead = lead.is_some();
-        if let (Some(lead), Some(prompt)) = (&lead, &entry.prompt) {
+        let cursor = grid.cursor();
+        let drawn = grid.row(cursor.row)?.before(cursor.col);
+        if let (Some(lead), Some(prompt)) = (self.typed_before(key), &mut entry.prompt) {
             if lead.starts_with(prompt.as_str()) {
                 // It is the echo of what is typed, and no prompt.
                 return None;
             }
             if let Some(rest) = prompt.strip_prefix(lead.as_str()) {
-                entry.prompt = Some(rest.to_owned());
+                *prompt = rest.to_owned();
             }
+            let echo = drawn.strip_suffix(prompt.as_str()).unwrap_or("");
+            entry.lead = !echo.is_empty() && lead.starts_with(echo);
         }
         let prompt = entry.prompt.as_deref()?;
         if prompt.trim().is_empty() || prompt.chars().count() > PROMPT_CHARS_MAX {
@@ -308,7 +310,8 @@ impl Shell {
             self.seen_editor = true;
             if let Some(entry) = self.entry.as_mut().filter(|entry| entry.marked && !entry.typed) {
                 entry.plain = false;
-                // zsh draws its right prompt behind the mark.
+                // zsh, which draws its right prompt behind the mark.
+                self.prompt_first = true;
                 entry.note_right(grid);
                 self.rights |= entry.right.is_some();
                 return;
@@ -476,6 +479,9 @@ impl Shell {
             && is_flush(&read.text)
         {
             return self.enter_each(entry, &read, place, out);
+        }
+        if self.commands.is_told() {
+            return;
         }
         if read.text.contains('!') || read.text.starts_with('^') {
             self.history = Some((read.text.clone(), end + 1));
