@@ -6,7 +6,6 @@ mod gaps;
 mod good;
 mod hostile;
 mod play;
-mod search;
 mod show;
 mod support;
 mod tamper;
