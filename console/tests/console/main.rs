@@ -8,7 +8,6 @@ mod gaps;
 mod good;
 mod hostile;
 mod play;
-mod search;
 mod show;
 mod support;
 mod tamper;
