@@ -30,5 +30,5 @@ PS2={second}
 /// `BASH_EXECUTION_STRING` is what stands behind `-c`.
 pub(super) fn exec_startup(log: &Path) -> String {
     let log = quoted(&log.display().to_string());
-    format!("unset BASH_ENV\nprintf 'S\\x1f%s\\x1f%s\\x1e' \"$$\" \"$BASH_EXECUTION_STRING\" >>{log}\n")
+    format!("unset BASH_ENV\nprintf 'X\\x1f%s\\x1e' \"$BASH_EXECUTION_STRING\" >>{log}\n")
 }

@@ -27,6 +27,8 @@ pub(super) fn truth(log: &[u8]) -> Vec<Truth> {
                 last.insert(pid.to_owned(), (found.len(), None));
                 found.push(Truth { cwd: directories.get(pid).cloned(), ..Truth::shell(text) });
             }
+            // An exec request: the shell that it starts may keep the process, and is another one all the same.
+            ["X", text] => found.push(Truth::shell(text)),
             ["B", pid, history] => {
                 let Some((number, text)) = numbered(history) else { continue };
                 match last.get(pid) {

@@ -34,7 +34,7 @@ pub(super) fn exec_startup(log: &Path) -> String {
     let log = quoted(&log.display().to_string());
     format!(
         r#"if [[ -n $ZSH_EXECUTION_STRING ]]; then
-print -rn -- $'S\x1f'"$$"$'\x1f'"$ZSH_EXECUTION_STRING"$'\x1e' >>{log}
+print -rn -- $'X\x1f'"$ZSH_EXECUTION_STRING"$'\x1e' >>{log}
 fi
 "#
     )
