@@ -225,6 +225,7 @@ impl Parts {
         let reports = reports.map(|options| Reports::open(&config.state_dir, &options)).transpose()?;
         let (reports, delivery) = reports.unzip();
         let worker = Worker::new(store, Arc::new(key), config.parallel).reporting(reports.clone());
+        let worker = worker.finding(config.findings.clone());
         let (control, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
         let common = Common::new(config, recorder, reports)?;
         let lanes = common.open_lanes(&spools)?;

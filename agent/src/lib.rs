@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod findings;
 pub mod gap;
 pub mod http;
 pub mod journal;

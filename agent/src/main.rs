@@ -21,6 +21,7 @@ use weir_agent::{
     agent::{Agent, recorder},
     check,
     config::Config,
+    findings::hide_content_in_panics,
     recover::{self, RecoverArguments},
 };
 
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
     let is_terminal = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_terminal);
     tracing_subscriber::registry().with(log.with_filter(filter.and(filter_fn(shows_nothing_sent)))).init();
+    hide_content_in_panics();
     if let Some(Command::Recover(recover)) = &arguments.command {
         return recover::run(&arguments.config, recover);
     }

@@ -306,9 +306,9 @@ mod tests {
     use super::*;
     use crate::{
         spool::{Place, entry::Entry},
-        testing::{cookies, frame, record, session_id, stdout_record},
+        testing::{cookies, frame, opening, record, session_id, sftp, stdout_record, upload_of},
     };
-    use weir_common::frame::Message;
+    use weir_common::frame::{MAX_BODY, Message};
 
     /// A spool file with these records, all of one segment.
     fn source(dir: &Path, records: &[Vec<u8>]) -> SegmentSource {
@@ -458,6 +458,70 @@ mod tests {
             r#"{"t":1900,"dir":"t2c","ch":0,"seq":1,"len":0,"kind":"gap","records":3,"bytes":300,"since":1500,"cause":"spool_full"}"#
         );
         assert_eq!(encoded.entry.events, Count { records: 3, bytes: 34 });
+    }
+
+    /// Messages of a session's only channel as records, numbered as they come.
+    fn numbered(messages: Vec<(Direction, Message)>) -> Vec<Vec<u8>> {
+        let mut next = [0, 0];
+        let record = |(direction, message)| {
+            let side = usize::from(direction == Direction::TargetToClient);
+            next[side] += 1;
+            record(cookies(1)[side], &frame(message, next[side] - 1))
+        };
+        messages.into_iter().map(record).collect()
+    }
+
+    #[test]
+    fn where_content_is_left_out_the_same_records_and_the_same_state_make_the_same_bytes() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let content = (Direction::ClientToTarget, Message::Stdin(noise(2000).into()));
+        let messages = [opening(), sftp(), upload_of(4000), vec![content.clone(), content]].concat();
+        let records = numbered(messages);
+        let whole = SegmentSource { withhold: Some(Carried::default()), ..source(dir.path(), &records) };
+        let (first, second) = (encode(&whole).expect("encodes"), encode(&whole).expect("encodes"));
+        assert!(first.segment == second.segment && first.bulk.is_none() && first.carried == second.carried);
+        assert_eq!(first.entry.events.records, records.len() as u64);
+        let last = lines(&first.segment).pop().expect("there are some");
+        let sha256 = Sha256::of(&noise(2000).repeat(2));
+        assert!(
+            last.ends_with(&format!(r#""withheld":[{{"withheld":{{"bytes":2000,"sha256":"{sha256}"}}}}]}}"#)),
+            "{last}"
+        );
+        // In two segments they are the same lines.
+        let mut rest = whole.clone();
+        let before = rest.records.take(records.len() as u64 - 1).expect("as many");
+        let before = encode(&SegmentSource { records: before, ..whole.clone() }).expect("encodes");
+        let rest = encode(&SegmentSource { withhold: Some(before.carried), ..rest }).expect("encodes");
+        let both = [&lines(&before.segment)[1..], &lines(&rest.segment)[1..]].concat();
+        assert_eq!(both, lines(&first.segment)[1..]);
+        let kept = encode(&SegmentSource { withhold: None, ..whole }).expect("encodes");
+        assert!(kept.bulk.is_some() && kept.carried.is_empty());
+    }
+
+    #[test]
+    fn a_frame_full_of_tiny_answers_is_a_line_that_readers_take() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // READs of a byte each of the file that is open, and DATA for each.
+        let answers = u32::try_from(MAX_BODY / 14).expect("few");
+        let read = |id: u32| {
+            let place =
+                [&[0, 0, 0, 2, b'h', b'1', 0, 0, 0, 0][..], &id.to_be_bytes(), &[0, 0, 0, 1]].concat();
+            [&[0, 0, 0, 23, 5][..], &id.to_be_bytes(), &place].concat()
+        };
+        let data = |id: u32| [&[0, 0, 0, 10, 103][..], &id.to_be_bytes(), &[0, 0, 0, 1, b'.']].concat();
+        let asked: Vec<_> = (0..answers).map(|id| read(100 + id)).collect();
+        let asked = asked.chunks(1000).map(|some| Message::Stdin(some.concat().into()));
+        let asked: Vec<_> = asked.map(|message| (Direction::ClientToTarget, message)).collect();
+        let answered = (0..answers).flat_map(|id| data(100 + id)).collect::<Vec<_>>();
+        let beginning = [opening(), sftp(), upload_of(1)].concat();
+        let written = vec![(Direction::ClientToTarget, Message::Stdin(b"x"[..].into()))];
+        let answered = vec![(Direction::TargetToClient, Message::Stdout(answered.into()))];
+        let records = numbered([beginning, written, asked, answered].concat());
+        let source = SegmentSource { withhold: Some(Carried::default()), ..source(dir.path(), &records) };
+        let lines = lines(&encode(&source).expect("encodes").segment);
+        let line = lines.last().expect("there are some");
+        assert_eq!(line.matches("sha256").count(), MAX_BODY / 14);
+        assert!(line.len() <= weir_console::segment::LINE_MAX, "{} bytes", line.len());
     }
 
     #[test]

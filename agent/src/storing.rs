@@ -5,8 +5,10 @@
 //! bytes, and fewer of these are being encoded; one that waits for its next try holds neither. Whoever waits to encode
 //! has its place on the way already, and nobody who encodes waits for one. Where the store as a whole does not answer, one job at a time tries
 //! (`breaker`). Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
-//! digests, signature. What is in the store already, with the same content in other bytes or signed by another key, is
+//! digests, signature (`ending`). What is in the store already, with the same content in other bytes or signed by another key, is
 //! taken as it is there. Not here: which jobs there are (`core`).
+
+mod ending;
 
 use std::{
     io,
@@ -23,16 +25,18 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use weir_common::{
     digest::Sha256,
-    recording::{MANIFEST, Manifest, SIGNATURE, SUMS, SegmentEntry, StoredObject, signature_name, sums_text},
+    recording::{SegmentEntry, StoredObject, signature_name},
     session::SessionId,
 };
 
+pub use self::ending::Ending;
 use crate::{
     adopting,
     breaker::{Breaker, Outage, Pauses},
+    findings::{AtHand, FindingsOptions},
     ledger::StateEntry,
     metrics::metrics,
-    report::{self, QueueError, Reports},
+    report::{QueueError, Reports},
     segment::{self, EncodedSegment, SegmentError, SegmentSource},
     session::Session,
     signing::{self, SIGNATURE_MAX, SigningError, SigningKey},
@@ -68,8 +72,8 @@ pub struct Job {
 pub enum Work {
     /// A segment and its bulk.
     Segment(Box<SegmentSource>),
-    /// The manifest, the digests and their signature.
-    Manifest(Box<Manifest>),
+    /// The findings, the manifest, the digests and their signature.
+    Manifest(Box<Ending>),
 }
 
 impl Job {
@@ -86,7 +90,7 @@ impl Job {
             }))
         } else {
             session.may_finish().ok()?;
-            Work::Manifest(Box::new(session.manifest()?))
+            Work::Manifest(Box::new(Ending::new(session.manifest()?)))
         };
         Some(Self { session: session.id(), dir: session.path(), work })
     }
@@ -157,6 +161,8 @@ pub struct Worker {
     uploads: Arc<Semaphore>,
     breaker: Arc<Breaker>,
     reports: Option<Reports>,
+    findings: Option<Arc<FindingsOptions>>,
+    at_hand: Arc<AtHand>,
 }
 
 impl Done {
@@ -179,7 +185,15 @@ impl Worker {
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: Parallelism) -> Self {
         let Parallelism { encoding, uploading } = parallel;
         let [slots, uploads] = [encoding, uploading].map(|places| Arc::new(Semaphore::new(places)));
-        Self { store, key, slots, uploads, breaker: Arc::new(Breaker::new(PAUSES)), reports: None }
+        let (breaker, findings) = (Arc::new(Breaker::new(PAUSES)), Some(Arc::default()));
+        Self { store, key, slots, uploads, breaker, reports: None, findings, at_hand: Arc::default() }
+    }
+
+    /// The same one, which makes these findings of each session before it is finished, or none.
+    #[must_use]
+    pub fn finding(mut self, findings: Option<FindingsOptions>) -> Self {
+        self.findings = findings.map(Arc::new);
+        self
     }
 
     /// The same one, which reports each session before it is finished.
@@ -273,8 +287,8 @@ impl Worker {
                 let (entry, carried) = self.segment(&job.dir, (**source).clone()).await?;
                 Ok(Stored::Segment { entry: Box::new(entry), carried })
             }
-            Work::Manifest(manifest) => {
-                self.manifest(&job.dir, manifest).await?;
+            Work::Manifest(ending) => {
+                self.ending(&job.dir, ending).await?;
                 Ok(Stored::Manifest)
             }
         }
@@ -292,7 +306,10 @@ impl Worker {
         let objects = entry.bulk.iter().zip(&bulk).chain([(&entry.segment, &segment), (&signed, &signature)]);
         let objects = objects.map(|(object, body)| to_store(dir, object, body.clone())).collect();
         match self.put_all(objects).await {
-            Ok(()) => return Ok((SegmentEntry { signature: Some(signed), ..entry }, carried)),
+            Ok(()) => {
+                self.at_hand.keep(dir, &entry, &segment, bulk.as_ref());
+                return Ok((SegmentEntry { signature: Some(signed), ..entry }, carried));
+            }
             // Some of it is there in other bytes.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -309,9 +326,11 @@ impl Worker {
             let encoded = self.encode(source).await?.encoded;
             (SegmentEntry { bulk: stored, ..encoded.entry }, encoded.segment)
         };
-        let (object, body) = self.put_or_adopt(dir, entry.segment, segment).await?;
-        let signature = self.put_signature(dir, &signature_name(entry.index), body).await?;
-        Ok((SegmentEntry { segment: object, signature: Some(signature), ..entry }, carried))
+        let (segment, body) = self.put_or_adopt(dir, entry.segment, segment).await?;
+        let signature = self.put_signature(dir, &signature_name(entry.index), body.clone()).await?;
+        let entry = SegmentEntry { segment, signature: Some(signature), ..entry };
+        self.at_hand.keep(dir, &entry, &body, None);
+        Ok((entry, carried))
     }
 
     async fn encode(&self, source: SegmentSource) -> Result<Signed, StoringError> {
@@ -336,29 +355,6 @@ impl Worker {
             work()
         })
         .await
-    }
-
-    /// Stores what completes a session.
-    async fn manifest(&self, dir: &str, manifest: &Manifest) -> Result<(), StoringError> {
-        let mut text = serde_json::to_string_pretty(manifest)?;
-        text.push('\n');
-        let text = Bytes::from(text);
-        let named = manifest.objects().map(|object| (object.name.as_str(), object.sha256));
-        let sums = Bytes::from(sums_text(named.chain([(MANIFEST, Sha256::of(&text))])));
-        let signature = self.key.sign(&sums)?.into();
-        let objects = [(MANIFEST, text), (SUMS, sums.clone()), (SIGNATURE, signature)];
-        let totals = report::totals(manifest, &objects, &self.key.fingerprint());
-        let objects = objects.map(|(name, body)| to_store(dir, &described(name.to_owned(), &body), body));
-        match self.put_all(objects.into()).await {
-            Err(StoreError::Conflict { path, .. }) if path.ends_with(SIGNATURE) => {
-                self.put_signature(dir, SIGNATURE, sums).await?;
-            }
-            outcome => outcome?,
-        }
-        match &self.reports {
-            Some(reports) => Ok(reports.stored(manifest, dir, totals).await?),
-            None => Ok(()),
-        }
     }
 
     /// Stores the object, and says what is there then: it, or another one of the same content.

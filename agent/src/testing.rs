@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use weir_common::{
     abi::{ABI_VERSION, RECORD_MESSAGE, RecordHeader},
-    frame::{Header, Message},
+    frame::{ChannelType, Direction, Header, Message},
     recording::{Clock, Count, KernelCount, Recorder},
     session::{
         ChannelNo, HostKeyTrust, Outcome, SessionId, SessionMeta, SocketCookie, TargetCredential, TargetPeer,
@@ -86,4 +86,43 @@ pub(crate) fn frame(message: Message, seq: u64) -> Vec<u8> {
     let body = message.into_body().expect("short");
     let len = u32::try_from(body.len()).expect("short");
     [&Header { kind, len, seq }.to_bytes()[..], &body].concat()
+}
+
+/// What opens a session channel.
+pub(crate) fn opening() -> Vec<(Direction, Message)> {
+    vec![
+        (Direction::ClientToTarget, Message::Open(ChannelType::Session)),
+        (Direction::TargetToClient, Message::OpenConfirm),
+    ]
+}
+
+/// What asks for the subsystem, and is granted it.
+pub(crate) fn sftp() -> Vec<(Direction, Message)> {
+    vec![
+        (Direction::ClientToTarget, Message::Subsystem("sftp".into())),
+        (Direction::TargetToClient, Message::Success),
+    ]
+}
+
+/// The data of an upload up to where so many bytes of content follow, all of one WRITE (draft-ietf-secsh-filexfer-02).
+pub(crate) fn upload_of(bytes: u32) -> Vec<(Direction, Message)> {
+    const FLAGS_AND_ATTRIBUTES: &[u8] = &[0, 0, 0, 0x1a, 0, 0, 0, 0];
+    let packet = |kind: u8, fields: &[&[u8]], content: u32| {
+        let fields = fields.concat();
+        let len = u32::try_from(fields.len()).expect("short") + 1 + content;
+        Bytes::from([&len.to_be_bytes()[..], &[kind], &fields].concat())
+    };
+    let (id, string) = (7_u32.to_be_bytes(), |text: &[u8]| {
+        [&[0, 0, 0, u8::try_from(text.len()).expect("short")], text].concat()
+    });
+    let (handle, offset) = (string(b"h1"), 0_u64.to_be_bytes());
+    let stdin = |packet| (Direction::ClientToTarget, Message::Stdin(packet));
+    let stdout = |packet| (Direction::TargetToClient, Message::Stdout(packet));
+    vec![
+        stdin(packet(1, &[&3_u32.to_be_bytes()], 0)),
+        stdout(packet(2, &[&3_u32.to_be_bytes()], 0)),
+        stdin(packet(3, &[&id, &string(b"/srv/file"), FLAGS_AND_ATTRIBUTES], 0)),
+        stdout(packet(102, &[&id, &handle], 0)),
+        stdin(packet(6, &[&id, &handle, &offset, &bytes.to_be_bytes()], bytes)),
+    ]
 }

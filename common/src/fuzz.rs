@@ -200,6 +200,7 @@ pub fn manifest() -> (Manifest, String) {
             bulk: None,
             signature: Some(object(signature_name(1))),
         }],
+        findings: None,
     };
     let sums = sums_text(manifest.objects().map(|object| (object.name.as_str(), object.sha256)));
     (manifest, sums)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Sha256,
-    recording::{Count, Recorder},
+    recording::{Count, Recorder, findings::FindingCounts},
     session::{Outcome, SessionMeta, TargetPeer},
 };
 
@@ -85,6 +85,9 @@ pub struct Totals {
     /// Whether what was drained is what the kernel counted, in every channel; none where the kernel's counters were lost
     /// with a restart of the node.
     pub adds_up: Option<bool>,
+    /// How many findings there are; none where they were not made. A number of commands is not what they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<FindingCounts>,
     /// Digest of the object `SHA256SUMS`, which lists the digests of all others.
     pub sums: Sha256,
     /// Fingerprint of the key that signed it (`SHA256:…`).

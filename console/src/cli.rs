@@ -4,7 +4,8 @@ mod find;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use crate::play::live::when::When;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_common::{recording::SIGNER_IDENTITY, session::ChannelNo};
 
 pub use self::find::{FilterArgs, Place, SearchArgs, SessionsArgs};
@@ -26,6 +27,7 @@ Examples:
   weir play    /store/v1/dt=2026-01-02/019b… what did the screen look like?
   weir sessions /store --since 2d            who was where since the day before yesterday?
   weir search 'rm -rf' --store /store        who did that?
+  weir export  --format html --output session.html /store/v1/dt=2026-01-02/019b…
 
 `weir help <command>` has more examples, and the exit codes."
 )]
@@ -51,6 +53,12 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// Look for a pattern in the sessions of a store: commands, output, files.
     Search(SearchArgs),
+    /// Write a session in another form: asciicast, transcript, page, NDJSON, CSV.
+    Export(ExportArgs),
+    /// Print what a shell reads to complete `weir`.
+    Completions(CompletionsArgs),
+    /// Print a man page, or write all of them.
+    Man(ManArgs),
 }
 
 /// `weir verify`.
@@ -120,20 +128,28 @@ pub struct ShowArgs {
 /// `weir play`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-On a terminal the session plays in its own time, Ctrl-C ends it. Anywhere else, or with --instant, it is printed
-at once.
+On a terminal one channel plays in its own time, the first that had a terminal unless --channel says otherwise:
+  space  pause, or go on          ← →  5 seconds back or on        /  search what is shown (a regular expression)
+  .      one step                 ↓ ↑  a minute back or on         n  search on
+  + -    faster, slower           [ ]  the command before or next  g  go to a time
+  q      end                      Home and End                     h  help
+Anywhere else, or with --instant, all channels are printed at once.
 
-What a session printed may be aimed at your terminal. So only colours, cursor movement, erasing, scrolling and
-the like get through to it; titles, clipboard, links, images, sounds and everything that makes a terminal answer
-are left out. With --text, and where the output is not a terminal, nothing but text and line breaks is left.
+What a session printed may be aimed at your terminal. So the screen is emulated, and only its text and colours are
+drawn. With --instant only colours, cursor movement, erasing, scrolling and the like get through; titles, clipboard,
+links, images, sounds and everything that makes a terminal answer are left out. With --text, and where the output is
+not a terminal, nothing but text and line breaks is left.
 A channel with a subsystem (sftp) carries no text and is played only if --channel asks for it.
 
+Times are +5m, 90 (seconds), 1:30 or 1:02:03 after the start, or 14:05:00Z or 2026-01-02T14:05:00Z on the calendar.
+
 The digests are checked first, the signature is not: that is what `weir verify` is for. Sessions that are still
-under way can be played as far as they are stored.
+under way can be played as far as they are stored; --follow stays with them.
 
 Examples:
   weir play /store/v1/dt=2026-01-02/019b…
   weir play --speed 4 --idle-limit 0.5 --stdin /store/v1/dt=2026-01-02/019b…
+  weir play --search 'rm -rf' /store/v1/dt=2026-01-02/019b…
   weir play --text /store/v1/dt=2026-01-02/019b… | grep -n password
 
 Exit codes:
@@ -162,6 +178,140 @@ pub struct PlayArgs {
     /// Print everything at once, as plain text.
     #[arg(long, conflicts_with = "instant")]
     pub text: bool,
+    /// Begin at this time.
+    #[arg(long, value_name = "TIME", value_parser = When::parse, allow_hyphen_values = true)]
+    pub at: Option<When>,
+    /// Begin at this command, by its number in `weir show`. Needs a terminal.
+    #[arg(long, value_name = "N", conflicts_with_all = ["at", "instant", "text"])]
+    pub command: Option<u32>,
+    /// Begin where this regular expression is shown first. Needs a terminal; `weir search` finds it in many sessions.
+    #[arg(long, value_name = "REGEX", conflicts_with_all = ["instant", "text"])]
+    pub search: Option<String>,
+    /// Stay with a session that is under way, until it ends. Needs a terminal.
+    #[arg(long, conflicts_with_all = ["instant", "text"])]
+    pub follow: bool,
+}
+
+/// `weir export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Formats:
+  cast    asciicast version 2, which every version of asciinema plays
+  cast3   asciicast version 3, for asciinema 3: with exit codes
+  html    one page that plays the session in a browser, without a network
+  txt     the transcript, with the commands as headings
+  ndjson  every event on a line, with calendar times and all bytes, for jq
+  csv     commands, files or forwards (--what), for spreadsheets
+
+cast, cast3 and html hold one channel; what else there was is told on standard error. The commands are marks in them.
+
+What a session printed may be aimed at whoever looks at it. So asciicasts hold only what `weir play` lets through to a
+terminal, unless --raw asks for everything, and pages hold text and colours only. Elsewhere control characters are
+spelled out, and in csv a cell that a spreadsheet would take for a formula begins with an apostrophe.
+
+What was typed is left out: it may hold passwords that no screen showed. --stdin puts it in.
+
+Examples:
+  weir export --format cast3 --output session.cast /store/v1/dt=2026-01-02/019b…
+  weir export --format html --output session.html /store/v1/dt=2026-01-02/019b…
+  weir export --format csv --what files /store/v1/dt=2026-01-02/019b…
+  weir export --format ndjson /store/v1/dt=2026-01-02/019b… | jq -r 'select(.kind == \"exec\").text'
+
+Exit codes:
+  0  exported
+  1  exported, but something in the recording does not fit together; see the warnings
+  2  the recording can't be read, the file can't be written, or the command line is wrong")]
+pub struct ExportArgs {
+    /// The session's directory.
+    #[arg(value_name = "SESSION DIRECTORY")]
+    pub directory: PathBuf,
+    /// In which form.
+    #[arg(long, short, value_enum)]
+    pub format: Format,
+    /// Write to this file, which only its owner may read if it is new, instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Of this channel; without it cast, cast3 and html take the first with a terminal, ndjson takes all.
+    #[arg(long, value_name = "N", value_parser = channel)]
+    pub channel: Option<ChannelNo>,
+    /// The most seconds that a player should let a pause last. The times stay what they were.
+    #[arg(long, value_name = "SECONDS", value_parser = not_negative)]
+    pub idle_limit: Option<f64>,
+    /// Put in what was typed as well. It may hold passwords that were never shown.
+    #[arg(long)]
+    pub stdin: bool,
+    /// Leave everything in an asciicast that the session sent, even what harms a terminal.
+    #[arg(long)]
+    pub raw: bool,
+    /// What csv holds.
+    #[arg(long, value_enum, default_value = "commands")]
+    pub what: Table,
+    /// The most bytes of a page; a longer session is cut, and the page says so.
+    #[arg(long, value_name = "BYTES", default_value = "67108864", value_parser = clap::value_parser!(u64).range(65536..))]
+    pub max_bytes: u64,
+}
+
+/// A form to export a session in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Asciicast version 2.
+    Cast,
+    /// Asciicast version 3.
+    Cast3,
+    /// A transcript.
+    Txt,
+    /// A page that plays the session.
+    Html,
+    /// Every event.
+    Ndjson,
+    /// Commands, files or forwards.
+    Csv,
+}
+
+/// What a CSV holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Table {
+    /// What the user ran.
+    Commands,
+    /// What was done to files.
+    Files,
+    /// What was forwarded.
+    Forwards,
+}
+
+/// `weir completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir completions bash > /etc/bash_completion.d/weir
+  weir completions zsh  > /usr/local/share/zsh/site-functions/_weir
+  weir completions fish > /etc/fish/completions/weir.fish
+
+Exit codes:
+  0  printed
+  2  the command line is wrong, or the output can't be written")]
+pub struct CompletionsArgs {
+    /// For which shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `weir man`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir man verify | man -l -
+  weir man --out /usr/local/share/man/man1
+
+Exit codes:
+  0  printed or written
+  2  there is no such command, or a page can't be written")]
+pub struct ManArgs {
+    /// Of which command; of `weir` itself if none is named.
+    #[arg(value_name = "COMMAND", conflicts_with = "out")]
+    pub command: Option<String>,
+    /// Write all pages to this directory, over those that are there.
+    #[arg(long, value_name = "DIRECTORY", value_hint = clap::ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }
 
 /// More than any sensible number, and no duration overflows.

@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, ops::Range, sync::OnceLock};
 
 use weir_common::{
     digest::Sha256,
-    recording::{Content, Manifest, Opened, bulk_name, segment_name},
+    recording::{Clock, Content, Manifest, Opened, bulk_name, segment_name},
+    session::SessionMeta,
 };
 
 pub use self::events::{Events, Item};
@@ -132,6 +133,20 @@ impl Recording {
     #[must_use]
     pub fn segment_count(&self) -> usize {
         self.segments.len()
+    }
+
+    /// How to read the events' times, as the manifest or the first segment says.
+    #[must_use]
+    pub fn clock(&self) -> Option<Clock> {
+        let manifest = self.manifest.as_ref().map(|manifest| manifest.clock);
+        manifest.or_else(|| self.opened.as_ref().map(|opened| opened.clock))
+    }
+
+    /// The access context, as the manifest or the first segment says.
+    #[must_use]
+    pub fn access(&self) -> Option<&SessionMeta> {
+        let manifest = self.manifest.as_ref().map(|manifest| &manifest.session);
+        manifest.or_else(|| self.opened.as_ref().map(|opened| &opened.session))
     }
 
     /// The events from the start.

@@ -11,9 +11,11 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::{Cli, Command, ShowArgs, VerifyArgs},
+    cli::{Cli, Command, ManArgs, ShowArgs, VerifyArgs},
     escape,
+    export::{self, ExportError},
     look::Look,
+    manual::{self, ManualError},
     play::{self, PlayError},
     recording::Recording,
     search::{self, PatternError},
@@ -67,6 +69,12 @@ pub enum RunError {
     /// Playing failed.
     #[error(transparent)]
     Play(#[from] PlayError),
+    /// Exporting failed.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A man page can't be had.
+    #[error(transparent)]
+    Manual(#[from] ManualError),
 }
 
 /// The outside world.
@@ -97,8 +105,8 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         Command::Verify(args) => run_verify(args, &stores, world),
         Command::Show(args) => run_show(args, &stores, world),
         Command::Play(args) => {
-            let recording = Recording::open(stores.session(&args.directory)?)?;
-            Ok(play::play(&recording, args, world)?)
+            let mut recording = Recording::open(stores.session(&args.directory)?)?;
+            Ok(play::play(&mut recording, args, world)?)
         }
         Command::Sessions(args) => {
             let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
@@ -108,6 +116,18 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
             let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
             search::search(args, &stores.store(&args.store)?, (&filter, order), world)
         }
+        Command::Export(args) => {
+            let recording = Recording::open(stores.session(&args.directory)?)?;
+            match export::export(&recording, args, world) {
+                Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
+                exported => Ok(exported?),
+            }
+        }
+        Command::Completions(args) => {
+            world.out.write_all(&manual::completions(args.shell))?;
+            Ok(Exit::Fine)
+        }
+        Command::Man(args) => run_man(args, world),
     }
 }
 
@@ -149,6 +169,18 @@ fn run_verify(args: &VerifyArgs, stores: &Stores, world: &mut World<'_>) -> Resu
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(exit.unwrap_or(Exit::Fine)),
     }
+}
+
+fn run_man(args: &ManArgs, world: &mut World<'_>) -> Result<Exit, RunError> {
+    match &args.out {
+        Some(dir) => {
+            for path in manual::write_pages(dir)? {
+                writeln!(world.out, "{}", escape::text(&path.to_string_lossy()))?;
+            }
+        }
+        None => world.out.write_all(&manual::page_of(args.command.as_deref())?.roff)?,
+    }
+    Ok(Exit::Fine)
 }
 
 fn read_signers(path: &Path, zone: &TimeZone) -> Result<AllowedSigners, RunError> {

@@ -21,8 +21,17 @@ use crate::{
 pub struct Event {
     /// The event's line.
     pub json: Value,
-    /// Its bytes.
+    /// Its bytes, without those that are withheld.
     pub bytes: Vec<u8>,
+}
+
+/// A piece of file content that is not in the recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// How many bytes.
+    pub bytes: u64,
+    /// The digest that stands for them.
+    pub sha256: String,
 }
 
 /// A stored session.
@@ -68,6 +77,21 @@ impl Recording {
         self.events.iter().filter(of_stream).flat_map(|event| event.bytes.iter().copied()).collect()
     }
 
+    /// What of one stream is not in the recording.
+    ///
+    /// # Panics
+    /// If what stands in its place is not as the format says.
+    #[must_use]
+    pub fn withheld(&self, kind: &str) -> Vec<Withheld> {
+        let events = self.kind(kind).into_iter();
+        let parts = events.flat_map(|event| event.json["withheld"].as_array().into_iter().flatten());
+        let withheld = parts.filter_map(|part| part.get("withheld")).map(|withheld| Withheld {
+            bytes: withheld["bytes"].as_u64().expect("a number"),
+            sha256: withheld["sha256"].as_str().expect("a digest").to_owned(),
+        });
+        withheld.collect()
+    }
+
     /// The events of a kind.
     #[must_use]
     pub fn kind(&self, kind: &str) -> Vec<&Event> {
@@ -86,15 +110,23 @@ fn content(json: &Value, bulk: &[u8]) -> Result<Vec<u8>> {
         return Ok(text.as_bytes().to_vec());
     }
     if let Some(text) = json["b64"].as_str() {
-        let output = Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -d", text]).output()?;
-        ensure!(output.status.success(), "base64 can't read {text:?}");
-        return Ok(output.stdout);
+        return base64(text);
+    }
+    if let Some(parts) = json["withheld"].as_array() {
+        let kept = parts.iter().filter_map(|part| part["kept"].as_str()).map(base64);
+        return Ok(kept.collect::<Result<Vec<_>>>()?.concat());
     }
     let (Some(at), Some(bytes)) = (json["bulk"]["at"].as_u64(), json["bulk"]["bytes"].as_u64()) else {
         return Ok(Vec::new());
     };
     let range = usize::try_from(at)?..usize::try_from(at + bytes)?;
     Ok(bulk.get(range).context("an event points outside the bulk")?.to_vec())
+}
+
+fn base64(text: &str) -> Result<Vec<u8>> {
+    let output = Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -d", text]).output()?;
+    ensure!(output.status.success(), "base64 can't read {text:?}");
+    Ok(output.stdout)
 }
 
 fn unzstd(path: &Path) -> Result<Vec<u8>> {

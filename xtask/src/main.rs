@@ -6,6 +6,7 @@ mod debian;
 mod demo;
 mod exec;
 mod lint;
+mod man;
 mod prerequisites;
 mod python;
 mod test;
@@ -27,6 +28,7 @@ enum Task {
     Demo(demo::Options),
     /// Check formatting and lints.
     Lint,
+    Man(man::Options),
     Test(test::Options),
     Vm(vm::Options),
 }
@@ -47,6 +49,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Lint => lint::run(),
+        Task::Man(options) => man::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
     }

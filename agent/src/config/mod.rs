@@ -3,6 +3,7 @@
 //! What is in the file becomes [`Config`] only if all of it makes sense; nothing else in the agent checks
 //! values again. Every bound of the agent is here, with its default.
 
+mod findings;
 mod lanes;
 mod observe;
 mod report;
@@ -17,17 +18,20 @@ use std::{
 };
 
 use serde::Deserialize;
+use weir_analysis::masking::{Masking, MaskingConfig, MaskingError};
 
+use self::{
+    findings::RawFindings,
+    report::RawReport,
+    space::{DISK_REFUSE_BYTES, RawSpace},
+};
 pub use self::{
     lanes::{CpuGroup, LANES_MAX},
     observe::ObserveConfig,
     space::SpaceConfig,
 };
-use self::{
-    report::RawReport,
-    space::{DISK_REFUSE_BYTES, RawSpace},
-};
 use crate::{
+    findings::FindingsOptions,
     report::ReportOptions,
     session::SealLimits,
     spool::{DISK_RESERVE_BYTES, SpoolOptions},
@@ -81,6 +85,8 @@ pub struct Config {
     pub observe: ObserveConfig,
     /// Where session reports go; none for nowhere.
     pub report: Option<ReportOptions>,
+    /// What is made of a session when it is over; none for nothing.
+    pub findings: Option<FindingsOptions>,
 }
 
 /// The control socket.
@@ -134,6 +140,9 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// The rules of what is secret.
+    #[error("masking: {0}")]
+    Masking(#[from] MaskingError),
 }
 
 /// The file, as it is written.
@@ -169,6 +178,8 @@ struct Raw {
     metrics_listen: Option<SocketAddr>,
     ready_store_failing_ms: u64,
     report: Option<RawReport>,
+    findings: RawFindings,
+    masking: MaskingConfig,
 }
 
 impl Default for Raw {
@@ -203,6 +214,8 @@ impl Default for Raw {
             metrics_listen: None,
             ready_store_failing_ms: 60_000,
             report: None,
+            findings: RawFindings::default(),
+            masking: MaskingConfig::default(),
         }
     }
 }
@@ -291,6 +304,7 @@ impl Raw {
                 store_patience: Duration::from_millis(self.ready_store_failing_ms),
             },
             report,
+            findings: self.findings.validate(Masking::from_rules(&self.masking)?)?,
         })
     }
 }
@@ -374,10 +388,25 @@ mod tests {
                 "report.timeout_ms",
             ),
             ("allowed_uids = [1]\nreport = { url = 'https://x/', token_file = '/t', ca = 1 }", "ca"),
+            ("allowed_uids = [1]\nfindings.transcript_max_bytes = 5", "findings.transcript_max_bytes"),
+            ("allowed_uids = [1]\nfindings.time_max_ms = 0", "findings.time_max_ms"),
+            ("allowed_uids = [1]\nfindings.maximum = 1", "maximum"),
+            ("allowed_uids = [1]\n[[masking.rule]]\nname = 'bad'\npattern = '('", "masking"),
         ] {
             let problem = problem(text);
             assert!(problem.contains(key), "{text:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn findings_are_made_unless_they_are_not_wanted_and_keys_have_the_bounds_that_are_said() {
+        let findings =
+            |text: &str| parse(&format!("allowed_uids = [1]\n{text}")).expect("makes sense").findings;
+        let (usual, default) = (findings("").expect("they are made"), FindingsOptions::default());
+        assert_eq!((usual.bounds, usual.time_max), (default.bounds, default.time_max));
+        let small = findings("[findings]\ncommands_max_bytes = 2048\ntime_max_ms = 1500").expect("made");
+        assert_eq!((small.bounds.commands, small.time_max.as_millis()), (2048, 1500));
+        assert!(findings("[findings]\nenabled = false").is_none());
     }
 
     #[test]

@@ -63,9 +63,8 @@ impl Store for Dying {
 
     fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
         let found = self.objects.lock().expect("no panic in between").get(path).cloned();
-        let found = found.expect("asked for after a conflict");
-        assert!(found.len() as u64 <= max_bytes);
-        Box::pin(async { Ok(found) })
+        assert!(found.as_ref().is_none_or(|found| found.len() as u64 <= max_bytes));
+        Box::pin(async move { found.ok_or_else(|| StoreError::Missing { path: path.to_owned() }) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! adds once per pass; what a scrape shows of rings, spool and sessions its core published at its last tick, so that
 //! a scrape asks nobody. Also what follows from it: whether the agent is alive and ready ([`health`]).
 
+mod findings;
 pub mod health;
 mod lane;
 mod storing;
@@ -19,6 +20,7 @@ use weir_common::{abi::ABI_VERSION, session::Outcome};
 use weir_telemetry::Process;
 
 pub use self::{
+    findings::{FINDINGS_FAILURE_CLASSES, Findings},
     health::{Health, Taking},
     lane::{Lane, LaneState, SessionCounts, Tosses},
     storing::{FAILURE_CLASSES, Uploads},
@@ -35,6 +37,8 @@ pub struct Metrics {
     lanes: lane::Lanes,
     /// What became of objects on their way into the store.
     pub uploads: Uploads,
+    /// What sessions amount to.
+    pub findings: Findings,
     /// The session reports.
     pub reports: Reports,
     /// Whether the agent is alive and ready.
@@ -107,6 +111,7 @@ impl Metrics {
         Self {
             lanes: lane::Lanes::register(agent),
             uploads: Uploads::register(agent),
+            findings: Findings::register(agent),
             reports: Reports::register(agent),
             health: Health::default(),
             opened: counter(agent, "sessions_opened", "Sessions registered"),

@@ -130,7 +130,7 @@ impl Tools {
             StoreLocation::S3(options) => Arc::new(S3Store::new((**options).clone())),
         };
         Ok(Self {
-            worker: Worker::new(store, Arc::new(key), config.parallel),
+            worker: Worker::new(store, Arc::new(key), config.parallel).finding(config.findings.clone()),
             spool: config.spool,
             seal: config.seal,
             parallel: config.parallel.uploading,

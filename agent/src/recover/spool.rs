@@ -191,8 +191,8 @@ impl Recovering {
             (Stored::Segment { entry, carried: _ }, _) => {
                 self.progress.bytes_done = self.progress.bytes_done.saturating_add(entry.events.bytes);
             }
-            (Stored::Manifest, Work::Manifest(manifest)) => {
-                if let Err(reason) = (tools.on_stored)(manifest) {
+            (Stored::Manifest, Work::Manifest(ending)) => {
+                if let Err(reason) = (tools.on_stored)(&ending.manifest) {
                     self.left.insert(session, reason);
                     return Ok(());
                 }

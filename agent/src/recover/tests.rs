@@ -10,7 +10,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use tempfile::TempDir;
 use weir_common::{
     digest::Sha256,
-    frame::{ChannelType, Direction, Message},
+    frame::{Direction, Message},
     recording::{Content, Event, MANIFEST, Part},
 };
 use weir_console::{
@@ -29,7 +29,7 @@ use crate::{
     },
     storing::{Done, Job, Parallelism},
     tap::RingId,
-    testing::{armed, closed, cookies, frame, opened, session_id, stdout_record},
+    testing::{armed, closed, cookies, frame, opened, opening, session_id, sftp, stdout_record, upload_of},
 };
 
 const SEAL: SealLimits = SealLimits { max_bytes: 3000, max_records: 1000, max_age_ns: u64::MAX };
@@ -410,16 +410,17 @@ fn begin_transfer(journal: &mut Journal, number: u8) {
     meta.record_file_content = false;
     journal.append(StateEntry::Opened { meta, clock, recorder, opened_at }).expect("in order");
     journal.append(armed(number)).expect("in order");
-    let [c2t, t2c] = cookies(number);
-    for (cookie, seq, message) in [
-        (c2t, 0, Message::Open(ChannelType::Session)),
-        (t2c, 0, Message::OpenConfirm),
-        (c2t, 1, Message::Exec(b"rsync --server -e.LsfxCIvu . /srv".to_vec())),
-        (t2c, 1, Message::Success),
-        (c2t, 2, Message::Stdin(vec![31, 0, 0, 0].into())),
-    ] {
-        append(journal, &crate::testing::record(cookie, &frame(message, seq)));
+    let mut seqs = [0, 0];
+    for (direction, message) in beginning() {
+        let side = usize::from(direction == Direction::TargetToClient);
+        append(journal, &crate::testing::record(cookies(number)[side], &frame(message, seqs[side])));
+        seqs[side] += 1;
     }
+}
+
+/// Everything up to where 12,000 bytes of content follow.
+fn beginning() -> Vec<(Direction, Message)> {
+    [opening(), sftp(), upload_of(12_000)].concat()
 }
 
 fn append(journal: &mut Journal, bytes: &[u8]) {
@@ -464,17 +465,17 @@ fn the_content_of_a_transfer_stays_out_however_many_agents_and_segments_it_goes_
     let lab = Lab::new();
     let (dir, file) = (lab.path("lost"), noise(40 * 300));
     begin_transfer(&mut Journal::open(&dir, SPOOL).expect("opens"), 4);
-    for (seq, piece) in (3..).zip(file.chunks(300)) {
+    for (seq, piece) in (5..).zip(file.chunks(300)) {
         // An agent of its own for each record, and a segment for every third.
         let mut journal = Journal::open(&dir, SPOOL).expect("opens");
         append(
             &mut journal,
             &crate::testing::record(cookies(4)[0], &frame(Message::Stdin(piece.to_vec().into()), seq)),
         );
-        if seq % 3 == 0 && seq < 30 {
-            let index = u32::try_from(seq / 3).expect("few");
+        if seq % 3 == 0 && seq < 40 {
+            let index = u32::try_from(seq / 3).expect("few") - 1;
             let session = session_id(4);
-            let records = if index == 1 { 2 } else { 3 };
+            let records = if index == 1 { 7 } else { 3 };
             journal.append(StateEntry::SealStarted { session, index, records }).expect("in order");
             drop(journal);
             // Killed right behind the put, and once more: the next one puts the same bytes.
@@ -498,7 +499,11 @@ fn the_content_of_a_transfer_stays_out_however_many_agents_and_segments_it_goes_
     assert_eq!(states(&report), [&State::Stored], "{report:#?}");
     assert_eq!(lab.verdict(4), Verdict::Intact);
     let (kept, withheld) = sent(&lab, 4);
-    assert_eq!(kept, [b"rsync --server -e.LsfxCIvu . /srv", &[31, 0, 0, 0][..]].concat());
+    let protocol = beginning().into_iter().filter_map(|(_, message)| match message {
+        Message::Stdin(bytes) => Some(bytes),
+        _ => None,
+    });
+    assert_eq!(kept, protocol.flatten().collect::<Vec<_>>());
     let lens: Vec<_> = withheld.iter().map(|&(bytes, _)| bytes).collect();
     assert_eq!(lens, [300; 40]);
     for (number, &(_, sha256)) in (1..).zip(&withheld) {

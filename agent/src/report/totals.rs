@@ -15,7 +15,7 @@ pub fn totals(manifest: &Manifest, objects: &[(&str, Bytes)], signer: &str) -> T
     let sum = |count: fn(&DirectionTotals) -> Count, ways: &mut dyn Iterator<Item = &DirectionTotals>| {
         ways.map(count).fold(Count::default(), |sum, count| sum + count)
     };
-    let segments = manifest.objects().fold(0, |sum: u64, object| sum.saturating_add(object.bytes));
+    let named = manifest.objects().fold(0, |sum: u64, object| sum.saturating_add(object.bytes));
     let closing: u64 = objects.iter().map(|(_, body)| body.len() as u64).sum();
     let sums = objects.iter().find(|(name, _)| *name == SUMS).map_or(&[][..], |(_, body)| &body[..]);
     Totals {
@@ -26,8 +26,9 @@ pub fn totals(manifest: &Manifest, objects: &[(&str, Bytes)], signer: &str) -> T
         c2t: sum(|way| way.accepted, &mut manifest.channels.iter().map(|channel| &channel.c2t)),
         t2c: sum(|way| way.accepted, &mut manifest.channels.iter().map(|channel| &channel.t2c)),
         passed: sum(|way| way.passed, &mut ways()),
-        stored_bytes: segments.saturating_add(closing),
+        stored_bytes: named.saturating_add(closing),
         adds_up: adds_up(ways()),
+        findings: manifest.findings.as_ref().and_then(|findings| findings.counts),
         sums: Sha256::of(sums),
         signer: signer.to_owned(),
     }

@@ -237,6 +237,7 @@ impl Session {
             outcome: end.outcome.clone(),
             channels: self.totals(),
             segments: self.segments.clone(),
+            findings: None,
         })
     }
 }

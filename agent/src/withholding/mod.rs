@@ -5,11 +5,12 @@
 //! `sealed` entries and checkpoints, so that a segment has the same bytes whenever and by whomever it is encoded.
 //!
 //! Owns three rules.
-//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted and that speaks such a
-//!   protocol, on a channel without a terminal. Where the request for it was lost, everything is recorded.
-//! - *Where the track of a transfer is lost* (a gap, lost records, too much state) *nothing more of its data is kept*: the
-//!   grant says that content is not to be, and what is content cannot be told any more. Sizes and digests are kept, of each
-//!   event by itself.
+//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted, one of those that its
+//!   administrator has installed, on a channel without a terminal, and that speaks such a protocol on both sides. What
+//!   never did is recorded; so is everything where the request itself was lost.
+//! - *Where the track of a transfer is lost* (a gap, lost records, too much state, bytes that break the protocol) *nothing
+//!   more of its data is kept*: the grant says that content is not to be, and what is content cannot be told any more. Sizes
+//!   and digests are kept, of each event by itself.
 //! - *Bounded*: so many channels, so many bytes of state.
 
 use std::{collections::BTreeMap, fmt};
@@ -62,6 +63,8 @@ struct State {
     terminal: bool,
     /// Who has closed it.
     closed: [bool; 2],
+    /// Who has spoken its protocol.
+    spoken: [bool; 2],
 }
 
 /// What a channel is used for.
@@ -203,13 +206,14 @@ impl Channel {
             answer: None,
             terminal: false,
             closed: [false; 2],
+            spoken: [false; 2],
         };
         Self { state, transfer: None }
     }
 
     /// Notes which frame it is, and that some are missing if it is not the next.
     fn in_sequence(&mut self, direction: Direction, seq: u64) {
-        let next = &mut self.state.next[usize::from(direction == Direction::TargetToClient)];
+        let next = &mut self.state.next[side(direction)];
         let missing = *next != seq;
         *next = seq.saturating_add(1);
         if missing {
@@ -227,8 +231,7 @@ impl Channel {
     /// A frame that is no data.
     fn control(&mut self, direction: Direction, kind: Kind, body: &[u8]) {
         match (direction, kind) {
-            (Direction::ClientToTarget, Kind::Close) => self.state.closed[0] = true,
-            (Direction::TargetToClient, Kind::Close) => self.state.closed[1] = true,
+            (_, Kind::Close) => self.state.closed[side(direction)] = true,
             (Direction::TargetToClient, Kind::OpenFailure) => self.state.closed = [true; 2],
             (Direction::TargetToClient, Kind::Success | Kind::Failure) => {
                 self.answered(kind == Kind::Success);
@@ -266,6 +269,8 @@ impl Channel {
             },
             _ => None,
         };
+        // A program in a folder of the user's own may be anything.
+        let transfer = transfer.filter(Transfer::has_content);
         state.used_for = if transfer.is_some() { Use::Files } else { Use::Other };
         state.answer = Some(state.unanswered);
         self.transfer = transfer.map(Box::new);
@@ -296,13 +301,27 @@ impl Channel {
             (Some(transfer), Use::Files) => {
                 ranges.clear();
                 transfer.content(direction, body, ranges);
-                parts(body, ranges)
+                if transfer.is_followed() {
+                    self.state.spoken[side(direction)] |= !body.is_empty();
+                    return parts(body, ranges);
+                }
+                self.transfer = None;
+                let was_one = self.state.spoken == [true; 2];
+                self.state.used_for = if was_one { Use::Lost } else { Use::Other };
+                was_one.then(|| whole(body)).flatten()
             }
-            (_, Use::Files | Use::Lost) => {
-                (!body.is_empty()).then(|| vec![withheld(body.len(), Sha256::of(body))])
-            }
+            (_, Use::Files | Use::Lost) => whole(body),
         }
     }
+}
+
+fn side(direction: Direction) -> usize {
+    usize::from(direction == Direction::TargetToClient)
+}
+
+/// Leaves all of the data out; by itself, since it is not known what it belongs to.
+fn whole(body: &[u8]) -> Option<Vec<Part>> {
+    (!body.is_empty()).then(|| vec![withheld(body.len(), Sha256::of(body))])
 }
 
 /// What is to be recorded of data with content in these ranges; `None` if that is all of it.

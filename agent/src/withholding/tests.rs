@@ -3,11 +3,13 @@
 use weir_common::frame::{Env, Pty};
 
 use super::*;
+use crate::testing::{opening, sftp, upload_of};
 
 const C2T: Direction = Direction::ClientToTarget;
 const T2C: Direction = Direction::TargetToClient;
-const RSYNC: &[u8] = b"rsync --server -e.LsfxCIvu . /srv";
-const GREETING: &[u8] = &[31, 0, 0, 0];
+
+/// Content that nobody has asked for.
+const UNASKED: &[u8] = &[0, 0, 0, 13, 103, 0, 0, 0, 99, 0, 0, 0, 4, b'l', b'a', b't', b'e'];
 
 /// A session's frames, numbered as they come.
 struct Frames {
@@ -55,8 +57,7 @@ impl Frames {
     }
 
     fn open(&mut self, channel: u32) {
-        self.control(channel, C2T, Message::Open(ChannelType::Session));
-        self.control(channel, T2C, Message::OpenConfirm);
+        self.all(channel, opening());
     }
 
     fn exec(&mut self, channel: u32, command: &[u8]) {
@@ -65,7 +66,7 @@ impl Frames {
     }
 
     fn control(&mut self, channel: u32, direction: Direction, message: Message) {
-        assert_eq!(self.pass(channel, direction, message), None, "only data is left out");
+        assert_eq!(self.pass(channel, direction, message), None, "what is no content is recorded");
     }
 
     fn stdin(&mut self, channel: u32, bytes: &[u8]) -> Option<Vec<Part>> {
@@ -76,11 +77,15 @@ impl Frames {
         self.pass(channel, T2C, Message::Stdout(Bytes::copy_from_slice(bytes)))
     }
 
-    /// Begins a transfer that is followed.
-    fn rsync(&mut self, channel: u32) {
-        self.open(channel);
-        self.exec(channel, RSYNC);
-        assert_eq!(self.stdin(channel, GREETING), None, "the protocol is recorded");
+    fn all(&mut self, channel: u32, messages: Vec<(Direction, Message)>) {
+        for (direction, message) in messages {
+            self.control(channel, direction, message);
+        }
+    }
+
+    /// Begins a transfer that is followed: 4 KiB of content come next.
+    fn upload(&mut self, channel: u32) {
+        self.all(channel, [opening(), sftp(), upload_of(4096)].concat());
     }
 
     fn carried(self) -> Carried {
@@ -96,12 +101,34 @@ fn whole(so_far: &[u8], bytes: usize) -> Option<Vec<Part>> {
 #[test]
 fn content_is_left_out_with_a_digest_that_runs_on_wherever_segments_end() {
     for mut frames in [Frames::new(), Frames::cut_everywhere()] {
-        frames.rsync(0);
+        frames.upload(0);
         assert_eq!(frames.stdin(0, b"secret"), whole(b"secret", 6));
-        assert_eq!(frames.stdout(0, b"\x1f\0\0\0answer").map(|parts| parts.len()), Some(2));
         assert_eq!(frames.stdin(0, b" and more"), whole(b"secret and more", 9));
-        let stderr = Message::Stderr(Bytes::from_static(b"rsync: said"));
+        let stderr = Message::Stderr(Bytes::from_static(b"sftp-server: said"));
         assert_eq!(frames.pass(0, T2C, stderr), None, "errors are recorded");
+    }
+}
+
+#[test]
+fn each_file_protocol_keeps_its_names_and_not_what_is_in_the_files() {
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        frames.open(0);
+        frames.exec(0, b"scp -r -t /srv");
+        assert_eq!(frames.stdout(0, b"\0"), None);
+        let parts = frames.stdin(0, b"C0600 6 first\nsecret\0C0600 5 second\nsec").expect("some is content");
+        let kept = |bytes: &[u8]| Part::Kept(bytes.to_vec());
+        let left_out = |bytes: &[u8]| withheld(bytes.len(), Sha256::of(bytes));
+        let protocol = [kept(b"C0600 6 first\n"), kept(b"\0C0600 5 second\n")];
+        let [first, second] = protocol;
+        assert_eq!(parts, [first, left_out(b"secret"), second, left_out(b"sec")]);
+        assert_eq!(frames.stdin(0, b"re\0"), Some(vec![withheld(2, Sha256::of(b"secre")), kept(b"\0")]));
+
+        frames.open(1);
+        frames.exec(1, b"rsync --server -e.LsfxCIvu . /srv");
+        assert_eq!(frames.stdin(1, &[31, 0, 0, 0]), None);
+        let answer = vec![kept(&[31, 0, 0, 0]), left_out(b"answer")];
+        assert_eq!(frames.stdout(1, b"\x1f\0\0\0answer"), Some(answer));
+        assert_eq!(frames.stdin(1, b"list"), whole(b"list", 4));
     }
 }
 
@@ -113,13 +140,24 @@ fn shells_and_commands_that_are_no_file_transfer_are_recorded() {
         let mut frames = Frames::new();
         frames.open(0);
         frames.exec(0, command);
-        assert_eq!(frames.stdin(0, b"\x1f\0\0\0 bytes"), None, "{command:?}");
+        frames.all(0, upload_of(10));
+        assert_eq!(frames.stdin(0, b"bytes"), None, "{command:?}");
+    }
+    for command in [&b"/tmp/scp -t file"[..], b"./sftp-server", b"scp -t file; bash", b"scp -t $(bash)"] {
+        let mut frames = Frames::new();
+        frames.open(0);
+        frames.exec(0, command);
+        assert_eq!(frames.stdout(0, b"\0"), None);
+        for said in ["C0644 4 file\n", "typed", "\0", "ls\n"] {
+            assert_eq!(frames.stdin(0, said.as_bytes()), None, "{command:?}");
+        }
     }
     let mut frames = Frames::new();
     frames.open(0);
     frames.control(0, C2T, Message::Shell);
     frames.control(0, T2C, Message::Success);
-    assert_eq!(frames.stdout(0, b"rsync --server"), None);
+    frames.all(0, upload_of(10));
+    assert_eq!(frames.stdin(0, b"bytes"), None);
 }
 
 #[test]
@@ -129,8 +167,8 @@ fn a_terminal_makes_no_file_transfer() {
     let pty = Pty { term: "xterm".into(), size: Default::default(), modes: Vec::new() };
     frames.control(0, C2T, Message::Pty(pty));
     frames.control(0, T2C, Message::Success);
-    frames.exec(0, RSYNC);
-    assert_eq!(frames.stdin(0, b"\x1f\0\0\0typed"), None);
+    frames.all(0, [sftp(), upload_of(10)].concat());
+    assert_eq!(frames.stdin(0, b"typed"), None);
 }
 
 #[test]
@@ -138,47 +176,47 @@ fn what_a_channel_is_used_for_says_the_first_request_that_the_target_accepted() 
     for mut frames in [Frames::new(), Frames::cut_everywhere()] {
         frames.open(0);
         frames.exec(0, b"bash");
-        frames.control(0, C2T, Message::Exec(RSYNC.to_vec()));
-        frames.control(0, T2C, Message::Success);
-        assert_eq!(frames.stdin(0, b"\x1f\0\0\0typed"), None, "the shell goes on");
+        frames.all(0, [sftp(), upload_of(10)].concat());
+        assert_eq!(frames.stdin(0, b"typed"), None, "the shell goes on");
 
         frames.open(1);
         let env = Message::Env(Env { name: "LANG".into(), value: "C".into() });
         frames.control(1, C2T, env.clone());
-        frames.control(1, C2T, Message::Exec(RSYNC.to_vec()));
+        frames.control(1, C2T, Message::Subsystem("sftp".into()));
         frames.control(1, C2T, env);
         frames.control(1, T2C, Message::Failure);
         frames.control(1, T2C, Message::Success);
         frames.control(1, T2C, Message::Failure);
-        let _ = frames.stdin(1, GREETING);
+        frames.all(1, upload_of(10));
         assert_eq!(frames.stdin(1, b"file"), whole(b"file", 4), "only variables were refused");
 
         frames.open(2);
-        frames.control(2, C2T, Message::Exec(RSYNC.to_vec()));
+        frames.control(2, C2T, Message::Subsystem("sftp".into()));
         frames.control(2, T2C, Message::Failure);
         frames.exec(2, b"bash");
-        assert_eq!(frames.stdin(2, b"\x1f\0\0\0typed"), None, "the transfer was refused");
+        frames.all(2, upload_of(10));
+        assert_eq!(frames.stdin(2, b"typed"), None, "the transfer was refused");
     }
 }
 
 #[test]
 fn forwarded_connections_are_recorded() {
     let mut frames = Frames::new();
-    let socket = ChannelType::DirectStreamlocal { path: "/run/rsync --server".into() };
+    let socket = ChannelType::DirectStreamlocal { path: "/run/sftp".into() };
     frames.control(0, C2T, Message::Open(socket));
-    frames.exec(0, RSYNC);
-    assert_eq!(frames.stdin(0, b"\x1f\0\0\0bytes"), None);
+    frames.all(0, [sftp(), upload_of(10)].concat());
+    assert_eq!(frames.stdin(0, b"bytes"), None);
 }
 
 #[test]
 fn where_the_track_is_lost_nothing_more_is_kept_but_sizes_and_digests_of_each_event() {
     for mut frames in [Frames::new(), Frames::cut_everywhere()] {
-        frames.rsync(0);
+        frames.upload(0);
         assert!(frames.stdin(0, b"before").is_some());
         *frames.next.get_mut(&(ChannelNo(0), false)).expect("it was used") += 3;
         assert_eq!(frames.stdin(0, b"behind"), whole(b"behind", 6));
         assert_eq!(frames.stdin(0, b"more"), whole(b"more", 4));
-        assert_eq!(frames.stdout(0, b"\x1f\0\0\0"), whole(b"\x1f\0\0\0", 4), "in both directions");
+        assert_eq!(frames.stdout(0, b"done"), whole(b"done", 4), "in both directions");
         assert_eq!(frames.stdin(0, b""), None);
     }
     let mut frames = Frames::new();
@@ -188,9 +226,23 @@ fn where_the_track_is_lost_nothing_more_is_kept_but_sizes_and_digests_of_each_ev
 }
 
 #[test]
+fn what_never_spoke_the_protocol_is_recorded_and_what_broke_it_is_not_kept_from_there_on() {
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        frames.all(0, [opening(), sftp()].concat());
+        assert_eq!(frames.stdout(0, b"a shell in its place\n"), None);
+        assert_eq!(frames.stdin(0, b"cat /etc/shadow\n"), None);
+        assert_eq!(frames.stdout(0, b"root:"), None);
+        frames.all(1, [opening(), sftp(), upload_of(4)].concat());
+        assert_eq!(frames.stdin(1, b"file"), whole(b"file", 4));
+        assert_eq!(frames.stdout(1, UNASKED), whole(UNASKED, UNASKED.len()), "what broke it is not kept");
+        assert_eq!(frames.stdout(1, b"done"), whole(b"done", 4));
+    }
+}
+
+#[test]
 fn what_another_version_carried_and_is_not_understood_is_taken_for_a_transfer_whose_track_is_lost() {
     let mut frames = Frames::new();
-    frames.rsync(0);
+    frames.upload(0);
     let mut carried = Frames::new();
     std::mem::swap(&mut carried.withholding, &mut frames.withholding);
     let mut carried = carried.carried();
@@ -203,13 +255,12 @@ fn what_another_version_carried_and_is_not_understood_is_taken_for_a_transfer_wh
 #[test]
 fn a_closed_channel_is_forgotten_and_an_aborted_transfers_late_data_is_not_kept() {
     let mut frames = Frames::new();
-    frames.rsync(0);
+    frames.upload(0);
     frames.open(1);
     frames.exec(1, b"bash");
     frames.control(1, C2T, Message::Close);
     frames.control(0, C2T, Message::Close);
-    let late = frames.stdout(0, b"\x1f\0\0\0late").expect("some of it is content");
-    assert!(matches!(late.last(), Some(Part::Withheld { bytes: 4, .. })));
+    assert_eq!(frames.stdout(0, UNASKED), whole(UNASKED, UNASKED.len()));
     frames.control(0, T2C, Message::Close);
     assert!(frames.carried().is_empty());
 }
@@ -219,12 +270,15 @@ fn what_is_carried_is_bounded() {
     let mut frames = Frames::new();
     for channel in 0..u32::try_from(CHANNELS_MAX).expect("few") + 10 {
         frames.open(channel);
-        frames.exec(channel, if channel % 2 == 0 { RSYNC } else { b"bash" });
+        if channel % 2 == 0 {
+            frames.all(channel, [sftp(), upload_of(4)].concat());
+        } else {
+            frames.exec(channel, b"bash");
+        }
     }
     let bytes = frames.carry();
     assert!(bytes < 4 * TRANSFERS_BYTES_MAX, "{bytes} bytes");
     let last = u32::try_from(CHANNELS_MAX).expect("few") + 8;
-    let _ = frames.stdin(last, GREETING);
     assert!(frames.stdin(last, b"file").is_some(), "those that were opened last are known");
 }
 
@@ -232,7 +286,7 @@ fn what_is_carried_is_bounded() {
 fn transfers_with_too_much_state_are_treated_as_lost_the_largest_first() {
     let mut carried = Frames::new();
     for channel in 0..3 {
-        carried.rsync(channel);
+        carried.upload(channel);
     }
     let mut large = Vec::new();
     for (CarriedChannel { channel, state, transfer }, bytes) in

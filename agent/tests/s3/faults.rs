@@ -173,12 +173,18 @@ impl Session {
     }
 
     fn begin_as(node: &Node, meta: SessionMeta) -> Self {
+        let mut session = Self::begin_without_words(node, meta);
+        session.tap.pass(C2T, &Message::Open(ChannelType::Session));
+        session.tap.pass(C2T, &stdin(&session.mark));
+        session
+    }
+
+    /// With a channel that is armed, and nothing said on it.
+    pub(crate) fn begin_without_words(node: &Node, meta: SessionMeta) -> Self {
         let control = Control::connect(&node.socket());
         assert_eq!(control.open(&meta, false), Some(Reply::Opened));
-        let mut tap = control.arm(0);
+        let tap = control.arm(0);
         let mark = format!("{MARK}: {}", meta.session_id);
-        tap.pass(C2T, &Message::Open(ChannelType::Session));
-        tap.pass(C2T, &stdin(&mark));
         Self { meta, control, tap, mark }
     }
 

@@ -4,6 +4,7 @@ mod check;
 mod credentials;
 mod fake;
 mod faults;
+mod findings;
 mod moto;
 mod recovering;
 mod soak;

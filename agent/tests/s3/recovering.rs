@@ -96,6 +96,7 @@ fn the_spools_of_two_rings_of_a_killed_agent_are_finished_in_the_bucket_from_els
         let recording = verify(&node, session.meta.session_id);
         assert_eq!(recording.manifest.outcome, Outcome::ConnectorLost);
         assert!(recording.manifest.segments.len() > 1);
+        assert!(recording.manifest.findings.is_some(), "who recovers makes the findings, too");
         for way in [C2T, T2C] {
             assert_eq!(recording.frames[&(ChannelNo(0), way)], session.tap.sent(way), "{way}");
         }

@@ -10,7 +10,7 @@ use weir_common::{
 };
 
 use crate::{
-    At, Findings,
+    At, Findings, TranscriptLine,
     forwards::Forwarded,
     terminal::Terminal,
     transfers::{Chunk, Transfer},
@@ -74,8 +74,8 @@ impl Channel {
                     terminal.resize(at, *size, out);
                 }
             }
-            What::Shell => self.begin(None, at),
-            What::Exec(_) => self.begin(Some(content), at),
+            What::Shell => self.begin(None, at, out),
+            What::Exec(_) => self.begin(Some(content), at, out),
             What::Subsystem { name } => self.transfer = Transfer::for_subsystem(name),
             What::Stdin(data) | What::Stdout(data) | What::Stderr(data) => {
                 self.data(event, data, content, at, out);
@@ -89,6 +89,17 @@ impl Channel {
             }
             What::Gap(_) => self.gap(event.dir),
             _ => {}
+        }
+    }
+
+    /// Whether this event's data is looked at.
+    pub(crate) fn wants(&self, event: &Event) -> bool {
+        match event.what {
+            What::Stdin(_) | What::Stdout(_) if self.transfer.is_some() => self.forwarded.is_none(),
+            What::Stdin(_) | What::Stdout(_) | What::Stderr(_) => {
+                self.forwarded.is_none() && self.terminal.is_some()
+            }
+            _ => true,
         }
     }
 
@@ -106,10 +117,13 @@ impl Channel {
         }
     }
 
-    fn begin(&mut self, command: Option<&[u8]>, at: At) {
+    fn begin(&mut self, command: Option<&[u8]>, at: At, out: &mut dyn Findings) {
         if let Some(command) = command {
             self.transfer = Transfer::for_command(command);
             let text: String = String::from_utf8_lossy(command).chars().take(COMMAND_CHARS_MAX).collect();
+            let line =
+                TranscriptLine { ch: self.ch, t: at.t, pane: None, text: text.clone(), is_command: true };
+            out.line(line);
             let evidence = Evidence { first_seq: at.seq, last_seq: at.seq, from: 0, to: 0 };
             self.exec = Some(Exec { text, t: at.t, evidence });
         }

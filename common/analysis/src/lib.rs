@@ -9,16 +9,18 @@
 mod channel;
 mod forwards;
 pub mod fuzz;
+pub mod lines;
 pub mod masking;
 pub mod terminal;
 mod text;
+pub mod transcript;
 pub mod transfers;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use weir_common::{
     recording::{
-        Clock, Event,
+        Clock, Event, What,
         findings::{COMMAND_CHARS_MAX, Command, FileAccess, Forward, Span},
     },
     session::ChannelNo,
@@ -55,7 +57,7 @@ pub struct TranscriptLine {
     pub pane: Option<String>,
     /// Its text, without line end, colours and trailing blanks. Secrets are masked.
     pub text: String,
-    /// Whether a command was entered on it.
+    /// Whether a command was entered on it, or it is one that the client asked for.
     pub is_command: bool,
 }
 
@@ -112,6 +114,15 @@ impl Analysis {
         channel.event(event, content, &mut out);
         if channel.is_over() {
             channels.remove(&event.ch);
+        }
+    }
+
+    /// Whether this event's data is looked at. If not, [`Self::event`] can do without, which spares reading it.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        match event.what {
+            What::Exec(_) => true,
+            _ => self.channels.get(&event.ch).is_some_and(|channel| channel.wants(event)),
         }
     }
 

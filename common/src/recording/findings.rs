@@ -19,11 +19,61 @@ pub const FILES: &str = "files.ndjson";
 pub const FORWARDS: &str = "forwards.ndjson";
 /// Object name of the transcript: what stood on the terminals, as text in UTF-8.
 pub const TRANSCRIPT: &str = "transcript.txt";
+/// Every kind of findings object, by its first name.
+pub const KINDS: [&str; 4] = [COMMANDS, FILES, FORWARDS, TRANSCRIPT];
+/// The most objects of a kind that a session may have, all but one of them superseded.
+pub const OBJECTS_MAX: u32 = 9;
 
 /// The most characters of a command; longer ones end in `…`.
 pub const COMMAND_CHARS_MAX: usize = 16 << 10;
 /// The most bytes of a path; longer ones end in `…`.
 pub const PATH_BYTES_MAX: usize = 4 << 10;
+
+/// The name of a findings object where earlier ones of its kind are in the store already, and stay there: `commands.ndjson`,
+/// `commands-2.ndjson`, … `number` is from 1.
+#[must_use]
+pub fn object_name(kind: &str, number: u32) -> String {
+    match kind.rsplit_once('.') {
+        Some((stem, extension)) if number > 1 => format!("{stem}-{number}.{extension}"),
+        _ => kind.to_owned(),
+    }
+}
+
+/// Which of [`KINDS`] an object of this name is, if any.
+#[must_use]
+pub fn kind_of(name: &str) -> Option<&'static str> {
+    KINDS.into_iter().find(|kind| (1..=OBJECTS_MAX).any(|number| object_name(kind, number) == name))
+}
+
+/// How many findings there are, those that found no room in the objects included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FindingCounts {
+    /// Commands.
+    pub commands: u64,
+    /// What was done to files.
+    pub files: u64,
+    /// Forwarded connections.
+    pub forwards: u64,
+}
+
+/// The last line of an object of findings that were too many for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// How many findings are left out.
+    pub left_out: u64,
+}
+
+/// A line of an object of findings.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line<T> {
+    /// The findings end here.
+    Cut(Cut),
+    /// One of them.
+    Finding(T),
+}
 
 /// When something began and ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +189,8 @@ pub struct FileAccess {
     pub operation: FileOperation,
     /// The path as the client or the server gave it; bytes that are no UTF-8 are replaced.
     pub path: String,
-    /// The new path of a rename, what a link points to.
+    /// The new path of a rename, what a link points to, where a copy goes. Of scp, where the protocol does not tell
+    /// whether `path` is a folder: the name that was sent, which is `path` itself or stands in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_path: Option<String>,
     /// Whether it was done.
@@ -305,6 +356,26 @@ fn is_zero(value: &u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_that_supersede_others_have_numbers() {
+        for kind in KINDS {
+            for number in 1..=OBJECTS_MAX {
+                assert_eq!(kind_of(&object_name(kind, number)), Some(kind));
+            }
+        }
+        assert_eq!(object_name(TRANSCRIPT, 2), "transcript-2.txt");
+        for name in ["manifest.json", "commands-1.ndjson", "commands-10.ndjson", "commands", ""] {
+            assert_eq!(kind_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_cut_findings_is_no_finding() {
+        let forward = r#"{"n":1,"ch":0,"t":5,"kind":"agent","to":"x","sent":0,"received":0}"#;
+        let lines = [r#"{"left_out":3}"#, forward].map(serde_json::from_str::<Line<Forward>>);
+        assert!(matches!(lines, [Ok(Line::Cut(Cut { left_out: 3 })), Ok(Line::Finding(_))]));
+    }
 
     #[test]
     fn a_command_says_only_what_is_known_of_it() {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Clock;
+use super::{Clock, findings::FindingCounts};
 use crate::{
     digest::Sha256,
     session::{ChannelNo, Outcome, SessionMeta, SocketCookie, TargetPeer},
@@ -171,11 +171,41 @@ pub struct Manifest {
     pub channels: Vec<ChannelTotals>,
     /// Every segment, in order.
     pub segments: Vec<SegmentEntry>,
+    /// What is stored of what the session amounts to. None where it was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<StoredFindings>,
+}
+
+/// Findings in the store. An index into the evidence: a recording is complete without.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredFindings {
+    /// How many there are. None where they could not be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<FindingCounts>,
+    /// The objects that hold them, at most one of each kind ([`super::findings::kind_of`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<StoredObject>,
+    /// Objects that were in the store under names of findings already and do not count: an agent of another version
+    /// was killed after it had put them there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<StoredObject>,
+}
+
+impl StoredFindings {
+    /// The object of this kind (one of [`super::findings::KINDS`]), if there is something to say.
+    #[must_use]
+    pub fn object(&self, kind: &str) -> Option<&StoredObject> {
+        self.objects.iter().find(|object| super::findings::kind_of(&object.name) == Some(kind))
+    }
 }
 
 impl Manifest {
     /// Every stored object that the manifest names.
     pub fn objects(&self) -> impl Iterator<Item = &StoredObject> {
-        self.segments.iter().flat_map(SegmentEntry::objects)
+        let Self { segments, findings, .. } = self;
+        let findings =
+            findings.iter().flat_map(|findings| findings.objects.iter().chain(&findings.superseded));
+        segments.iter().flat_map(SegmentEntry::objects).chain(findings)
     }
 }

@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     event::{Content, Event, Gap, GapCause, Part, What},
     manifest::{
-        ChannelTotals, Count, DirectionTotals, KernelCount, Manifest, Recorder, SegmentEntry, StoredObject,
+        ChannelTotals, Count, DirectionTotals, KernelCount, Manifest, Recorder, SegmentEntry, StoredFindings,
+        StoredObject,
     },
     sums::{parse_sums, sums_text},
 };

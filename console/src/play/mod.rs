@@ -1,4 +1,4 @@
-//! Plays what a session's terminal showed.
+//! Plays what a session's terminal showed: to somebody who sits there ([`live`]), or as it comes.
 //!
 //! One event is in memory at a time. Every stream of every channel has its own parser, so that a sequence that is
 //! split between two events of one stream survives an event of another between them. What the session says reaches
@@ -6,6 +6,7 @@
 //! [`plain`]; what is said about it goes to standard error, escaped.
 
 mod bounded;
+pub mod live;
 pub mod pace;
 pub mod plain;
 pub mod screen;
@@ -13,7 +14,7 @@ mod typed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io::{self, IsTerminal},
     time::Duration,
 };
 
@@ -28,6 +29,7 @@ use crate::{
     recording::{Item, Recording, content_bytes},
     run::{Exit, World},
     show, table,
+    track::{self, Track},
 };
 use pace::{AtOnce, Pace, Paced, RealTime};
 use plain::PlainText;
@@ -49,15 +51,27 @@ pub enum PlayError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// Standard input and output are not a terminal.
+    #[error("--command, --search and --follow need a terminal to play on")]
+    NoTerminal,
 }
 
 /// Plays a recording as the command line says.
 ///
 /// # Errors
 /// If nothing can be written, or real time is not to be had.
-pub fn play(recording: &Recording, args: &PlayArgs, world: &mut World<'_>) -> Result<Exit, PlayError> {
+pub fn play(recording: &mut Recording, args: &PlayArgs, world: &mut World<'_>) -> Result<Exit, PlayError> {
     // A terminal has to be put back in order even if nothing is waited for.
     let timed = world.terminal && !args.text;
+    if timed && !args.instant && io::stdin().is_terminal() {
+        match track::choose(recording, args.channel) {
+            Some(track) => return watch(recording, track, args, world),
+            None => writeln!(world.err, "weir: there is nothing to play on this channel")?,
+        }
+    }
+    if args.command.is_some() || args.search.is_some() || args.follow {
+        return Err(PlayError::NoTerminal);
+    }
     let mut real_time;
     let pace: &mut dyn Pace = if timed {
         real_time = RealTime::start().map_err(|source| PlayError::Clock { source })?;
@@ -66,6 +80,23 @@ pub fn play(recording: &Recording, args: &PlayArgs, world: &mut World<'_>) -> Re
         &mut AtOnce
     };
     play_paced(recording, args, world, pace)
+}
+
+fn watch(
+    recording: &mut Recording,
+    track: Track,
+    args: &PlayArgs,
+    world: &mut World<'_>,
+) -> Result<Exit, PlayError> {
+    let watched = {
+        let mut terminal = live::Terminal::enter()?;
+        live::watch(recording, track, args, &mut terminal)?
+    };
+    let warnings: Vec<_> = recording.warnings.iter().chain(&watched.warnings).collect();
+    for warning in &warnings {
+        writeln!(world.err, "weir: warning: {}", escape::text(warning))?;
+    }
+    Ok(if warnings.is_empty() { Exit::Fine } else { Exit::Wrong })
 }
 
 /// Plays with this sense of time.
@@ -81,7 +112,7 @@ pub fn play_paced(
     let styled = world.terminal && !args.text;
     let mut player = Player::new(args, world, styled);
     player.introduce(recording)?;
-    let mut last_t = None;
+    let (mut last_t, mut first_t) = (None, None);
     for item in recording.events() {
         let (event, bulk) = match item {
             Item::Event(event, bulk) => (event, bulk),
@@ -91,6 +122,13 @@ pub fn play_paced(
             }
         };
         if args.channel.is_some_and(|channel| channel != event.ch) {
+            continue;
+        }
+        let start = *first_t.get_or_insert(event.t);
+        let begin = args.at.and_then(|at| at.after(start, recording.clock())).unwrap_or_default();
+        if event.t.saturating_sub(start) < begin {
+            last_t = last_t.max(Some(event.t));
+            player.pass_over(&event, bulk.as_deref());
             continue;
         }
         let gap = Duration::from_nanos(event.t.saturating_sub(last_t.unwrap_or(event.t)));
@@ -167,6 +205,18 @@ impl<'a, 'w> Player<'a, 'w> {
         ))
     }
 
+    /// Takes an event that is not shown.
+    fn pass_over(&mut self, event: &Event, bulk: Option<&[u8]>) {
+        match &event.what {
+            What::Stdout(content) => drop(self.filter(event.ch, false, content_bytes(content, bulk))),
+            What::Stderr(content) => drop(self.filter(event.ch, true, content_bytes(content, bulk))),
+            What::Subsystem { .. } if self.args.channel.is_none() => {
+                self.subsystems.insert(event.ch);
+            }
+            _ => {}
+        }
+    }
+
     fn event(&mut self, event: &Event, bulk: Option<&[u8]>) -> Result<(), PlayError> {
         match &event.what {
             What::Stdout(content) => self.output(event.ch, false, content_bytes(content, bulk)),
@@ -198,19 +248,24 @@ impl<'a, 'w> Player<'a, 'w> {
     }
 
     fn output(&mut self, channel: ChannelNo, stderr: bool, bytes: &[u8]) -> Result<(), PlayError> {
+        let Some(safe) = self.filter(channel, stderr, bytes) else { return Ok(()) };
+        self.speak(channel)?;
+        self.world.out.write_all(&safe)?;
+        self.line_start = safe.last().map_or(self.line_start, |&last| last == b'\n');
+        Ok(())
+    }
+
+    /// What of a stream may be shown; `None` if it is not shown at all.
+    fn filter(&mut self, channel: ChannelNo, stderr: bool, bytes: &[u8]) -> Option<Vec<u8>> {
         let known = self.streams.contains_key(&(channel, stderr));
         if self.is_hidden(channel) || (!known && self.streams.len() == STREAMS_MAX) {
-            return Ok(());
+            return None;
         }
-        self.speak(channel)?;
         let styled = self.styled;
         let fresh = || {
             if styled { Stream::Screen(Screen::default()) } else { Stream::Plain(PlainText::default()) }
         };
-        let safe = self.streams.entry((channel, stderr)).or_insert_with(fresh).filter(bytes);
-        self.world.out.write_all(&safe)?;
-        self.line_start = safe.last().map_or(self.line_start, |&last| last == b'\n');
-        Ok(())
+        Some(self.streams.entry((channel, stderr)).or_insert_with(fresh).filter(bytes))
     }
 
     /// Says which channel comes next, where that is not the one before.

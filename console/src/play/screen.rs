@@ -24,6 +24,8 @@ use super::bounded::{Bounded, Heard};
 const PRIVATE_MODES: [u16; 9] = [5, 6, 7, 12, 25, 47, 1047, 1048, 1049];
 /// Private modes that are on in a terminal that was just switched on: autowrap and the visible cursor.
 const ON_BY_DEFAULT: [u16; 2] = [7, 25];
+/// The most often that one sequence repeats a character: a long line of it.
+const REPEAT_MAX: u16 = 1000;
 /// The mode to insert characters instead of overwriting.
 const INSERT_MODE: u16 = 4;
 
@@ -39,6 +41,12 @@ impl Screen {
     pub fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.parser.advance(&mut self.filter, bytes);
         std::mem::take(&mut self.filter.out).into_bytes()
+    }
+
+    /// Whether no sequence is open, so that a new filter would go on just the same.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.parser.is_at_rest()
     }
 
     /// What to write at the end to have the terminal as it was.
@@ -91,10 +99,11 @@ impl Filter {
     }
 
     fn pass(&mut self, params: &Params, action: char) {
-        let params: Vec<_> = params
-            .iter()
-            .map(|param| param.iter().map(ToString::to_string).collect::<Vec<_>>().join(":"))
-            .collect();
+        // Eight bytes must not become a screenful a thousand times over.
+        let most = if action == 'b' { REPEAT_MAX } else { u16::MAX };
+        let number = |value: &u16| (*value).min(most).to_string();
+        let params: Vec<_> =
+            params.iter().map(|param| param.iter().map(number).collect::<Vec<_>>().join(":")).collect();
         self.out.push_str(&format!("\x1b[{}{action}", params.join(";")));
     }
 }

@@ -1,11 +1,13 @@
 //! Tests of the console's commands against recordings that [`support`] builds.
 
 mod bucket;
+mod completions;
 mod forgery;
 mod gaps;
 mod good;
 mod hostile;
 mod play;
+mod search;
 mod show;
 mod support;
 mod tamper;

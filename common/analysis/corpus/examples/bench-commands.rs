@@ -3,18 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    fs,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use weir_corpus::{
-    Plan, random,
-    score::{Outcome, Score},
+    Plan, in_parallel, random,
+    score::{self, Outcome, Score},
 };
 
 /// The seed unless another one is given.
@@ -40,6 +37,9 @@ struct Options {
     /// List what was expected and not found, and what was found and did not run.
     #[arg(long)]
     misses: bool,
+    /// Keep what passed in each session there: events, a line each.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// How many sessions at the same time.
     #[arg(long, default_value_t = 8)]
     jobs: usize,
@@ -54,39 +54,34 @@ fn main() -> Result<()> {
     });
     plans.retain(|plan| options.trap.as_ref().is_none_or(|trap| plan.trap.name == trap));
     ensure!(!plans.is_empty(), "there is no such session");
-    let outcomes = measure(&plans, seed, options.jobs);
+    let outcomes = in_parallel(&plans, options.jobs, |plan| one(plan, seed, options.keep.as_deref()));
     if options.json {
-        json(&plans, &outcomes, seed)
+        json(&plans, &outcomes, seed);
     } else {
-        tables(&plans, &outcomes, seed, options.misses)
+        tables(&plans, &outcomes, seed, options.misses);
     }
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     ensure!(failed == 0, "{failed} sessions could not be had");
     Ok(())
 }
 
-fn measure(plans: &[Plan], seed: u64, jobs: usize) -> Vec<Result<Outcome>> {
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(BTreeMap::new());
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while let Some((at, plan)) = {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    plans.get(at).map(|plan| (at, plan))
-                } {
-                    let outcome = plan.measure(seed);
-                    outcomes.lock().expect("no panic").insert(at, outcome);
-                }
-            });
+fn one(plan: &Plan, seed: u64, keep: Option<&Path>) -> Result<Outcome> {
+    let transcript = plan.record(seed)?;
+    if let Some(directory) = keep {
+        let mut lines = String::new();
+        for recorded in &transcript.recorded {
+            lines.push_str(&serde_json::to_string(&recorded.event)?);
+            lines.push('\n');
         }
-    });
-    outcomes.into_inner().expect("no panic").into_values().collect()
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join(plan.name().replace(' ', "-") + ".ndjson"), lines)?;
+    }
+    Ok(score::compare(&transcript))
 }
 
 fn tables(plans: &[Plan], outcomes: &[Result<Outcome>], seed: u64, misses: bool) {
     println!("seed {seed}, {} sessions\n", plans.len());
-    table("shell", plans, outcomes, |plan| plan.row());
+    table("shell", plans, outcomes, Plan::row);
     table("trap", plans, outcomes, |plan| plan.trap.name.to_owned());
     table("", plans, outcomes, |_| "all".to_owned());
     for (plan, outcome) in plans.iter().zip(outcomes) {
@@ -168,7 +163,7 @@ fn json(plans: &[Plan], outcomes: &[Result<Outcome>], seed: u64) {
         .collect();
     let report = serde_json::json!({
         "seed": seed,
-        "shells": scores(grouped(plans, outcomes, |plan| plan.row())),
+        "shells": scores(grouped(plans, outcomes, Plan::row)),
         "traps": scores(grouped(plans, outcomes, |plan| plan.trap.name.to_owned())),
         "all": scores(grouped(plans, outcomes, |_| "all".to_owned())),
         "sessions": sessions,

@@ -14,6 +14,15 @@ mod terminal;
 mod traps;
 mod words;
 
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
 use anyhow::{Context as _, Result};
 
 use self::{random::Chance, score::Outcome};
@@ -44,8 +53,11 @@ impl Plan {
         let mut plans = Vec::new();
         for round in 0..rounds {
             for trap in TRAPS {
-                for shell in trap.shells {
-                    plans.push(Self { shell: *shell, marks: Marks::None, trap, round });
+                for &shell in trap.shells {
+                    plans.push(Self { shell, marks: Marks::None, trap, round });
+                    if shell != Shell::Dash && traps::MARKED.contains(&trap.name) {
+                        plans.extend(Marks::ALL.map(|marks| Self { shell, marks, trap, round }));
+                    }
                 }
             }
         }
@@ -55,12 +67,16 @@ impl Plan {
     /// As it is shown: it says which session it is, and is part of its seed.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{} {} {}", self.row(), self.trap.name, self.round)
+        format!("{} {} {} {}", self.shell.name(), self.marks.name(), self.trap.name, self.round)
+            .replace("  ", " ")
     }
 
     /// The shell and its marks.
     #[must_use]
     pub fn row(&self) -> String {
+        if self.trap.is_exec {
+            return "exec".to_owned();
+        }
         format!("{} {}", self.shell.name(), self.marks.name()).trim_end().to_owned()
     }
 
@@ -80,4 +96,20 @@ impl Plan {
     pub fn measure(&self, seed: u64) -> Result<Outcome> {
         Ok(score::compare(&self.record(seed)?))
     }
+}
+
+/// Does something with each session, so many at the same time: they wait most of it.
+pub fn in_parallel<T: Send>(plans: &[Plan], jobs: usize, of: impl Fn(&Plan) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(plan) = plans.get(at) else { return };
+            let result = of(plan);
+            done.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
+        }
+    };
+    thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }

@@ -62,7 +62,11 @@ impl Prompt {
         let right = wish
             .right
             .then(|| format!("{} {}", words::word(chance), chance.pick(&["12:34", "✔", "[1]", "0s"])));
-        let second = chance.pick(&["> ", "> ", "… ", "... ", "cont> ", "+ "]).to_owned();
+        // Somebody who has the same prompt in both places can't tell them apart either.
+        let mut second = chance.pick(&["> ", "> ", "… ", "... ", "cont> ", "+ "]).to_owned();
+        if parts.iter().any(|part| matches!(part, Part::Text(text) if *text == second.trim_end())) {
+            second = "... ".to_owned();
+        }
         Self { parts, right, second }
     }
 
@@ -79,7 +83,7 @@ impl Prompt {
                 (Part::Directory, Shell::Fish) => out.push_str("@PWD@"),
                 (Part::Directory, Shell::Dash) => out.push_str("${PWD##*/}"),
                 (Part::Colour(colour), _) => {
-                    out.push_str(&invisible(shell, &format!("1;3{}", char::from(*colour))))
+                    out.push_str(&invisible(shell, &format!("1;3{}", char::from(*colour))));
                 }
                 (Part::Plain, _) => out.push_str(&invisible(shell, "0")),
                 (Part::Line, Shell::Bash) => out.push_str("\\n"),

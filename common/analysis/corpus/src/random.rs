@@ -28,7 +28,7 @@ impl Chance {
 
     /// True once in so many times.
     pub fn once_in(&mut self, times: u32) -> bool {
-        self.0.next_u32() % times == 0
+        self.0.next_u32().is_multiple_of(times)
     }
 
     /// One of them.

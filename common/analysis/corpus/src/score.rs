@@ -4,7 +4,7 @@ use std::iter::Sum;
 
 use serde::Serialize;
 use weir_analysis::{Analysis, Findings, TranscriptLine, masking::Masking};
-use weir_common::recording::findings::{Command, FileAccess, Forward};
+use weir_common::recording::findings::{Command, FileAccess, Forward, Source};
 
 use crate::{session::Transcript, shells::Truth};
 
@@ -135,6 +135,14 @@ fn disagreement(truth: &Truth, command: &Command) -> Vec<String> {
         && code != said
     {
         faults.push(format!("{:?} ended with {code}, not {said}", truth.text));
+    }
+    if let (Some(cwd), Some(said)) = (&truth.cwd, &command.cwd)
+        && cwd != said
+    {
+        faults.push(format!("{:?} ran in {cwd}, not {said}", truth.text));
+    }
+    if command.source != Source::Screen && command.exit_code.is_none() && truth.exit_code.is_some() {
+        faults.push(format!("{:?} ended with {:?}, which is not said", truth.text, truth.exit_code));
     }
     faults
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use weir_common::recording::What;
 
 use crate::{
     prompt::{Prompt, Wish},
@@ -36,9 +37,31 @@ pub struct Transcript {
 pub(crate) struct Wishes {
     pub(crate) prompt: Wish,
     pub(crate) vi: bool,
-    pub(crate) extra: &'static str,
+    /// The shell is asked for by an exec request.
+    pub(crate) exec: bool,
+    /// As somebody who is not root, and may become it with a password only.
+    pub(crate) unprivileged: bool,
     /// The window's size, if chance is not to choose it.
     pub(crate) size: Option<(u16, u16)>,
+}
+
+/// A command that the client asks for, with a pty.
+pub(crate) fn exec(shell: Shell, mut chance: Chance) -> Result<Transcript> {
+    let prompt = Prompt::generate(&mut chance, Wish::default());
+    let home = Home::new(shell, &Setup { prompt: &prompt, marks: Marks::None, vi: false })?;
+    let text = match chance.number(0, 2) {
+        0 => words::multi_line(&mut chance, shell).join("\n"),
+        1 => words::long_command(&mut chance, shell, 300),
+        _ => words::command(&mut chance, shell),
+    };
+    let recorded = Terminal::start(home.exec(&text), 80, 24, Some(&text))?.finish()?;
+    let mut truth = home.truth()?;
+    let status = recorded.iter().find_map(|recorded| match recorded.event.what {
+        What::ExitStatus { status } => i32::try_from(status).ok(),
+        _ => None,
+    });
+    truth.iter_mut().for_each(|truth| truth.exit_code = status);
+    Ok(Transcript { recorded, truth, secrets: Vec::new(), full_screen: Vec::new() })
 }
 
 /// A session that is under way.
@@ -63,8 +86,14 @@ impl Session {
             let size = |from, to, chance: &mut Chance| u16::try_from(chance.number(from, to)).unwrap_or(80);
             (size(narrow.0, narrow.1, &mut chance), size(10, 60, &mut chance))
         });
-        let home = Home::new(shell, &Setup { prompt: &prompt, marks, vi: wishes.vi, extra: wishes.extra })?;
-        let terminal = Terminal::start(home.command(), cols, rows, None)?;
+        let home = Home::new(shell, &Setup { prompt: &prompt, marks, vi: wishes.vi })?;
+        let exec = wishes.exec.then(|| format!("{} -i", shell.name()));
+        let command = match &exec {
+            Some(exec) => home.exec(exec),
+            None if wishes.unprivileged => home.give_to_nobody()?,
+            None => home.command(),
+        };
+        let terminal = Terminal::start(command, cols, rows, exec.as_deref())?;
         let mut session = Self {
             terminal,
             home,
@@ -84,6 +113,11 @@ impl Session {
     pub(crate) fn prompted(&mut self) -> Result<()> {
         let (home, before) = (&self.home, self.prompts);
         self.terminal.until("the shell prompts", |_| home.prompts() > before)?;
+        if self.shell != Shell::Dash {
+            // Its hooks come before its line editor; what is typed between them is read in another mode, in which
+            // some keys mean something else.
+            self.terminal.until("the line editor reads keys", Terminal::is_raw)?;
+        }
         self.terminal.settle()?;
         self.prompts = self.home.prompts();
         Ok(())
@@ -106,6 +140,12 @@ impl Session {
     pub(crate) fn interrupted(&mut self) -> Result<()> {
         self.terminal.take(1000)?;
         self.terminal.settle()?;
+        let from = self.terminal.sent_at();
+        if self.shell == Shell::Fish && !self.terminal.shown()[from..].windows(2).any(|shown| shown == b"^C")
+        {
+            // It misses the signal at times; a person presses the key again, which does no harm at an empty prompt.
+            self.key(CTRL_C)?;
+        }
         self.prompts = self.home.prompts();
         Ok(())
     }
@@ -141,6 +181,21 @@ impl Session {
         self.terminal.send(ENTER)?;
         self.terminal.until("the command has the terminal", Terminal::is_lent)?;
         self.terminal.settle().with_context(|| format!("in {command:?}"))
+    }
+
+    /// Runs any command in a shell that does not have the terminal itself.
+    pub(crate) fn run_any_inside(&mut self) -> Result<()> {
+        self.run_any()?;
+        // What stands between needs a moment for the rest.
+        self.watch_ms(60)
+    }
+
+    /// Waits until something is shown that was not shown before Enter was pressed.
+    pub(crate) fn shown(&mut self, text: &str) -> Result<()> {
+        let from = self.terminal.sent_at();
+        let found = |shown: &[u8]| shown.windows(text.len()).any(|window| window == text.as_bytes());
+        self.terminal.until(text, |terminal| found(&terminal.shown()[from..]))?;
+        self.terminal.settle()
     }
 
     /// Types a command of several lines and has it run.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    sys::termios::{InputFlags, LocalFlags, SetArg, tcgetattr, tcsetattr},
 };
 use weir_common::{
     frame::{ChannelType, Direction, Pty, WindowSize},
@@ -42,6 +42,7 @@ pub(crate) struct Terminal {
     seqs: [u64; 2],
     began: Instant,
     shown: Vec<u8>,
+    sent_at: usize,
     gone: bool,
 }
 
@@ -67,6 +68,7 @@ impl Terminal {
             seqs: [0; 2],
             began: Instant::now(),
             shown: Vec::new(),
+            sent_at: 0,
             gone: false,
         };
         terminal.say(Direction::ClientToTarget, What::Open { channel: ChannelType::Session });
@@ -89,8 +91,14 @@ impl Terminal {
         &self.shown
     }
 
+    /// How much had been shown when something was sent last.
+    pub(crate) fn sent_at(&self) -> usize {
+        self.sent_at
+    }
+
     /// Sends bytes as they are, at once.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.sent_at = self.shown.len();
         // A pty's queue holds 4 KiB; the shell has to take its part before there is room for more.
         for chunk in bytes.chunks(1000) {
             self.record(Direction::ClientToTarget, What::Stdin(content(chunk)), chunk);
@@ -191,6 +199,11 @@ impl Terminal {
     /// Whether another program than the first has the terminal.
     pub(crate) fn is_lent(&self) -> bool {
         self.foreground().is_some_and(|pid| pid.cast_unsigned() != self.child.id())
+    }
+
+    /// Whether keys come to the program one by one.
+    pub(crate) fn is_raw(&self) -> bool {
+        tcgetattr(&self.pty).is_ok_and(|modes| !modes.local_flags.contains(LocalFlags::ICANON))
     }
 
     fn foreground(&self) -> Option<i32> {

@@ -1,6 +1,10 @@
 //! Why files are not followed any more.
 
-use super::sftp::{FILES_MAX, HANDLE_BYTES_MAX, HELD_BYTES_MAX, PENDING_MAX};
+use super::{
+    HELD_BYTES_MAX,
+    scp::{FOLDERS_MAX, UNANSWERED_MAX},
+    sftp::{FILES_MAX, HANDLE_BYTES_MAX, PENDING_MAX},
+};
 
 /// Why a channel is not followed to its end. Where that is so, the findings say it once, in these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,4 +27,8 @@ pub(super) enum Lost {
     Pending,
     #[error("paths of more than {HELD_BYTES_MAX} bytes under way at once")]
     Held,
+    #[error("more than {FOLDERS_MAX} folders within each other")]
+    Folders,
+    #[error("more than {UNANSWERED_MAX} lines and files without an answer")]
+    Unanswered,
 }

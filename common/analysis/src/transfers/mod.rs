@@ -5,10 +5,13 @@
 //! recording as it is, file content too.
 
 mod bytes_text;
+mod command;
 mod flow;
 mod hash;
 mod input;
 mod lost;
+mod rsync;
+mod scp;
 mod sftp;
 
 use std::{fmt, ops::Range};
@@ -22,14 +25,19 @@ use weir_common::{
 };
 
 use self::{
+    command::{Carrier, Program},
     input::{Input, Out},
     lost::Lost,
+    rsync::Rsync,
+    scp::{Names, Scp},
     sftp::Sftp,
 };
 use crate::{At, Findings};
 
 /// The most bytes of a server's words about a failure.
 const WORDS_BYTES_MAX: usize = 512;
+/// The most bytes of paths that are kept of one channel: of what is open and of requests under way.
+const HELD_BYTES_MAX: usize = 128 << 10;
 
 /// Data of a channel.
 #[derive(Clone, Copy)]
@@ -62,6 +70,8 @@ pub struct ContentRange {
 pub struct Transfer {
     /// What it was begun for.
     protocol: FileProtocol,
+    /// Whether it may say of bytes that they are content: not of a program that may be anything.
+    has_content: bool,
     /// None once it is followed no more.
     follower: Option<Follower>,
     /// Something is missing since the last data.
@@ -71,6 +81,8 @@ pub struct Transfer {
 #[derive(Clone, Serialize, Deserialize)]
 enum Follower {
     Sftp(Box<Sftp>),
+    Scp(Box<Scp>),
+    Rsync(Box<Rsync>),
 }
 
 impl Transfer {
@@ -83,12 +95,36 @@ impl Transfer {
     /// For a command; `None` for one that is not known to carry files.
     #[must_use]
     pub fn for_command(command: &[u8]) -> Option<Self> {
-        let _ = command;
-        None
+        let Carrier { program, is_installed } = command::read(command)?;
+        let (protocol, follower) = match program {
+            Program::Sftp => (FileProtocol::Sftp, Follower::Sftp(Box::default())),
+            Program::ScpTo { path, is_folder } => {
+                (FileProtocol::Scp, Follower::Scp(Box::new(Scp::new(false, Names::to(path, is_folder)))))
+            }
+            Program::ScpFrom { paths } => {
+                (FileProtocol::Scp, Follower::Scp(Box::new(Scp::new(true, Names::from(paths)))))
+            }
+            Program::Rsync { path, is_secluded } => {
+                (FileProtocol::Rsync, Follower::Rsync(Box::new(Rsync::new(path, is_secluded))))
+            }
+        };
+        Some(Self { has_content: is_installed, ..Self::new(protocol, follower) })
     }
 
     fn new(protocol: FileProtocol, follower: Follower) -> Self {
-        Self { protocol, follower: Some(follower), gap: false }
+        Self { protocol, has_content: true, follower: Some(follower), gap: false }
+    }
+
+    /// Whether [`Self::content`] may say of anything that it is content.
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        self.has_content
+    }
+
+    /// Whether it is still followed: what does not speak its protocol, or goes beyond bounds, is not.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.follower.is_some()
     }
 
     /// The next data in one direction.
@@ -106,9 +142,12 @@ impl Transfer {
     /// The next bytes in one direction: which of them are file content, in order. `ranges` is emptied first.
     ///
     /// It reads as [`Self::data`] does, but tells no findings. What is not attributed to a file for certain is no
-    /// content: it stays in the recording.
+    /// content: it stays in the recording. So does all that goes through a program in a folder of the user's own.
     pub fn content(&mut self, direction: Direction, bytes: &[u8], ranges: &mut Vec<ContentRange>) {
         ranges.clear();
+        if !self.has_content {
+            return;
+        }
         self.feed(direction, Chunk::Bytes(bytes), &mut Out::ranges(ranges));
     }
 
@@ -120,6 +159,8 @@ impl Transfer {
             let mut input = Input::new(chunk);
             match follower {
                 Follower::Sftp(sftp) => sftp.feed(direction, &mut input, out),
+                Follower::Scp(scp) => scp.feed(direction, &mut input, out),
+                Follower::Rsync(rsync) => rsync.feed(direction, &mut input, out),
             }
         };
         if let Err(lost) = followed {
@@ -169,6 +210,8 @@ impl Follower {
     fn end(&mut self, out: &mut Out<'_>, t_end: Option<u64>) {
         match self {
             Self::Sftp(sftp) => sftp.end(out, t_end),
+            Self::Scp(scp) => scp.end(out, t_end),
+            Self::Rsync(rsync) => rsync.end(out, t_end),
         }
     }
 
@@ -176,6 +219,8 @@ impl Follower {
     fn is_sound(&self) -> bool {
         match self {
             Self::Sftp(sftp) => sftp.is_sound(),
+            Self::Scp(scp) => scp.is_sound(),
+            Self::Rsync(rsync) => rsync.is_sound(),
         }
     }
 }
@@ -185,14 +230,15 @@ impl<'de> Deserialize<'de> for Transfer {
         #[derive(Deserialize)]
         struct Stored {
             protocol: FileProtocol,
+            has_content: bool,
             follower: Option<Follower>,
             gap: bool,
         }
-        let Stored { protocol, follower, gap } = Stored::deserialize(deserializer)?;
+        let Stored { protocol, has_content, follower, gap } = Stored::deserialize(deserializer)?;
         if follower.as_ref().is_some_and(|follower| !follower.is_sound()) {
             return Err(D::Error::custom("more under way than a channel may have"));
         }
-        Ok(Self { protocol, follower, gap })
+        Ok(Self { protocol, has_content, follower, gap })
     }
 }
 

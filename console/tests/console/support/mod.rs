@@ -176,6 +176,7 @@ impl Draft {
             outcome: self.outcome.clone(),
             channels: self.totals(),
             segments,
+            findings: None,
         }
     }
 

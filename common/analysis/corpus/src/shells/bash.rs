@@ -19,11 +19,16 @@ PS0='$(__weir_begins)'
 PROMPT_COMMAND=__weir_prompts
 PS1={prompt}
 PS2={second}
-{vi}{marks}{extra}
+{vi}{marks}
 "#,
         prompt = quoted(&setup.prompt.render(crate::shells::Shell::Bash)),
         second = quoted(&setup.prompt.second),
         marks = marks::bash(setup.marks),
-        extra = setup.extra,
     )
+}
+
+/// `BASH_EXECUTION_STRING` is what stands behind `-c`.
+pub(super) fn exec_startup(log: &Path) -> String {
+    let log = quoted(&log.display().to_string());
+    format!("unset BASH_ENV\nprintf 'S\\x1f%s\\x1f%s\\x1e' \"$$\" \"$BASH_EXECUTION_STRING\" >>{log}\n")
 }

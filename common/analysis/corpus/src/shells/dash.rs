@@ -9,12 +9,7 @@ use super::{Setup, Shell, Truth, quoted};
 pub(super) const TRACED: [&str; 6] = ["-D", "-s", "65536", "-xx", "-e", "trace=read,write"];
 
 pub(super) fn startup(setup: &Setup<'_>) -> String {
-    format!(
-        "PS1={}\nPS2={}\n{}\n",
-        quoted(&setup.prompt.render(Shell::Dash)),
-        quoted(&setup.prompt.second),
-        setup.extra
-    )
+    format!("PS1={}\nPS2={}\n", quoted(&setup.prompt.render(Shell::Dash)), quoted(&setup.prompt.second))
 }
 
 pub(super) fn prompts(log: &[u8], second: &str) -> usize {
@@ -24,18 +19,16 @@ pub(super) fn prompts(log: &[u8], second: &str) -> usize {
     let mut written = Vec::new();
     for call in calls(log) {
         match call {
+            // A prompt is written in one go.
             Call::Write(bytes) => written = bytes,
             Call::Read(_) | Call::Interrupted => {
-                count += usize::from(!written.ends_with(second.as_bytes()));
+                count += usize::from(!written == second.as_bytes());
                 written.clear();
             }
             Call::Ended => count += 1,
         }
     }
-    count
-        + usize::from(
-            !written.is_empty() && !written.ends_with(b"\n") && !written.ends_with(second.as_bytes()),
-        )
+    count + usize::from(!written.is_empty() && !written.ends_with(b"\n") && !written == second.as_bytes())
 }
 
 pub(super) fn truth(log: &[u8], second: &str) -> Result<Vec<Truth>> {
@@ -45,7 +38,7 @@ pub(super) fn truth(log: &[u8], second: &str) -> Result<Vec<Truth>> {
         match call {
             Call::Write(bytes) => written = bytes,
             Call::Read(bytes) => {
-                if written.ends_with(second.as_bytes()) {
+                if written == second.as_bytes() {
                     commands.last_mut().context("a second prompt comes after a first")?.extend(bytes);
                 } else {
                     commands.push(bytes);
@@ -54,7 +47,7 @@ pub(super) fn truth(log: &[u8], second: &str) -> Result<Vec<Truth>> {
             }
             // Ctrl-C at a further prompt: what was entered up to here does not run.
             Call::Interrupted => {
-                if written.ends_with(second.as_bytes()) {
+                if written == second.as_bytes() {
                     commands.pop();
                 }
             }

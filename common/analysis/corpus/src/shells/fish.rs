@@ -25,10 +25,9 @@ function __weir_code --on-event fish_postexec
 end
 set -g __weir_code 0
 function fish_prompt; printf %s {prompt}; end
-{right}{keys}{marks}{extra}
+{right}{keys}{marks}
 "#,
         marks = marks::fish(setup.marks),
-        extra = setup.extra,
     )
 }
 

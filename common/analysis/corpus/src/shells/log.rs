@@ -16,15 +16,16 @@ pub(super) fn prompts(log: &[u8]) -> usize {
 
 pub(super) fn truth(log: &[u8]) -> Vec<Truth> {
     let mut found: Vec<Truth> = Vec::new();
-    // Of each shell: its last command, and bash's number of that.
+    // Of each shell: its last command, and bash's number of that; where it is.
     let mut last: HashMap<String, (usize, Option<u32>)> = HashMap::new();
+    let mut directories: HashMap<String, String> = HashMap::new();
     for record in log.split(|byte| *byte == RECORD) {
         let record = String::from_utf8_lossy(record);
         let fields: Vec<&str> = record.split(FIELD).collect();
         match fields[..] {
             ["S", pid, text] => {
                 last.insert(pid.to_owned(), (found.len(), None));
-                found.push(Truth::shell(text));
+                found.push(Truth { cwd: directories.get(pid).cloned(), ..Truth::shell(text) });
             }
             ["B", pid, history] => {
                 let Some((number, text)) = numbered(history) else { continue };
@@ -32,7 +33,7 @@ pub(super) fn truth(log: &[u8]) -> Vec<Truth> {
                     Some((at, Some(before))) if *before == number => found[*at].text = text.to_owned(),
                     _ => {
                         last.insert(pid.to_owned(), (found.len(), Some(number)));
-                        found.push(Truth::shell(text));
+                        found.push(Truth { cwd: directories.get(pid).cloned(), ..Truth::shell(text) });
                     }
                 }
             }
@@ -40,8 +41,8 @@ pub(super) fn truth(log: &[u8]) -> Vec<Truth> {
                 let command = last.get(pid).map(|(at, _)| &mut found[*at]);
                 if let Some(command) = command.filter(|command| command.exit_code.is_none()) {
                     command.exit_code = code.parse().ok();
-                    command.cwd = Some(directory.to_owned());
                 }
+                directories.insert(pid.to_owned(), directory.to_owned());
             }
             ["R", name, text] => {
                 found.push(Truth { repl: Some(name.to_owned()), ..Truth::shell(text) });

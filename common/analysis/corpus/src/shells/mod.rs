@@ -8,6 +8,7 @@ mod dash;
 mod fish;
 mod log;
 pub(crate) mod marks;
+mod python;
 mod zsh;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,12 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::{prompt::Prompt, shells::marks::Marks};
+
+/// Where Python finds what it runs first.
+const PYTHON_STARTUP: &str = ".startup.py";
+
+/// What bash, if told so, and zsh, always, run before a command that they are started for.
+const EXEC_STARTUP: &str = ".zshenv";
 
 /// A shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -58,7 +65,7 @@ pub struct Truth {
     pub optional: bool,
     /// What it ended with, where the shell told.
     pub exit_code: Option<i32>,
-    /// Where it ended.
+    /// Where the shell was when it began.
     pub cwd: Option<String>,
 }
 
@@ -76,8 +83,6 @@ pub(crate) struct Setup<'a> {
     pub(crate) marks: Marks,
     /// Keys as in vi.
     pub(crate) vi: bool,
-    /// Further lines for the startup file.
-    pub(crate) extra: &'a str,
 }
 
 impl Home {
@@ -93,15 +98,27 @@ impl Home {
         let log = home.log_path();
         let files = match shell {
             Shell::Bash => {
-                vec![(".bashrc", bash::startup(setup, &log)), (".inputrc", bash::INPUTRC.to_owned())]
+                vec![
+                    (".bashrc", bash::startup(setup, &log)),
+                    (".bash_profile", ". ~/.bashrc\n".to_owned()),
+                    (EXEC_STARTUP, bash::exec_startup(&log)),
+                    (".inputrc", bash::INPUTRC.to_owned()),
+                ]
             }
-            Shell::Zsh => vec![(".zshrc", zsh::startup(setup, &log))],
-            Shell::Fish => vec![(".config/fish/config.fish", fish::startup(setup, &log))],
+            Shell::Zsh => {
+                vec![(".zshrc", zsh::startup(setup, &log)), (EXEC_STARTUP, zsh::exec_startup(&log))]
+            }
+            Shell::Fish => vec![
+                (".config/fish/config.fish", fish::startup(setup, &log)),
+                // Where this directory is missing, it makes completions out of all manual pages.
+                (".local/share/fish/generated_completions/none.fish", String::new()),
+            ],
             Shell::Dash => vec![(".shrc", dash::startup(setup))],
         };
         for (name, text) in files {
             home.write(name, &text)?;
         }
+        home.write(PYTHON_STARTUP, &python::startup(&log))?;
         Ok(home)
     }
 
@@ -133,6 +150,33 @@ impl Home {
         }
     }
 
+    /// The command that starts it for an exec request, as sshd does.
+    pub(crate) fn exec(&self, text: &str) -> pty_process::blocking::Command {
+        let command = self.environment(pty_process::blocking::Command::new(self.shell.name()));
+        command.env("BASH_ENV", self.path().join(EXEC_STARTUP)).args(["-c", text])
+    }
+
+    /// Nobody's home from now on if it was root's, and the command that starts the shell as them.
+    pub(crate) fn give_to_nobody(&self) -> Result<pty_process::blocking::Command> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(self.command());
+        }
+        let nobody = nix::unistd::User::from_name("nobody")?.context("there is a user nobody")?;
+        for directory in [self.path(), self.log.path()] {
+            give(directory, &nobody)?;
+        }
+        let command = self.command().env("USER", "nobody").env("LOGNAME", "nobody");
+        Ok(command.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()))
+    }
+
+    /// A statement that an interpreter got, which doesn't say so itself.
+    pub(crate) fn log_statement(&self, interpreter: &str, text: &str) -> Result<()> {
+        let mut log =
+            std::fs::OpenOptions::new().append(true).open(self.log_path()).context("opening the log")?;
+        std::io::Write::write_all(&mut log, format!("R\x1f{interpreter}\x1f{text}\x1e").as_bytes())
+            .context("logging")
+    }
+
     /// A command in this home that knows of nothing else.
     pub(crate) fn environment(
         &self,
@@ -146,6 +190,9 @@ impl Home {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("TERM", "xterm-256color")
             .env("LANG", "C.UTF-8")
+            .env("PYTHONSTARTUP", self.path().join(PYTHON_STARTUP))
+            .env("TMUX_TMPDIR", self.path())
+            .env("SCREENDIR", self.path().join(".screen"))
             .env("USER", "root")
             .env("LOGNAME", "root")
             .env("SHELL", format!("/usr/bin/{}", self.shell.name()))
@@ -185,4 +232,15 @@ impl Truth {
 /// A text in single quotes, as bash, zsh and dash take it.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn give(path: &Path, to: &nix::unistd::User) -> Result<()> {
+    nix::unistd::chown(path, Some(to.uid), Some(to.gid))
+        .with_context(|| format!("giving away {}", path.display()))?;
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).context("reading a directory")? {
+            give(&entry.context("reading a directory")?.path(), to)?;
+        }
+    }
+    Ok(())
 }

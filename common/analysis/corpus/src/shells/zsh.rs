@@ -21,11 +21,21 @@ preexec_functions=(__weir_begins)
 precmd_functions=(__weir_prompts)
 PROMPT={prompt}
 PROMPT2={second}
-{right}{keys}{marks}{extra}
+{right}{keys}{marks}
 "#,
         prompt = quoted(&setup.prompt.render(Shell::Zsh)),
         second = quoted(&setup.prompt.second.replace('%', "%%")),
         marks = marks::zsh(setup.marks),
-        extra = setup.extra,
+    )
+}
+
+/// `ZSH_EXECUTION_STRING` is what stands behind `-c`.
+pub(super) fn exec_startup(log: &Path) -> String {
+    let log = quoted(&log.display().to_string());
+    format!(
+        r#"if [[ -n $ZSH_EXECUTION_STRING ]]; then
+print -rn -- $'S\x1f'"$$"$'\x1f'"$ZSH_EXECUTION_STRING"$'\x1e' >>{log}
+fi
+"#
     )
 }

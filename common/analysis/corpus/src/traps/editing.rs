@@ -81,10 +81,11 @@ pub(super) fn history_up(session: &mut Session) -> Result<()> {
         session.run_any()?;
     }
     for _ in 0..5 {
-        for _ in 0..session.chance.size(1, 4) {
+        let count = session.chance.size(1, 4);
+        for _ in 0..count {
             session.key(UP)?;
         }
-        if session.chance.once_in(3) {
+        if count > 1 && session.chance.once_in(3) {
             session.key(DOWN)?;
         }
         if session.chance.once_in(2) {

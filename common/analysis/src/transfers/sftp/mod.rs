@@ -22,12 +22,10 @@ use self::{
     wire::Packets,
 };
 use super::{
+    HELD_BYTES_MAX,
     input::{Input, Out},
     lost::Lost,
 };
-
-/// The most bytes of paths that are kept: of files that are open and of requests under way.
-pub(super) const HELD_BYTES_MAX: usize = 128 << 10;
 
 /// Follows both directions of one channel.
 #[derive(Clone, Default, Serialize, Deserialize)]

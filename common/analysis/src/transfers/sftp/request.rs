@@ -3,13 +3,13 @@
 use weir_common::recording::findings::{FileOperation, PATH_BYTES_MAX};
 
 use super::{
-    HELD_BYTES_MAX, Sftp,
+    Sftp,
     pending::Request,
     wire::{self, Fields, Packet},
 };
 use crate::{
     text::lossy,
-    transfers::{input::Out, lost::Lost},
+    transfers::{HELD_BYTES_MAX, input::Out, lost::Lost},
 };
 
 /// `SSH_FXF_READ`.
