@@ -25,9 +25,9 @@ Examples:
   weir verify  /store/v1/dt=2026-01-02/*     is anything missing or altered in that day's sessions?
   weir show    /store/v1/dt=2026-01-02/019b… who did what, and when?
   weir play    /store/v1/dt=2026-01-02/019b… what did the screen look like?
-  weir export  --format html --output session.html /store/v1/dt=2026-01-02/019b…
   weir sessions /store --since 2d            who was where since the day before yesterday?
   weir search 'rm -rf' --store /store        who did that?
+  weir export  --format html --output session.html /store/v1/dt=2026-01-02/019b…
 
 `weir help <command>` has more examples, and the exit codes."
 )]
@@ -49,16 +49,16 @@ pub enum Command {
     Show(ShowArgs),
     /// Play what a session's terminal showed.
     Play(PlayArgs),
+    /// List the sessions in a store.
+    Sessions(SessionsArgs),
+    /// Look for a pattern in the sessions of a store: commands, output, files.
+    Search(SearchArgs),
     /// Write a session in another form: asciicast, transcript, page, NDJSON, CSV.
     Export(ExportArgs),
     /// Print what a shell reads to complete `weir`.
     Completions(CompletionsArgs),
     /// Print a man page, or write all of them.
     Man(ManArgs),
-    /// List the sessions in a store.
-    Sessions(SessionsArgs),
-    /// Look for a pattern in the sessions of a store: commands, output, files.
-    Search(SearchArgs),
 }
 
 /// `weir verify`.

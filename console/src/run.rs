@@ -108,6 +108,14 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
             let mut recording = Recording::open(stores.session(&args.directory)?)?;
             Ok(play::play(&mut recording, args, world)?)
         }
+        Command::Sessions(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            sessions::list(args, &stores.store(&args.store)?, (&filter, order), world)
+        }
+        Command::Search(args) => {
+            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
+            search::search(args, &stores.store(&args.store)?, (&filter, order), world)
+        }
         Command::Export(args) => {
             let recording = Recording::open(stores.session(&args.directory)?)?;
             match export::export(&recording, args, world) {
@@ -120,14 +128,6 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
             Ok(Exit::Fine)
         }
         Command::Man(args) => run_man(args, world),
-        Command::Sessions(args) => {
-            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
-            sessions::list(args, &stores.store(&args.store)?, (&filter, order), world)
-        }
-        Command::Search(args) => {
-            let (filter, order) = args.filter.filter(world.now).map_err(RunError::Time)?;
-            search::search(args, &stores.store(&args.store)?, (&filter, order), world)
-        }
     }
 }
 

@@ -1,19 +1,15 @@
 //! Lists the sessions of a store.
 
-use std::io::{self, Read};
+use std::io;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use weir_common::{
-    recording::findings::COMMANDS,
-    session::{Outcome, SessionId},
-};
+use weir_common::session::{Outcome, SessionId};
 
 use crate::{
     cli::SessionsArgs,
     escape,
     find::{About, Filter, Order, Sessions},
-    hashed::READ_BYTES,
     parallel::{Results, in_order},
     run::{Exit, RunError, World},
     search::jobs,
@@ -23,8 +19,6 @@ use crate::{
 
 /// The rows of a table: so many are in memory before they are printed.
 const ROWS_MAX: usize = 5_000;
-/// The most bytes of stored commands that are counted.
-const COUNTED_MAX: u64 = 64 << 20;
 
 /// A session in the list.
 #[derive(Debug, Serialize)]
@@ -96,7 +90,7 @@ fn describe(session: &SessionDir, filter: &Filter) -> Result<Option<Listed>, Str
     if !filter.wants(&about) {
         return Ok(None);
     }
-    let About { meta, opened_at, closed, clock: _ } = about;
+    let About { meta, opened_at, closed, clock: _, commands } = about;
     let state = match &closed {
         None => "running",
         Some((_, Outcome::Completed)) => "completed",
@@ -113,22 +107,8 @@ fn describe(session: &SessionDir, filter: &Filter) -> Result<Option<Listed>, Str
         opened_at,
         closed_at: closed.as_ref().map(|(at, _)| *at),
         state: state.to_owned(),
-        commands: closed.and_then(|_| commands(session)),
+        commands,
     }))
-}
-
-/// How many commands are stored, as far as that can be counted.
-fn commands(session: &SessionDir) -> Option<u64> {
-    let mut object = session.object(COMMANDS).ok()?.take(COUNTED_MAX);
-    let (mut buffer, mut lines) = (vec![0; READ_BYTES], 0);
-    loop {
-        match object.read(&mut buffer) {
-            Ok(0) => return Some(lines),
-            Ok(n) => lines += memchr::memchr_iter(b'\n', &buffer[..n]).count() as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return None,
-        }
-    }
 }
 
 fn print(rows: &mut Vec<Listed>, world: &mut World<'_>) -> io::Result<()> {

@@ -23,6 +23,8 @@ pub struct About {
     pub closed: Option<(Timestamp, Outcome)>,
     /// How to read its events' times.
     pub clock: Clock,
+    /// How many commands the agent found, where it has looked.
+    pub commands: Option<u64>,
 }
 
 /// Why that is not known.
@@ -96,12 +98,13 @@ impl About {
     }
 
     fn finished(manifest: Manifest) -> Self {
-        let Manifest { session, opened_at, closed_at, outcome, clock, .. } = manifest;
-        Self { meta: session, opened_at, closed: Some((closed_at, outcome)), clock }
+        let Manifest { session, opened_at, closed_at, outcome, clock, findings, .. } = manifest;
+        let commands = findings.and_then(|findings| findings.counts).map(|counts| counts.commands);
+        Self { meta: session, opened_at, closed: Some((closed_at, outcome)), clock, commands }
     }
 
     fn running(opened: Opened) -> Self {
         let Opened { session, opened_at, clock, .. } = opened;
-        Self { meta: session, opened_at, closed: None, clock }
+        Self { meta: session, opened_at, closed: None, clock, commands: None }
     }
 }

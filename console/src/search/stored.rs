@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 
 use serde::de::DeserializeOwned;
 use weir_analysis::Findings;
-use weir_common::recording::findings::{COMMANDS, Command, FILES, FORWARDS, FileAccess, TRANSCRIPT};
+use weir_common::recording::findings::{COMMANDS, Command, Cut, FILES, FileAccess, KINDS, Line};
 
 use super::session::Search;
 use crate::{cli::Place, recording::Recording};
@@ -17,18 +17,24 @@ const FINDING_MAX: u64 = 1 << 20;
 pub(super) fn search(recording: &Recording, search: &mut Search<'_>) -> bool {
     let (commands, files) = (search.options.looks_in(Place::Commands), search.options.looks_in(Place::Files));
     let is_enough = !search.options.looks_in(Place::Output) && !search.options.looks_in(Place::Input);
-    // Where there was nothing to say there is no object: others show that somebody looked.
-    let is_there = [COMMANDS, FILES, FORWARDS, TRANSCRIPT].iter().any(|name| recording.lists(name));
+    let stored = recording.manifest.as_ref().and_then(|manifest| manifest.findings.as_ref());
+    let is_there = match stored {
+        Some(stored) => stored.counts.is_some(),
+        // Where there was nothing to say there is no object: others show that somebody looked.
+        None => KINDS.iter().any(|name| recording.lists(name)),
+    };
     if !is_enough || !is_there {
         return false;
     }
     let mut objects = Vec::new();
-    for (name, _) in [(COMMANDS, commands), (FILES, files)].into_iter().filter(|(_, wanted)| *wanted) {
-        if !recording.lists(name) {
-            continue;
-        }
+    for (kind, _) in [(COMMANDS, commands), (FILES, files)].into_iter().filter(|(_, wanted)| *wanted) {
+        let name = match stored {
+            Some(stored) => stored.object(kind).map(|object| object.name.as_str()),
+            None => Some(kind).filter(|name| recording.lists(name)),
+        };
+        let Some(name) = name else { continue };
         match recording.listed_object(name) {
-            Ok(Some(object)) => objects.push((name, object)),
+            Ok(Some(object)) => objects.push((kind, object)),
             Ok(None) => {
                 search.warn(format!("{name} is not what the list of digests says; the events are searched"));
                 return false;
@@ -66,7 +72,12 @@ fn each<T: DeserializeOwned>(
         }
         let finding =
             serde_json::from_slice(&line).map_err(|error| format!("has no finding in a line: {error}"))?;
-        take(search, finding);
+        match finding {
+            Line::Finding(finding) => take(search, finding),
+            Line::Cut(Cut { left_out }) => {
+                return Err(format!("{left_out} findings are left out; search the output as well"));
+            }
+        }
     }
     Ok(())
 }

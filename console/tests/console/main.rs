@@ -8,6 +8,7 @@ mod gaps;
 mod good;
 mod hostile;
 mod play;
+mod search;
 mod show;
 mod support;
 mod tamper;
