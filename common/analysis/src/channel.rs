@@ -26,6 +26,8 @@ pub(crate) struct Channel {
     transfer: Option<Transfer>,
     exit_code: Option<i32>,
     stdout_bytes: u64,
+    /// Whether the target sent any data.
+    ran: bool,
     closed: [bool; 2],
 }
 
@@ -47,6 +49,7 @@ impl Channel {
             transfer: None,
             exit_code: None,
             stdout_bytes: 0,
+            ran: false,
             closed: [false; 2],
         }
     }
@@ -74,9 +77,11 @@ impl Channel {
                     terminal.resize(at, *size, out);
                 }
             }
-            What::Shell => self.begin(None, at, out),
-            What::Exec(_) => self.begin(Some(content), at, out),
-            What::Subsystem { name } => self.transfer = Transfer::for_subsystem(name),
+            What::Shell if self.takes_a_program() => self.begin(None, at, out),
+            What::Exec(_) if self.takes_a_program() => self.begin(Some(content), at, out),
+            What::Subsystem { name } if self.takes_a_program() && self.pty.is_none() => {
+                self.transfer = Transfer::for_subsystem(name);
+            }
             What::Stdin(data) | What::Stdout(data) | What::Stderr(data) => {
                 self.data(event, data, content, at, out);
             }
@@ -117,14 +122,26 @@ impl Channel {
         }
     }
 
+    /// A channel runs one program (RFC 4254, 6.5). One that was asked for and said nothing may have been refused, so the
+    /// next one takes its place; one that is asked for behind a program that speaks is refused and changes nothing.
+    fn takes_a_program(&mut self) -> bool {
+        if self.ran {
+            return false;
+        }
+        (self.transfer, self.terminal) = (None, None);
+        true
+    }
+
     fn begin(&mut self, command: Option<&[u8]>, at: At, out: &mut dyn Findings) {
         if let Some(command) = command {
-            self.transfer = Transfer::for_command(command);
+            // On a terminal bytes are changed: no protocol of files works there.
+            self.transfer = if self.pty.is_none() { Transfer::for_command(command) } else { None };
             let text: String = String::from_utf8_lossy(command).chars().take(COMMAND_CHARS_MAX).collect();
             let line =
                 TranscriptLine { ch: self.ch, t: at.t, pane: None, text: text.clone(), is_command: true };
             out.line(line);
             let evidence = Evidence { first_seq: at.seq, last_seq: at.seq, from: 0, to: 0 };
+            self.say_exec(Some(at), out);
             self.exec = Some(Exec { text, t: at.t, evidence });
         }
         if let Some(size) = self.pty {
@@ -137,6 +154,7 @@ impl Channel {
             return forwarded.count(event.dir, data.len());
         }
         let to_client = matches!(event.what, What::Stdout(_));
+        self.ran |= event.dir == Direction::TargetToClient;
         if let Some(transfer) = self.transfer.as_mut().filter(|_| !matches!(event.what, What::Stderr(_))) {
             match data {
                 Content::Withheld(parts) => {
@@ -206,5 +224,66 @@ impl Channel {
             full_screen: Vec::new(),
             evidence,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::{
+        frame::Pty,
+        recording::findings::{FileAccess, Forward},
+    };
+
+    use super::*;
+    use crate::TranscriptLine;
+
+    #[derive(Default)]
+    struct Found(Vec<String>);
+
+    impl Findings for Found {
+        fn command(&mut self, command: Command) {
+            self.0.push(command.text);
+        }
+        fn file(&mut self, _: FileAccess) {
+            self.0.push("a file".to_owned());
+        }
+        fn forward(&mut self, _: Forward) {}
+        fn line(&mut self, _: TranscriptLine) {}
+    }
+
+    fn found(events: &[(Direction, What)]) -> Vec<String> {
+        let (mut channel, mut found) = (Channel::new(ChannelNo(0)), Found::default());
+        for (n, (dir, what)) in (0..).zip(events) {
+            let event = Event {
+                t: n * 1_000_000_000,
+                dir: *dir,
+                ch: ChannelNo(0),
+                seq: n,
+                len: 0,
+                what: what.clone(),
+            };
+            let content = what.content().and_then(|content| content.bytes(&[])).unwrap_or_default().to_vec();
+            channel.event(&event, &content, &mut found);
+        }
+        channel.finish(&mut found);
+        found.0
+    }
+
+    #[test]
+    fn a_request_behind_a_shell_or_before_it_does_not_hide_what_is_run_there() {
+        use Direction::{ClientToTarget as C2T, TargetToClient as T2C};
+        let text = |text: &str| Content::Text(text.to_owned());
+        let pty = Pty {
+            term: "xterm".to_owned(),
+            size: WindowSize { cols: 80, rows: 24, width_px: 0, height_px: 0 },
+            modes: Vec::new(),
+        };
+        let sftp = || (C2T, What::Subsystem { name: "sftp".to_owned() });
+        let shell = [(C2T, What::Pty(pty)), (C2T, What::Shell), (T2C, What::Stdout(text("me@host:~$ ")))];
+        let run = [(C2T, What::Stdin(text("id\r"))), (T2C, What::Stdout(text("id\r\nuid=0\r\nme@host:~$ ")))];
+        let behind: Vec<_> = shell.iter().cloned().chain([sftp()]).chain(run.clone()).collect();
+        assert_eq!(found(&behind), ["id"]);
+        let before: Vec<_> = [sftp(), (T2C, What::Failure)].into_iter().chain(shell).chain(run).collect();
+        assert_eq!(found(&before), ["id"]);
     }
 }

@@ -229,7 +229,7 @@ mod tests {
             text(&Shown { text: raw.into(), matches, cut: [true, true] }, Look::default())
         };
         assert_eq!(
-            text_of("\x1b]0;x\x07\r\n\u{9b}2J\u{202e}", vec![0..5, 6..9]),
+            text_of("\x1b]0;x\x07\r\n\u{9b}2J\u{202e}", vec![0..5, 6..8]),
             "…\\x1b]0;x\\x07\\r\\n\\u{9b}2J\\u{202e}…"
         );
     }

@@ -34,6 +34,8 @@ use crate::{
 const CHANNELS_MAX: usize = 1000;
 /// The most lines that wait for the command that they belong to.
 const WAITING_MAX: usize = 1000;
+/// The most commands that are over and remembered, for lines that scroll away later.
+const OVER_MAX: usize = 1000;
 /// The most bytes of a line before a match.
 const BEFORE_BYTES: usize = 4 << 10;
 /// The most characters of a command.
@@ -84,6 +86,17 @@ struct Seen<'a> {
     part: Part<'a>,
     command: Belongs<'a>,
     is_entry: bool,
+}
+
+/// A command on a terminal that is over.
+struct Over {
+    ch: ChannelNo,
+    pane: Option<String>,
+    t: u64,
+    t_end: Option<u64>,
+    text: Arc<str>,
+    /// Whether it was reported as a match itself.
+    is_found: bool,
 }
 
 /// Lines with the same are neighbours.
@@ -151,6 +164,7 @@ pub(super) struct Search<'a> {
     channels: BTreeMap<ChannelNo, Channel>,
     streams: BTreeMap<StreamKey, Around>,
     waiting: VecDeque<Line>,
+    over: VecDeque<Over>,
     matches: usize,
     warnings: usize,
     stopped: Result<(), Stopped>,
@@ -165,6 +179,7 @@ impl<'a> Search<'a> {
             channels: BTreeMap::new(),
             streams: BTreeMap::new(),
             waiting: VecDeque::new(),
+            over: VecDeque::new(),
             matches: 0,
             warnings: 0,
             stopped: Ok(()),
@@ -376,6 +391,19 @@ impl<'a> Search<'a> {
     /// Gives the lines that were waiting for this command, and those before it that no other can claim any more.
     fn settle(&mut self, command: &Command, is_found: bool) {
         let text: Arc<str> = command.text.chars().take(COMMAND_CHARS).collect::<String>().into();
+        if command.source != Source::Exec {
+            if self.over.len() == OVER_MAX {
+                self.over.pop_front();
+            }
+            self.over.push_back(Over {
+                ch: command.ch,
+                pane: command.pane.clone(),
+                t: command.span.t,
+                t_end: command.span.t_end,
+                text: Arc::clone(&text),
+                is_found,
+            });
+        }
         for mut line in std::mem::take(&mut self.waiting) {
             let is_its = line.ch == command.ch && line.pane == command.pane;
             if !is_its || command.span.t_end.is_some_and(|end| line.t > end) {
@@ -391,6 +419,19 @@ impl<'a> Search<'a> {
             }
             self.give(Report::Line(Box::new(line)));
         }
+    }
+}
+
+impl Over {
+    /// Whether this line of a terminal, which came out later, is the command's.
+    fn has(&self, line: &TranscriptLine) -> bool {
+        let is_its_time = if line.is_command {
+            // It was begun with the prompt.
+            self.t >= line.t
+        } else {
+            self.t <= line.t && self.t_end.is_none_or(|end| line.t <= end)
+        };
+        is_its_time && self.ch == line.ch && self.pane == line.pane
     }
 }
 
@@ -442,10 +483,21 @@ impl Findings for Search<'_> {
         if !self.options.looks_in(Place::Output) {
             return;
         }
-        let command = self.channels.get(&line.ch).and_then(|channel| channel.command.clone());
+        let asked_for = self.channels.get(&line.ch).and_then(|channel| channel.command.clone());
+        if line.is_command && asked_for.as_deref() == Some(line.text.as_str()) {
+            // The heading over what an exec request's command printed; the command has been looked at.
+            return;
+        }
         let stream = Stream { pane: line.pane.as_deref(), ..Stream::of(Place::Output, line.ch) };
         let bytes = line.text.as_bytes();
         let part = Part { t: line.t, bytes: &bytes[..bytes.len().min(LINE_MAX)], seen: 0 };
+        let over = self.over.iter().find(|over| over.has(&line));
+        if over.is_some_and(|over| line.is_command && over.is_found)
+            && self.options.pattern.is_in(part.bytes, 0)
+        {
+            return;
+        }
+        let command = over.map(|over| Arc::clone(&over.text)).or(asked_for);
         let command = match &command {
             Some(command) => Belongs::To(Some(command)),
             None => Belongs::Waits,

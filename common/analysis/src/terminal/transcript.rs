@@ -75,7 +75,9 @@ impl Transcript {
                 self.ready.extend(self.notes.pop_front().map(|(_, note)| note));
             }
         }
-        let begun = self.begun.front().map_or(0, |(_, t)| *t);
+        // A row that the cursor was seen on neither before nor after an event was written by the event that took it further.
+        let seen = self.begun.front().filter(|(row, _)| *row == number);
+        let begun = seen.or(self.begun.get(1)).or(self.begun.front()).map_or(0, |(_, t)| *t);
         let (_, holds) = self.open.get_or_insert((begun, false));
         *holds |= is_command;
         let cells = line.cells().iter().filter(|cell| cell.width() > 0);

@@ -206,7 +206,8 @@ impl<'a, S: Seat> Player<'a, S> {
             }
             let next = self.tape.next_t(reel);
             self.tick();
-            self.ended = next.is_none();
+            let ended_before = std::mem::replace(&mut self.ended, next.is_none());
+            self.dirty |= ended_before != self.ended;
             if self.ended && self.args.follow && self.finished {
                 self.draw()?;
                 return Ok(Turn::Over);
