@@ -142,7 +142,7 @@ pub fn stored(recording: &Recording, out: &mut dyn Findings, warnings: &mut Vec<
         match read {
             Ok(0) => {}
             Ok(left_out) => {
-                warnings.push(format!("{kind} leaves out {left_out}, which were too many to store"))
+                warnings.push(format!("{kind} leaves out {left_out}, which were too many to store"));
             }
             Err(error) => warnings.push(format!("{kind} can't be read: {error}")),
         }

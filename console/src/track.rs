@@ -116,6 +116,9 @@ pub struct Beside {
     pub warnings: Vec<String>,
 }
 
+/// Takes what there is at a time; says whether there shall be more.
+pub type Each<'a, E> = dyn FnMut(u64, Beat<'_>) -> Result<ControlFlow<()>, E> + 'a;
+
 /// Follows a track to its end. Times are nanoseconds since its start and never go back.
 ///
 /// # Errors
@@ -124,7 +127,7 @@ pub fn follow<E>(
     recording: &Recording,
     track: &Track,
     commands: &[Command],
-    each: &mut dyn FnMut(u64, Beat<'_>) -> Result<ControlFlow<()>, E>,
+    each: &mut Each<'_, E>,
 ) -> Result<Beside, E> {
     let mut beside = Beside::default();
     let mut marks: Vec<_> = commands.iter().filter(|command| command.ch == track.channel).collect();

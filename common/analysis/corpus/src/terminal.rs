@@ -22,7 +22,7 @@ use weir_common::{
 };
 
 /// How long anything may take before the session counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing has to come, twice, of a program that sleeps, until it counts as waiting.
 const STILL_MS: u16 = 8;
 

@@ -76,7 +76,7 @@ impl Differ {
     pub(super) fn frame(&mut self, t: u64, picture: Picture, palette: &mut Palette) -> Option<Frame> {
         let before = std::mem::replace(&mut self.before, picture);
         let now = &self.before;
-        let whole = self.frames % WHOLE_EVERY == 0 || before.size != now.size;
+        let whole = self.frames.is_multiple_of(WHOLE_EVERY) || before.size != now.size;
         if !whole && before == *now {
             return None;
         }

@@ -170,7 +170,7 @@ impl<'a, S: Seat> Player<'a, S> {
             match found.map(|command| command.span.t.saturating_sub(player.tape.track().start)) {
                 Some(t) => player.orders.push(Order::To(When::After(t))),
                 None => {
-                    player.controls.message = Some(format!("there is no command {number} on this channel"))
+                    player.controls.message = Some(format!("there is no command {number} on this channel"));
                 }
             }
         }
