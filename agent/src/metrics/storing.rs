@@ -100,7 +100,7 @@ fn may_be_the_stores(error: &StoreError) -> bool {
 /// The class of a failure, one of [`FAILURE_CLASSES`].
 fn class(error: &StoringError) -> &'static str {
     match error {
-        StoringError::Store(error) => store_class(error),
+        StoringError::Store(error) | StoringError::ReadBack(error) => store_class(error),
         StoringError::Segment(_) | StoringError::Signing(_) | StoringError::Compare { .. } => "encoding",
         StoringError::Report(_) => "report",
         StoringError::Manifest(_) | StoringError::Interrupted(_) => "other",
