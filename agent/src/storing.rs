@@ -319,7 +319,9 @@ impl Worker {
     async fn ready<'a>(&self, job: &'a Job) -> Result<Ready<'a>, StoringError> {
         match &job.work {
             Work::Segment(source) => Ok(Ready::Segment(source)),
-            Work::Manifest(ending) => Ok(Ready::Ending(ending, self.prepare(&job.dir, ending).await?)),
+            Work::Manifest(ending) => {
+                Ok(Ready::Ending(ending, Box::new(self.prepare(&job.dir, ending).await?)))
+            }
         }
     }
 
@@ -330,7 +332,7 @@ impl Worker {
                 Ok(Stored::Segment { entry: Box::new(entry), carried })
             }
             Ready::Ending(ending, prepared) => {
-                self.ending(&job.dir, ending, prepared).await?;
+                self.ending(&job.dir, ending, *prepared).await?;
                 Ok(Stored::Manifest)
             }
         }
@@ -491,7 +493,7 @@ fn session_of(dir: &str) -> &str {
 /// A job that may go on its way into the store.
 enum Ready<'a> {
     Segment(&'a SegmentSource),
-    Ending(&'a Ending, Prepared),
+    Ending(&'a Ending, Box<Prepared>),
 }
 
 /// A segment and its signature.

@@ -71,7 +71,7 @@ pub(super) struct Prepared {
 /// How a session is to be completed.
 enum Plan {
     /// With this.
-    Ready(Complete),
+    Ready(Box<Complete>),
     /// With these findings, or without for this reason. A new session's are put without a look at what may be there.
     Findings { found: Option<Found>, failure: Option<FindingsError>, is_new: bool },
 }
@@ -109,7 +109,7 @@ impl Worker {
     pub(super) async fn prepare(&self, dir: &str, ending: &Ending) -> Result<Prepared, StoringError> {
         if ending.manifest.segments.is_empty() {
             let complete = Complete::new(ending.manifest.clone())?;
-            return Ok(Prepared { plan: Plan::Ready(complete), making: None });
+            return Ok(Prepared { plan: Plan::Ready(Box::new(complete)), making: None });
         }
         let making = self.may_make(dir, ending).await;
         Ok(Prepared { plan: self.plan(dir, ending).await?, making: Some(making) })
@@ -132,7 +132,7 @@ impl Worker {
         let first_try = ending.tries.fetch_add(1, Ordering::Relaxed) == 0;
         let is_new = first_try && kept.is_all(&ending.manifest);
         if !is_new && let Some(there) = self.manifest_there(dir, ending).await? {
-            return Ok(Plan::Ready(there));
+            return Ok(Plan::Ready(Box::new(there)));
         }
         let (found, failure) = match self.findings(dir, ending, &kept).await? {
             None => (None, None),

@@ -42,12 +42,13 @@ use crate::{
 const PARALLEL: Parallelism = Parallelism { encoding: 1, uploading: 4 };
 
 /// What a get of an object answers, by a part of its path.
-pub(super) type Answer = (&'static str, fn(&str) -> StoreError);
+pub(super) type Answer = (&'static str, Refusal);
+type Refusal = fn(&str) -> StoreError;
 
 /// A store in a directory that does not give everything back.
 struct Reluctant {
     store: FileStore,
-    gets: Mutex<BTreeMap<&'static str, fn(&str) -> StoreError>>,
+    gets: Mutex<BTreeMap<&'static str, Refusal>>,
     /// The paths of what was asked for.
     asked: Mutex<Vec<String>>,
     /// Gets of paths with this part wait for as long as it is there.
