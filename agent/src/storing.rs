@@ -3,7 +3,8 @@
 //! Owns *never give up*: a job is tried again, after a growing pause, until it is done or the agent stops;
 //! the next agent finds it in the spool again. Bounded: so many jobs at a time are on their way into the store with encoded
 //! bytes, and fewer of these are being encoded; one that waits for its next try holds neither. Whoever waits to encode
-//! has its place on the way already, and nobody who encodes waits for one. Where the store as a whole does not answer, one job at a time tries
+//! has its place on the way already, and nobody who encodes waits for one. Findings are made before a session's end gets
+//! its place, and take none of either from segments. Where the store as a whole does not answer, one job at a time tries
 //! (`breaker`). Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
 //! digests, signature (`ending`). What is in the store already, with the same content in other bytes or signed by another key, is
 //! taken as it is there. Not here: which jobs there are (`core`).
@@ -19,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{AcquireError, Semaphore, SemaphorePermit, mpsc, watch},
     task::{JoinError, JoinSet},
 };
 use tracing::{debug, error, info, warn};
@@ -30,9 +31,10 @@ use weir_common::{
 };
 
 pub use self::ending::Ending;
+use self::ending::Prepared;
 use crate::{
     adopting,
-    breaker::{Breaker, Outage, Pauses},
+    breaker::{Breaker, Outage, Pauses, Turn},
     findings::{AtHand, FindingsOptions},
     ledger::StateEntry,
     metrics::metrics,
@@ -45,7 +47,8 @@ use crate::{
 };
 
 /// The pauses after failures, be they a job's or the store's.
-const PAUSES: Pauses = Pauses { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
+pub(crate) const PAUSES: Pauses =
+    Pauses { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
 
 /// How many jobs at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +128,9 @@ pub enum StoringError {
     /// The store's answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store does not give back what the session's end is made of. It may take objects all the same.
+    #[error("cannot read back what was stored: {0}")]
+    ReadBack(#[source] StoreError),
     /// The segment cannot be encoded.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -159,6 +165,11 @@ pub struct Worker {
     slots: Arc<Semaphore>,
     /// For the way into the store, from before a job is encoded.
     uploads: Arc<Semaphore>,
+    /// For making findings, from before a segment is fetched until what was made has its place in `uploads`: one session
+    /// at a time.
+    making: Arc<Semaphore>,
+    /// The same for sessions that are at hand, so that these do not wait for long ones.
+    making_at_hand: Arc<Semaphore>,
     breaker: Arc<Breaker>,
     reports: Option<Reports>,
     findings: Option<Arc<FindingsOptions>>,
@@ -184,9 +195,20 @@ impl Worker {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: Parallelism) -> Self {
         let Parallelism { encoding, uploading } = parallel;
-        let [slots, uploads] = [encoding, uploading].map(|places| Arc::new(Semaphore::new(places)));
-        let (breaker, findings) = (Arc::new(Breaker::new(PAUSES)), Some(Arc::default()));
-        Self { store, key, slots, uploads, breaker, reports: None, findings, at_hand: Arc::default() }
+        let [slots, uploads, making, making_at_hand] =
+            [encoding, uploading, 1, 1].map(|places| Arc::new(Semaphore::new(places)));
+        Self {
+            store,
+            key,
+            slots,
+            uploads,
+            making,
+            making_at_hand,
+            breaker: Arc::new(Breaker::new(PAUSES)),
+            reports: None,
+            findings: Some(Arc::default()),
+            at_hand: Arc::default(),
+        }
     }
 
     /// The same one, which makes these findings of each session before it is finished, or none.
@@ -258,12 +280,9 @@ impl Worker {
     /// What is wrong with this very job.
     pub async fn in_turn(&self, job: &Job) -> Result<Stored, StoringError> {
         loop {
-            let turn = self.breaker.turn().await;
-            let place = self.uploads.acquire().await;
-            if turn.is_stale() {
-                continue;
-            }
-            let outcome = self.once(job).await.inspect_err(|error| metrics().uploads.failed(error));
+            let ready = self.ready(job).await.inspect_err(|error| metrics().uploads.failed(error))?;
+            let (turn, place) = self.way().await;
+            let outcome = self.store(job, ready).await.inspect_err(|error| metrics().uploads.failed(error));
             drop(place);
             match outcome {
                 Err(StoringError::Store(error)) if error.is_store_wide() => turn.failed(&error.to_string()),
@@ -271,8 +290,19 @@ impl Worker {
                     turn.answered();
                     return outcome;
                 }
-                // Nobody asked the store.
+                // Nobody put anything into the store.
                 Err(_) => return outcome,
+            }
+        }
+    }
+
+    /// A turn, and a place on the way into the store.
+    async fn way(&self) -> (Turn<'_>, Result<SemaphorePermit<'_>, AcquireError>) {
+        loop {
+            let turn = self.breaker.turn().await;
+            let place = self.uploads.acquire().await;
+            if !turn.is_stale() {
+                return (turn, place);
             }
         }
     }
@@ -282,13 +312,27 @@ impl Worker {
     /// # Errors
     /// [`StoringError`]; whatever was stored before it is found again by the next try.
     pub async fn once(&self, job: &Job) -> Result<Stored, StoringError> {
+        self.store(job, self.ready(job).await?).await
+    }
+
+    /// What comes before a place on the way into the store is taken.
+    async fn ready<'a>(&self, job: &'a Job) -> Result<Ready<'a>, StoringError> {
         match &job.work {
-            Work::Segment(source) => {
-                let (entry, carried) = self.segment(&job.dir, (**source).clone()).await?;
+            Work::Segment(source) => Ok(Ready::Segment(source)),
+            Work::Manifest(ending) => {
+                Ok(Ready::Ending(ending, Box::new(self.prepare(&job.dir, ending).await?)))
+            }
+        }
+    }
+
+    async fn store(&self, job: &Job, ready: Ready<'_>) -> Result<Stored, StoringError> {
+        match ready {
+            Ready::Segment(source) => {
+                let (entry, carried) = self.segment(&job.dir, source.clone()).await?;
                 Ok(Stored::Segment { entry: Box::new(entry), carried })
             }
-            Work::Manifest(ending) => {
-                self.ending(&job.dir, ending).await?;
+            Ready::Ending(ending, prepared) => {
+                self.ending(&job.dir, ending, *prepared).await?;
                 Ok(Stored::Manifest)
             }
         }
@@ -444,6 +488,12 @@ impl Worker {
 /// The session whose directory this is, for the log.
 fn session_of(dir: &str) -> &str {
     dir.rsplit('/').next().unwrap_or(dir)
+}
+
+/// A job that may go on its way into the store.
+enum Ready<'a> {
+    Segment(&'a SegmentSource),
+    Ending(&'a Ending, Box<Prepared>),
 }
 
 /// A segment and its signature.

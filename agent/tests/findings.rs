@@ -35,7 +35,7 @@ fn begin(node: &Node) -> (SessionMeta, Control) {
 fn exec(tap: &mut Tap, command: &str, said: usize, status: u32) {
     tap.pass(C2T, &Message::Open(ChannelType::Session));
     tap.pass(T2C, &Message::OpenConfirm);
-    tap.pass(C2T, &Message::Exec(command.as_bytes().to_vec().into()));
+    tap.pass(C2T, &Message::Exec(command.as_bytes().to_vec()));
     tap.pass(T2C, &Message::Success);
     for line in 0..said {
         tap.pass(T2C, &stdout(&format!("line {line} ").repeat(300)));

@@ -6,10 +6,7 @@ use serde::Deserialize;
 use weir_analysis::{lines::Bounds, masking::Masking};
 
 use super::{ConfigError, KIB, MIB, within};
-use crate::findings::FindingsOptions;
-
-/// The most bytes of an object that may be configured: it is in memory as a whole.
-const OBJECT_MAX_BYTES: u64 = 256 * MIB;
+use crate::findings::{FindingsOptions, OBJECT_MAX_BYTES};
 
 /// The table, as it is written.
 #[derive(Debug, Deserialize)]

@@ -58,6 +58,14 @@ impl AtHand {
         sessions.make_room();
     }
 
+    /// Whether nothing of the session would have to be fetched.
+    pub(crate) fn has_all(&self, dir: &str, manifest: &Manifest) -> bool {
+        let sessions = self.lock();
+        let Some(kept) = sessions.by_dir.get(dir) else { return false };
+        let objects = manifest.segments.iter().flat_map(|entry| entry.bulk.iter().chain([&entry.segment]));
+        kept.is_all(manifest) && objects.into_iter().all(|object| kept.object(&object.name).is_some())
+    }
+
     /// What is at hand of the session, which is not any more.
     pub(crate) fn take(&self, dir: &str) -> Kept {
         let mut sessions = self.lock();

@@ -24,12 +24,15 @@ use self::{pass::Pass, quiet::Quietly};
 pub use self::{pass::PassError, quiet::hide_content_in_panics};
 use crate::store::StoreError;
 
+/// The most bytes of an object that may be configured: it is in memory as a whole.
+pub(crate) const OBJECT_MAX_BYTES: u64 = 256 << 20;
+
 /// What is made, and how much of it.
 #[derive(Clone, Debug)]
 pub struct FindingsOptions {
     /// The most bytes of each object.
     pub bounds: Bounds,
-    /// The most processor time for a session.
+    /// The most time the analysis of a session may take, by the clock. What the store takes to give segments back is beside it.
     pub time_max: Duration,
     /// What is secret.
     pub masking: Masking,
@@ -40,21 +43,6 @@ impl Default for FindingsOptions {
         const MIB: usize = 1 << 20;
         let bounds = Bounds { commands: 16 * MIB, files: 16 * MIB, forwards: 4 * MIB, transcript: 64 * MIB };
         Self { bounds, time_max: Duration::from_secs(600), masking: Masking::default() }
-    }
-}
-
-impl FindingsOptions {
-    /// The most bytes of an object of this kind.
-    pub(crate) fn bound(&self, kind: &str) -> u64 {
-        use weir_common::recording::findings::{COMMANDS, FILES, FORWARDS};
-        let Bounds { commands, files, forwards, transcript } = self.bounds;
-        let bound = match kind {
-            COMMANDS => commands,
-            FILES => files,
-            FORWARDS => forwards,
-            _ => transcript,
-        };
-        bound as u64
     }
 }
 

@@ -14,8 +14,18 @@ use crate::{
 };
 
 /// The classes of failures.
-pub const FAILURE_CLASSES: [&str; 9] =
-    ["denied", "unavailable", "timeout", "no_space", "conflict", "too_large", "encoding", "report", "other"];
+pub const FAILURE_CLASSES: [&str; 10] = [
+    "denied",
+    "unavailable",
+    "timeout",
+    "no_space",
+    "conflict",
+    "too_large",
+    "encoding",
+    "read_back",
+    "report",
+    "other",
+];
 
 /// What became of objects on their way into the store.
 #[derive(Debug)]
@@ -101,6 +111,7 @@ fn may_be_the_stores(error: &StoreError) -> bool {
 fn class(error: &StoringError) -> &'static str {
     match error {
         StoringError::Store(error) => store_class(error),
+        StoringError::ReadBack(_) => "read_back",
         StoringError::Segment(_) | StoringError::Signing(_) | StoringError::Compare { .. } => "encoding",
         StoringError::Report(_) => "report",
         StoringError::Manifest(_) | StoringError::Interrupted(_) => "other",

@@ -23,7 +23,7 @@ use crate::{
     ledger::{Ledger, StateEntry},
     session::{ChannelKernel, End, Session},
     spool::SpoolError,
-    storing::{Done, Job, Stored, StoringError, Work, Worker},
+    storing::{Done, Job, PAUSES, Stored, StoringError, Work, Worker},
 };
 
 /// How far it is.
@@ -206,8 +206,14 @@ impl Recovering {
 }
 
 async fn try_once(worker: Worker, job: Job) -> Try {
-    let outcome = worker.in_turn(&job).await;
-    (job, outcome)
+    let mut pause = PAUSES.first;
+    loop {
+        let outcome = worker.in_turn(&job).await;
+        // So many times, then the session is stored without findings.
+        let Err(StoringError::ReadBack(_)) = outcome else { return (job, outcome) };
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.longest);
+    }
 }
 
 /// Waits until the store has failed for this long, and says how.

@@ -1,30 +1,36 @@
 //! What completes a session in the store: findings, manifest, digests, signature.
 //!
-//! Owns that evidence waits for findings only as long as the store does not answer, and a few tries then; and that a session
+//! Owns that evidence waits for findings only as long as the store does not answer, and a few tries then; that making them
+//! keeps no segment from the store, and that no more of them are in memory than are put at a time, but for the two
+//! that wait to be; and that a session
 //! whose completion was begun before — by an agent that was killed, maybe of another version — is completed with what
 //! is there: a manifest that says the same of the evidence is kept with the findings that it lists, and findings that no
 //! manifest lists are superseded, never replaced and never trusted.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Instant,
 };
 
 use bytes::Bytes;
-use tracing::{info, warn};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tracing::{error, info, warn};
 use weir_analysis::lines::Made;
 use weir_common::{
     digest::Sha256,
     recording::{
         MANIFEST, Manifest, SIGNATURE, SUMS, StoredFindings, StoredObject,
-        findings::{KINDS, OBJECTS_MAX, kind_of, object_name},
+        findings::{FindingCounts, KINDS, OBJECTS_MAX, kind_of, object_name},
         sums_text,
     },
 };
 
 use super::{StoringError, Worker, described, session_of, to_store};
 use crate::{
-    findings::{FindingsError, FindingsOptions, Kept, Making, PassError, Step},
+    findings::{FindingsError, FindingsOptions, Kept, Making, OBJECT_MAX_BYTES, PassError, Step},
     metrics::metrics,
     report,
     store::{Object, StoreError},
@@ -55,6 +61,27 @@ struct Complete {
     first: Vec<Object>,
 }
 
+/// The end of a session that is ready to be put.
+pub(super) struct Prepared {
+    plan: Plan,
+    /// Keeps others from making findings until there is a place on the way into the store for these.
+    making: Option<Result<OwnedSemaphorePermit, AcquireError>>,
+}
+
+/// How a session is to be completed.
+enum Plan {
+    /// With this.
+    Ready(Box<Complete>),
+    /// With these findings, or without for this reason. A new session's are put without a look at what may be there.
+    Findings { found: Option<Found>, failure: Option<FindingsError>, is_new: bool },
+}
+
+/// Findings, as they are to be put.
+struct Found {
+    counts: FindingCounts,
+    objects: Vec<(&'static str, Bytes)>,
+}
+
 /// Bytes of an object that were stored before.
 struct Fetched<'a> {
     object: &'a StoredObject,
@@ -78,28 +105,63 @@ impl Ending {
 }
 
 impl Worker {
-    /// Stores what completes a session.
-    pub(super) async fn ending(&self, dir: &str, ending: &Ending) -> Result<(), StoringError> {
+    /// Gets ready what completes a session: everything that takes long.
+    pub(super) async fn prepare(&self, dir: &str, ending: &Ending) -> Result<Prepared, StoringError> {
+        if ending.manifest.segments.is_empty() {
+            let complete = Complete::new(ending.manifest.clone())?;
+            return Ok(Prepared { plan: Plan::Ready(Box::new(complete)), making: None });
+        }
+        let making = self.may_make(dir, ending).await;
+        Ok(Prepared { plan: self.plan(dir, ending).await?, making: Some(making) })
+    }
+
+    /// Waits until findings may be made.
+    async fn may_make(&self, dir: &str, ending: &Ending) -> Result<OwnedSemaphorePermit, AcquireError> {
+        if self.at_hand.has_all(dir, &ending.manifest) {
+            return Arc::clone(&self.making_at_hand).acquire_owned().await;
+        }
+        let making = Arc::clone(&self.making).acquire_owned().await;
+        // A store that takes nothing gives nothing back either, and is asked no more often than others ask it. The
+        // turn itself is for who puts something.
+        drop(self.breaker.turn().await);
+        making
+    }
+
+    async fn plan(&self, dir: &str, ending: &Ending) -> Result<Plan, StoringError> {
         let kept = self.at_hand.take(dir);
         let first_try = ending.tries.fetch_add(1, Ordering::Relaxed) == 0;
         let is_new = first_try && kept.is_all(&ending.manifest);
-        if ending.manifest.segments.is_empty() {
-            return self.complete(dir, &Complete::new(ending.manifest.clone())?).await;
-        }
         if !is_new && let Some(there) = self.manifest_there(dir, ending).await? {
-            return self.complete(dir, &there).await;
+            return Ok(Plan::Ready(Box::new(there)));
         }
-        let (made, failure) = match self.findings(dir, ending, &kept).await? {
+        let (found, failure) = match self.findings(dir, ending, &kept).await? {
             None => (None, None),
-            Some(Ok(made)) => (Some(made), None),
+            Some(Ok(found)) => (Some(found), None),
             Some(Err(failure)) => (None, Some(failure)),
         };
-        self.complete_with(dir, ending, made, is_new).await?;
-        if let Some(error) = failure {
-            metrics().findings.failed(error.class());
-            warn!(session = session_of(dir), dir, %error, "the session is stored without findings");
+        Ok(Plan::Findings { found, failure, is_new })
+    }
+
+    /// Stores what completes a session.
+    pub(super) async fn ending(
+        &self,
+        dir: &str,
+        ending: &Ending,
+        prepared: Prepared,
+    ) -> Result<(), StoringError> {
+        let Prepared { plan, making } = prepared;
+        drop(making);
+        match plan {
+            Plan::Ready(complete) => self.complete(dir, &complete).await,
+            Plan::Findings { found, failure, is_new } => {
+                self.complete_with(dir, ending, found, is_new).await?;
+                if let Some(error) = failure {
+                    metrics().findings.failed(error.class());
+                    warn!(session = session_of(dir), dir, %error, "the session is stored without findings");
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Completes a session with these findings. A new one's are put without a look at what may be there.
@@ -107,11 +169,11 @@ impl Worker {
         &self,
         dir: &str,
         ending: &Ending,
-        made: Option<Made>,
+        found: Option<Found>,
         is_new: bool,
     ) -> Result<(), StoringError> {
         if is_new {
-            match self.complete(dir, &Complete::with(ending.manifest.clone(), dir, made.as_ref())?).await {
+            match self.complete(dir, &Complete::with(ending.manifest.clone(), dir, found.as_ref())?).await {
                 Err(StoringError::Store(StoreError::Conflict { path, .. })) if is_recovered_twice(&path) => {}
                 outcome => return outcome,
             }
@@ -119,7 +181,7 @@ impl Worker {
                 return self.complete(dir, &there).await;
             }
         }
-        let findings = Some(self.place(dir, made, ending).await?);
+        let findings = Some(self.place(dir, found, ending).await?);
         let findings = findings.filter(|findings| *findings != StoredFindings::default());
         let manifest = Manifest { findings, ..ending.manifest.clone() };
         self.complete(dir, &Complete::new(manifest)?).await
@@ -150,7 +212,9 @@ impl Worker {
     ///
     /// Nobody but an agent with the session's spool can have written it: kernel counts and times are nowhere else.
     async fn manifest_there(&self, dir: &str, ending: &Ending) -> Result<Option<Complete>, StoringError> {
-        let Some(text) = self.look(dir, MANIFEST, MANIFEST_MAX, ending).await? else { return Ok(None) };
+        let Ok(Some(text)) = self.look(dir, MANIFEST, MANIFEST_MAX, ending).await? else {
+            return Ok(None);
+        };
         let ours = &ending.manifest;
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { return Ok(None) };
         let same = Manifest { findings: ours.findings.clone(), ..manifest.clone() } == *ours;
@@ -170,16 +234,18 @@ impl Worker {
         dir: &str,
         ending: &Ending,
         kept: &Kept,
-    ) -> Result<Option<Result<Made, FindingsError>>, StoringError> {
+    ) -> Result<Option<Result<Found, FindingsError>>, StoringError> {
         let Some(options) = &self.findings else { return Ok(None) };
         let begun = Instant::now();
         let made = self.make(dir, &ending.manifest, kept, options).await;
         match made {
             Ok(_) => metrics().findings.made(begun.elapsed()),
-            Err(FindingsError::Store(error)) if ending.waits_for(&error) => return Err(error.into()),
+            Err(FindingsError::Store(error)) if ending.waits_for(&error) => {
+                return Err(StoringError::ReadBack(error));
+            }
             Err(_) => {}
         }
-        Ok(Some(made))
+        Ok(Some(made.map(Found::from)))
     }
 
     async fn make(
@@ -230,7 +296,7 @@ impl Worker {
         Ok(Fetched { object, body, unchecked: true })
     }
 
-    /// One computation.
+    /// One computation. It takes no slot from segments: who makes findings is alone in it.
     async fn step(
         &self,
         mut making: Box<Making>,
@@ -240,7 +306,7 @@ impl Worker {
     ) -> Result<Step, FindingsError> {
         let Fetched { object, body, unchecked } = fetched;
         let object = object.clone();
-        let step = self.compute(move || {
+        let step = tokio::task::spawn_blocking(move || {
             let StoredObject { name, sha256, .. } = object;
             if unchecked && Sha256::of(&body) != sha256 {
                 return Err(FindingsError::Damaged { name });
@@ -254,60 +320,88 @@ impl Worker {
         step.await.unwrap_or(Err(FindingsError::Panicked))
     }
 
-    /// Stores findings where there may be some already, and says what is there then.
+    /// Stores findings where there may be some already, and says what is there then. Without counts where not all of them
+    /// could be stored.
     async fn place(
         &self,
         dir: &str,
-        made: Option<Made>,
+        found: Option<Found>,
         ending: &Ending,
     ) -> Result<StoredFindings, StoringError> {
-        let options = self.findings.clone().unwrap_or_default();
-        let (counts, objects) = made.map_or((None, Vec::new()), |made| (Some(made.counts), made.objects));
-        let mut found = StoredFindings { counts, ..StoredFindings::default() };
-        let mut bodies: Vec<_> = objects.into_iter().map(|(kind, body)| (kind, Bytes::from(body))).collect();
+        let (counts, mut bodies) =
+            found.map_or((None, Vec::new()), |found| (Some(found.counts), found.objects));
+        let mut there = StoredFindings { counts, ..StoredFindings::default() };
+        let mut unseen = None;
         for kind in KINDS {
             let at = bodies.iter().position(|(other, _)| *other == kind);
             let mut body = at.map(|at| bodies.swap_remove(at).1);
             for number in 1..=OBJECTS_MAX {
                 let name = object_name(kind, number);
-                let there = self.look(dir, &name, options.bound(kind), ending).await?;
-                let Some(there) = there else {
+                let seen = self.look(dir, &name, OBJECT_MAX_BYTES, ending).await?;
+                let seen = seen.unwrap_or_else(|error| {
+                    unseen.get_or_insert((name.clone(), error));
+                    None
+                });
+                let Some(seen) = seen else {
                     let Some(body) = body.take() else { break };
                     let object = described(name, &body);
                     match self.put(dir, &object, body).await {
-                        Ok(()) => found.objects.push(object),
+                        Ok(()) => there.objects.push(object),
                         Err(error) if error.is_store_wide() => return Err(error.into()),
                         Err(error) => {
-                            warn!(session = session_of(dir), dir, %error, "findings are not stored")
+                            there.counts = None;
+                            warn!(session = session_of(dir), dir, %error, "findings are not stored");
                         }
                     }
                     break;
                 };
-                let same = body.as_ref() == Some(&there);
-                let into = if same { &mut found.objects } else { &mut found.superseded };
-                into.push(described(name, &there));
+                let same = body.as_ref() == Some(&seen);
+                let into = if same { &mut there.objects } else { &mut there.superseded };
+                into.push(described(name, &seen));
                 body = body.filter(|_| !same);
             }
             if body.is_some() {
+                there.counts = None;
                 warn!(session = session_of(dir), dir, kind, "no name is left for these findings");
             }
         }
-        Ok(found)
+        if let Some((name, error)) = unseen {
+            error!(
+                session = session_of(dir),
+                dir,
+                name,
+                %error,
+                "the store does not let an object of findings be looked at; should an agent that was stopped have left it \
+                 there, the manifest does not list it, and the session is not intact until it is moved away"
+            );
+        }
+        Ok(there)
     }
 
-    /// What the store has under this name; `None` also where it may not be looked at, or is more than we would have put.
+    /// What the store has under this name, if anything; or why that is not known, and will not be.
+    ///
+    /// # Errors
+    /// The store's, where it may say so later.
     async fn look(
         &self,
         dir: &str,
         name: &str,
         max_bytes: u64,
         ending: &Ending,
-    ) -> Result<Option<Bytes>, StoringError> {
+    ) -> Result<Result<Option<Bytes>, StoreError>, StoringError> {
         match self.store.get(&format!("{dir}/{name}"), max_bytes).await {
-            Ok(body) => Ok(Some(body)),
-            Err(error) if ending.waits_for(&error) => Err(error.into()),
-            Err(_) => Ok(None),
+            Ok(body) => Ok(Ok(Some(body))),
+            Err(StoreError::Missing { .. }) => Ok(Ok(None)),
+            Err(error) if ending.waits_for(&error) => Err(StoringError::ReadBack(error)),
+            Err(error) => Ok(Err(error)),
         }
+    }
+}
+
+impl From<Made> for Found {
+    fn from(made: Made) -> Self {
+        let Made { counts, objects } = made;
+        Self { counts, objects: objects.into_iter().map(|(kind, body)| (kind, body.into())).collect() }
     }
 }
 
@@ -319,16 +413,14 @@ impl Complete {
     }
 
     /// With findings under their first names.
-    fn with(mut manifest: Manifest, dir: &str, made: Option<&Made>) -> Result<Self, StoringError> {
-        let Some(Made { counts, objects }) = made else { return Self::new(manifest) };
-        let bodies = objects.iter().map(|(kind, body)| {
-            let body = Bytes::copy_from_slice(body);
-            (described((*kind).to_owned(), &body), body)
-        });
-        let (objects, bodies): (Vec<_>, Vec<_>) = bodies.unzip();
-        let first = objects.iter().zip(bodies).map(|(object, body)| to_store(dir, object, body)).collect();
-        let counts = Some(*counts);
-        manifest.findings = Some(StoredFindings { counts, objects, superseded: Vec::new() });
+    fn with(mut manifest: Manifest, dir: &str, found: Option<&Found>) -> Result<Self, StoringError> {
+        let Some(Found { counts, objects }) = found else { return Self::new(manifest) };
+        let described = |(kind, body): &(&str, Bytes)| described((*kind).to_owned(), body);
+        let listed: Vec<_> = objects.iter().map(described).collect();
+        let first = listed.iter().zip(objects).map(|(object, (_, body))| to_store(dir, object, body.clone()));
+        let first = first.collect();
+        manifest.findings =
+            Some(StoredFindings { counts: Some(*counts), objects: listed, superseded: Vec::new() });
         Ok(Self { first, ..Self::new(manifest)? })
     }
 }

@@ -147,7 +147,7 @@ async fn a_store_that_takes_objects_and_gives_none_back_gets_the_manifest_after_
     let next = lab.worker();
     for _ in 0..READ_TRIES {
         let error = next.once(&job).await.expect_err("the store may answer later");
-        assert!(matches!(error, StoringError::Store(StoreError::Unavailable { .. })), "{error}");
+        assert!(matches!(error, StoringError::ReadBack(StoreError::Unavailable { .. })), "{error}");
     }
     assert!(!lab.path(&job, MANIFEST).exists());
     next.once(&job).await.expect("stored");
@@ -269,5 +269,84 @@ async fn a_session_that_takes_too_long_is_stored_without_findings() {
     let job = lab.session(1, &worker, &[b"word ".repeat(500_000)]).await;
     worker.once(&job).await.expect("stored");
     assert_eq!(lab.findings(&job), None);
+    lab.assert_intact(&job);
+}
+
+#[tokio::test]
+async fn findings_that_take_long_keep_no_segment_from_the_store_and_no_small_session_from_its_end() {
+    let mut lab = Lab::new();
+    let worker = lab.worker();
+    let mut long = Vec::new();
+    for number in 1..=6 {
+        long.push(lab.session(number, &worker, &words()).await);
+    }
+    // Their segments are at hand no more, and the store takes its time to give them back.
+    let (next, hold) = (lab.worker(), lab.hold("000001.ndjson"));
+    let ends = long.into_iter().map(|job| {
+        let worker = next.clone();
+        tokio::spawn(async move { worker.in_turn(&job).await.is_ok() })
+    });
+    let ends: Vec<_> = ends.collect();
+    lab.until_held().await;
+    assert_eq!((next.uploads.available_permits(), next.slots.available_permits()), (4, 1));
+    let job = lab.session(7, &next, &words()).await;
+    next.in_turn(&job).await.expect("stored, with findings");
+    assert_eq!(lab.findings(&job).and_then(|findings| findings.counts), counts(1));
+    assert!(ends.iter().all(|end| !end.is_finished()));
+    assert_eq!(lab.held(), 1, "one at a time");
+    drop(hold);
+    for end in ends {
+        assert!(end.await.expect("no panic"));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_gives_nothing_back_is_no_store_that_takes_nothing() {
+    let mut lab = Lab::new();
+    let worker = lab.worker();
+    let job = lab.session(1, &worker, &words()).await;
+    let next = lab.worker();
+    for part in [MANIFEST, "000001.ndjson", COMMANDS] {
+        lab.answer([(part, unavailable as _)]);
+        let error = next.in_turn(&job).await.expect_err("the store may answer later");
+        assert!(matches!(error, StoringError::ReadBack(_)), "{error}");
+        assert_eq!(*next.outage().borrow(), None);
+        assert_eq!(next.uploads.available_permits(), 4);
+    }
+}
+
+#[tokio::test]
+async fn findings_that_are_larger_than_they_may_be_today_are_listed_as_superseded() {
+    let mut lab = Lab::new();
+    let worker = lab.worker();
+    let job = lab.session(1, &worker, &words()).await;
+    lab.write(&job, TRANSCRIPT, "another version's\n".repeat(1000));
+    let bounds = weir_analysis::lines::Bounds { transcript: 1024, ..FindingsOptions::default().bounds };
+    let options = FindingsOptions { bounds, ..FindingsOptions::default() };
+    lab.worker().finding(Some(options)).once(&job).await.expect("stored");
+    assert_eq!(names(&lab.findings(&job).expect("named").superseded), [TRANSCRIPT]);
+    lab.assert_intact(&job);
+}
+
+#[tokio::test]
+async fn findings_that_found_no_place_are_not_reported_as_none() {
+    let mut lab = Lab::new();
+    let worker = lab.worker();
+    // It cannot be looked at, so that it is in the way.
+    let job = lab.session(1, &worker, &words()).await;
+    lab.write(&job, COMMANDS, "{\"other\":1}\n");
+    lab.answer([(COMMANDS, denied as _)]);
+    lab.worker().once(&job).await.expect("stored");
+    lab.answer([]);
+    let findings = lab.findings(&job).expect("the transcript is there");
+    assert_eq!((findings.counts, names(&findings.objects)), (None, vec![TRANSCRIPT]));
+    // No name is left.
+    let job = lab.session(2, &worker, &words()).await;
+    for number in 1..=OBJECTS_MAX {
+        lab.write(&job, &object_name(COMMANDS, number), format!("{{\"other\":{number}}}\n"));
+    }
+    lab.worker().once(&job).await.expect("stored");
+    let findings = lab.findings(&job).expect("the transcript is there");
+    assert_eq!((findings.counts, names(&findings.objects)), (None, vec![TRANSCRIPT]));
     lab.assert_intact(&job);
 }

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use jiff::{Timestamp, tz::TimeZone};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use weir_common::{
     digest::Sha256,
     frame::{ChannelType, Message},
@@ -41,14 +42,19 @@ use crate::{
 const PARALLEL: Parallelism = Parallelism { encoding: 1, uploading: 4 };
 
 /// What a get of an object answers, by a part of its path.
-pub(super) type Answer = (&'static str, fn(&str) -> StoreError);
+pub(super) type Answer = (&'static str, Refusal);
+type Refusal = fn(&str) -> StoreError;
 
 /// A store in a directory that does not give everything back.
 struct Reluctant {
     store: FileStore,
-    gets: Mutex<BTreeMap<&'static str, fn(&str) -> StoreError>>,
+    gets: Mutex<BTreeMap<&'static str, Refusal>>,
     /// The paths of what was asked for.
     asked: Mutex<Vec<String>>,
+    /// Gets of paths with this part wait for as long as it is there.
+    hold: watch::Sender<Option<&'static str>>,
+    /// How many wait.
+    held: watch::Sender<usize>,
 }
 
 impl Store for Reluctant {
@@ -64,7 +70,24 @@ impl Store for Reluctant {
             return Box::pin(async move { Err(error) });
         }
         drop(gets);
-        self.store.get(path, max_bytes)
+        let mut hold = self.hold.subscribe();
+        Box::pin(async move {
+            if hold.borrow().is_some_and(|part| path.contains(part)) {
+                self.held.send_modify(|held| *held += 1);
+                hold.wait_for(Option::is_none).await.expect("the store lives");
+                self.held.send_modify(|held| *held -= 1);
+            }
+            self.store.get(path, max_bytes).await
+        })
+    }
+}
+
+/// While this lives, some gets wait.
+pub(super) struct Hold(Arc<Reluctant>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.hold.send_replace(None);
     }
 }
 
@@ -84,7 +107,13 @@ impl Lab {
         };
         let journal = Journal::open(&dir.path().join("spool"), options).expect("opens");
         let store = FileStore::open(&dir.path().join("store")).expect("opens");
-        let store = Reluctant { store, gets: Mutex::default(), asked: Mutex::default() };
+        let store = Reluctant {
+            store,
+            gets: Mutex::default(),
+            asked: Mutex::default(),
+            hold: watch::Sender::new(None),
+            held: watch::Sender::new(0),
+        };
         Self { dir, journal, store: Arc::new(store) }
     }
 
@@ -100,6 +129,22 @@ impl Lab {
     /// From now on gets are answered like this.
     pub(super) fn answer(&self, gets: impl IntoIterator<Item = Answer>) {
         *self.store.gets.lock().expect("no panic") = gets.into_iter().collect();
+    }
+
+    /// Gets of paths with this part wait until it is dropped.
+    pub(super) fn hold(&self, part: &'static str) -> Hold {
+        self.store.hold.send_replace(Some(part));
+        Hold(Arc::clone(&self.store))
+    }
+
+    /// Waits until a get waits.
+    pub(super) async fn until_held(&self) {
+        self.store.held.subscribe().wait_for(|&held| held > 0).await.expect("the store lives");
+    }
+
+    /// How many gets wait.
+    pub(super) fn held(&self) -> usize {
+        *self.store.held.borrow()
     }
 
     /// The names of what was asked for since the last time.
