@@ -5,10 +5,11 @@
 //! `sealed` entries and checkpoints, so that a segment has the same bytes whenever and by whomever it is encoded.
 //!
 //! Owns three rules.
-//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted, one of those that its
-//!   administrator has installed, on a channel without a terminal, and that speaks such a protocol on both sides. What
-//!   never did is recorded; so is everything where the request itself was lost.
-//! - *Where the track of a transfer is lost* (a gap, lost records, too much state, bytes that break the protocol) *nothing
+//! - *What is left out, the recording shows to be a file transfer*: a program that the target accepted, by the name of one of
+//!   those that its administrator has installed, on a channel without a terminal, and of which both sides have spoken the
+//!   protocol. What comes before that is recorded, and everything of what never does it; so is everything where the request
+//!   itself may have been lost.
+//! - *Where the track of such a transfer is lost* (a gap, lost records, too much state, bytes that break the protocol) *nothing
 //!   more of its data is kept*: the grant says that content is not to be, and what is content cannot be told any more. Sizes
 //!   and digests are kept, of each event by itself.
 //! - *Bounded*: so many channels, so many bytes of state.
@@ -75,7 +76,7 @@ enum Use {
     Nothing,
     /// Anything but files: all of it is recorded.
     Other,
-    /// A file transfer that is followed.
+    /// A file transfer that is followed, if the target accepts it and both sides speak its protocol.
     Files,
     /// A file transfer whose track is lost: nothing of it is recorded.
     Lost,
@@ -115,7 +116,7 @@ impl Withholding {
             let mut state = *state;
             if state.used_for == Use::Files && transfer.is_none() {
                 // Another version wrote it.
-                state.used_for = Use::Lost;
+                state.lose_track();
             }
             (*channel, Channel { state, transfer })
         };
@@ -187,13 +188,30 @@ fn give_up_the_largest(channels: &mut [CarriedChannel]) {
     while bytes(channels) > TRANSFERS_BYTES_MAX {
         let largest = channels.iter_mut().max_by_key(|channel| channel.transfer_bytes());
         let Some(largest) = largest else { return };
-        (largest.state.used_for, largest.transfer) = (Use::Lost, None);
+        largest.state.lose_track();
+        largest.transfer = None;
     }
 }
 
 impl CarriedChannel {
     fn transfer_bytes(&self) -> usize {
         self.transfer.as_ref().map_or(0, String::len)
+    }
+}
+
+impl State {
+    /// Whether the recording shows a file transfer: the target has accepted it, and both sides speak its protocol.
+    fn is_shown(&self) -> bool {
+        self.used_for == Use::Files && self.answer.is_none() && self.spoken == [true; 2]
+    }
+
+    /// It is not known any more what is content: nothing is kept of what was shown to be a transfer, everything of the rest.
+    fn lose_track(&mut self) {
+        self.used_for = match self.used_for {
+            Use::Files if self.is_shown() => Use::Lost,
+            Use::Files => Use::Other,
+            used_for => used_for,
+        };
     }
 }
 
@@ -217,14 +235,12 @@ impl Channel {
         let missing = *next != seq;
         *next = seq.saturating_add(1);
         if missing {
-            (self.state.unanswered, self.state.answer) = (0, None);
-            self.lose_track();
-        }
-    }
-
-    fn lose_track(&mut self) {
-        if self.state.used_for == Use::Files {
-            (self.state.used_for, self.transfer) = (Use::Lost, None);
+            self.state.lose_track();
+            if self.state.used_for == Use::Nothing {
+                // A program may be among what is missing, and the answers that come may be to that.
+                self.state.used_for = Use::Other;
+            }
+            (self.state.unanswered, self.state.answer, self.transfer) = (0, None, None);
         }
     }
 
@@ -303,12 +319,12 @@ impl Channel {
                 transfer.content(direction, body, ranges);
                 if transfer.is_followed() {
                     self.state.spoken[side(direction)] |= !body.is_empty();
-                    return parts(body, ranges);
+                    // Clients wait for the target's first words. Who does not may have no transfer.
+                    return self.state.is_shown().then(|| parts(body, ranges)).flatten();
                 }
                 self.transfer = None;
-                let was_one = self.state.spoken == [true; 2];
-                self.state.used_for = if was_one { Use::Lost } else { Use::Other };
-                was_one.then(|| whole(body)).flatten()
+                self.state.lose_track();
+                (self.state.used_for == Use::Lost).then(|| whole(body)).flatten()
             }
             (_, Use::Files | Use::Lost) => whole(body),
         }

@@ -300,3 +300,91 @@ fn transfers_with_too_much_state_are_treated_as_lost_the_largest_first() {
     let kept: Vec<_> = large.iter().map(|channel| channel.state.used_for).collect();
     assert_eq!(kept, [Use::Files, Use::Files, Use::Lost]);
 }
+
+const GREETING: &[u8] = &[31, 0, 0, 0];
+
+#[test]
+fn nothing_is_left_out_before_the_target_has_accepted_the_transfer_and_both_sides_have_spoken() {
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        // A target that says nothing, one that has not answered yet, and then refuses.
+        for (channel, command, answer) in [
+            (0, &b"rsync --server . x"[..], Some(Message::Success)),
+            (1, b"rsync --server . x", Some(Message::Failure)),
+            (2, b"rsync --server . x", None),
+        ] {
+            frames.open(channel);
+            frames.control(channel, C2T, Message::Exec(command.to_vec()));
+            answer.into_iter().for_each(|answer| frames.control(channel, T2C, answer));
+            assert_eq!(frames.stdin(channel, GREETING), None);
+            assert_eq!(frames.stdin(channel, b"anything"), None);
+        }
+        assert_eq!(frames.stdout(2, GREETING), None, "it has not accepted");
+        assert_eq!(frames.stdin(2, b"anything"), None);
+        frames.control(2, T2C, Message::Failure);
+        assert_eq!(frames.stdin(2, b"anything"), None);
+        assert_eq!(frames.stdout(0, GREETING), None);
+        assert_eq!(
+            frames.stdin(0, b"list"),
+            whole(b"anythinglist", 4),
+            "the digest covers what was recorded"
+        );
+
+        frames.open(3);
+        frames.exec(3, b"scp -t file");
+        assert_eq!(frames.stdin(3, b"C0600 9 x\nty"), None);
+        assert_eq!(frames.stdin(3, b"ped"), None);
+        assert_eq!(frames.stdout(3, b"\0"), None);
+        assert_eq!(frames.stdin(3, b"file"), whole(b"typedfile", 4));
+    }
+}
+
+#[test]
+fn where_the_track_of_what_was_not_shown_to_be_a_transfer_is_lost_everything_is_recorded() {
+    let skip = |frames: &mut Frames, from_target| {
+        *frames.next.get_mut(&(ChannelNo(0), from_target)).expect("it was used") += 1;
+    };
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        // The refusal is lost, and a shell follows.
+        frames.open(0);
+        frames.control(0, C2T, Message::Exec(b"rsync --server . x".to_vec()));
+        skip(&mut frames, true);
+        frames.control(0, C2T, Message::Shell);
+        frames.control(0, T2C, Message::Success);
+        assert_eq!(frames.stdin(0, b"typed"), None);
+        assert_eq!(frames.stdout(0, b"shown"), None);
+    }
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        // Accepted, and one side has spoken.
+        frames.open(0);
+        frames.exec(0, b"rsync --server . x");
+        assert_eq!(frames.stdin(0, GREETING), None);
+        skip(&mut frames, false);
+        assert_eq!(frames.stdin(0, b"typed"), None);
+        assert_eq!(frames.stdout(0, GREETING), None);
+        assert_eq!(frames.stdin(0, b"typed"), None);
+    }
+    for mut frames in [Frames::new(), Frames::cut_everywhere()] {
+        // What is missing may have been a shell, and the first answer the one to that.
+        frames.open(0);
+        skip(&mut frames, false);
+        frames.exec(0, b"rsync --server . x");
+        assert_eq!((frames.stdin(0, GREETING), frames.stdout(0, GREETING)), (None, None));
+        assert_eq!(frames.stdin(0, b"typed"), None);
+    }
+}
+
+#[test]
+fn state_that_is_given_up_of_what_was_not_shown_to_be_a_transfer_leads_to_recording() {
+    let mut frames = Frames::new();
+    frames.open(0);
+    frames.exec(0, b"rsync --server . x");
+    assert_eq!(frames.stdin(0, GREETING), None);
+    let mut carried = frames.carried();
+    let mut another = carried.clone();
+    another.0[0].transfer = Some("{\"another\":\"version\"}".to_owned());
+    let taken_up = Withholding::after(&another).carried().expect("writable");
+    assert_eq!(taken_up.0[0].state.used_for, Use::Other);
+    carried.0[0].transfer = Some(" ".repeat(TRANSFERS_BYTES_MAX + 1));
+    give_up_the_largest(&mut carried.0);
+    assert_eq!(carried.0[0].state.used_for, Use::Other);
+}
