@@ -32,7 +32,7 @@ pub(crate) const OBJECT_MAX_BYTES: u64 = 256 << 20;
 pub struct FindingsOptions {
     /// The most bytes of each object.
     pub bounds: Bounds,
-    /// The most time the analysis of a session may take, by the clock. What the store takes to give segments back is beside it.
+    /// The most time the analysis of a session may take, by the clock. The store's time to give segments back is not in it.
     pub time_max: Duration,
     /// What is secret.
     pub masking: Masking,
