@@ -2,7 +2,11 @@
 
 use weir_common::{
     digest::Sha256,
-    recording::{MANIFEST, Manifest, SUMS, StoredObject, bulk_name, segment_name, signature_name},
+    recording::{
+        MANIFEST, Manifest, SUMS, StoredFindings, StoredObject, bulk_name,
+        findings::{KINDS, kind_of},
+        segment_name, signature_name,
+    },
 };
 
 use super::{
@@ -46,6 +50,7 @@ pub(super) fn check(
             Some(_) => {}
         }
     }
+    manifest.findings.iter().for_each(|findings| check_findings(findings, log));
     manifest.objects().for_each(|object| check_object(object, objects, log));
     check_unnamed(&manifest, objects, log);
     log.detail(
@@ -88,6 +93,25 @@ fn check_place(session: &SessionDir, manifest: &Manifest, log: &mut Log) {
     let date = manifest.opened_at.strftime("%Y-%m-%d").to_string();
     if let Some(partition) = session.partition().filter(|partition| *partition != date) {
         finding(log, format!("says the session was opened on {date} UTC, and it lies in dt={partition}"));
+    }
+}
+
+/// What is listed as findings goes by no other name, or an object that is none would pass for one.
+fn check_findings(findings: &StoredFindings, log: &mut Log) {
+    let StoredFindings { counts, objects, superseded } = findings;
+    for StoredObject { name, .. } in objects.iter().chain(superseded) {
+        if kind_of(name).is_none() {
+            finding(log, format!("lists {name} as findings, and none have that name"));
+        }
+    }
+    for kind in KINDS {
+        let of_kind = objects.iter().filter(|object| kind_of(&object.name) == Some(kind)).count();
+        if of_kind > 1 {
+            finding(log, format!("lists {of_kind} objects of findings of the kind of {kind}"));
+        }
+    }
+    if counts.is_none() && !objects.is_empty() {
+        finding(log, "lists findings, and does not say how many there are");
     }
 }
 

@@ -3,6 +3,7 @@
 mod bucket;
 mod completions;
 mod export;
+mod findings;
 mod forgery;
 mod gaps;
 mod good;

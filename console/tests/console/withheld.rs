@@ -29,6 +29,7 @@ fn upload() -> Draft {
     draft.frame(1, COPY, T2C, Message::OpenConfirm);
     draft.frame(1, COPY, C2T, Message::Subsystem("sftp".into()));
     draft.frame(1, COPY, T2C, Message::Success);
+    draft.frame(1, COPY, T2C, Message::Stdout((&b"\x02"[..]).into()));
     for (head, range) in [(&b"\x00\x01head"[..], 0..20), (&b""[..], 20..FILE.len())] {
         draft.frame(1, COPY, C2T, Message::Stdin([head, &FILE[range.clone()]].concat().into()));
         let bytes = u32::try_from(range.len()).expect("short");
@@ -104,6 +105,53 @@ fn content_that_is_left_out_of_a_shell_is_found() {
         }
     });
     case.only_finds(Check::Segments, "no command or subsystem was asked for on this channel");
+}
+
+/// The upload with this in the place of what asks for the subsystem.
+fn asked_by(what: &What) -> Case {
+    with(|draft, _| {
+        for event in &mut draft.segments[0].events {
+            if matches!(event.what, What::Subsystem { .. }) {
+                event.len = what.content().map_or(0, |content| u32::try_from(content.len()).expect("short"));
+                event.what = what.clone();
+            }
+        }
+    })
+}
+
+#[test]
+fn content_that_is_left_out_of_a_command_that_may_do_anything_is_found() {
+    let exec = |command: &str| asked_by(&What::Exec(Content::Text(command.to_owned())));
+    assert_eq!(exec("scp -t x").verify().verdict, Verdict::Intact);
+    for command in ["bash", "scp -t x; bash", "/tmp/scp -t x"] {
+        exec(command).only_finds(Check::Segments, "no command or subsystem was asked for on this channel");
+    }
+}
+
+#[test]
+fn content_that_is_left_out_of_a_transfer_that_was_refused_or_to_which_nobody_spoke_is_found() {
+    let refused = with(|draft, _| {
+        let events = &mut draft.segments[0].events;
+        events
+            .iter_mut()
+            .filter(|event| event.what == What::Success)
+            .for_each(|event| event.what = What::Failure);
+    });
+    refused.only_finds(Check::Segments, "was not refused");
+    let unanswered = with(|draft, _| {
+        let events = &mut draft.segments[0].events;
+        events.iter_mut().filter(|event| event.what == What::Success).for_each(|event| {
+            event.what = What::Eof;
+        });
+    });
+    unanswered.only_finds(Check::Segments, "the target has not accepted the transfer");
+    let silent = with(|draft, _| {
+        let events = &mut draft.segments[0].events;
+        events.iter_mut().filter(|event| matches!(event.what, What::Stdout(_))).for_each(|event| {
+            (event.what, event.len) = (What::Eof, 0);
+        });
+    });
+    silent.only_finds(Check::Segments, "before both sides of the transfer have said anything");
 }
 
 #[test]

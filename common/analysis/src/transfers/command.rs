@@ -27,8 +27,9 @@ const SCP_FLAGS: &[u8] = b"rpdvqTBC346O";
 /// A command that carries files.
 pub(super) struct Carrier {
     pub(super) program: Program,
-    /// Whether the program is one that the target's administrator has installed: by its name in the search path, or in
-    /// one of their folders. Others may be anything that calls itself so.
+    /// Whether the program goes by the name of one that the target's administrator has installed: a bare name, or one in
+    /// their folders. Others may be anything that calls itself so. So may a bare name, to the user: it is whatever their
+    /// shell's start-up files make of it (a function, an alias, a search path), which nothing in the session tells.
     pub(super) is_installed: bool,
 }
 

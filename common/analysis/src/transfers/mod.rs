@@ -2,7 +2,8 @@
 //!
 //! A channel that cannot be followed to its end is followed no more, and the findings say so once
 //! ([`FileResult::Unfollowed`]): guessing would attribute content to the wrong file. What it carries then is in the
-//! recording as it is, file content too.
+//! recording as it is, file content too; unless the grant has `record_file_content = false`, and it was shown to be a transfer
+//! before: then nothing of it is (the agent's `withholding`).
 
 mod bytes_text;
 mod command;
