@@ -66,7 +66,7 @@ fn what_is_typed_into_a_shell_is_read_off_its_terminal() {
     let mut stdout = child.stdout.take().expect("piped");
     until(&mut stdout, "test$ ");
     for (typed, answer) in
-        [("echo fir\u{7f}rst-$((1+1))\r", "rst-2"), ("printf 'a\\nb\\n' | tail -1\r", "\nb")]
+        [("echo fir\u{7f}rst-$((1+1))\r", "rst-2\r\n"), ("printf 'a\\nb\\n' | tail -1\r", "b\r\n")]
     {
         stdin.write_all(typed.as_bytes()).expect("ssh takes it");
         until(&mut stdout, answer);

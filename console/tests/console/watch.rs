@@ -110,7 +110,7 @@ fn lines() -> Draft {
 
 /// The last line that is shown.
 fn last(picture: &str) -> &str {
-    picture.lines().filter(|line| line.starts_with("line ")).next_back().unwrap_or_default()
+    picture.lines().rfind(|line| line.starts_with("line ")).unwrap_or_default()
 }
 
 #[test]
