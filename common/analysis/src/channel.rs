@@ -26,7 +26,9 @@ pub(crate) struct Channel {
     transfer: Option<Transfer>,
     exit_code: Option<i32>,
     stdout_bytes: u64,
-    /// Whether the target sent any data.
+    /// Whether the last that was asked for is a program.
+    asked: bool,
+    /// Whether the target said that a program runs, or sent any data.
     ran: bool,
     closed: [bool; 2],
 }
@@ -49,6 +51,7 @@ impl Channel {
             transfer: None,
             exit_code: None,
             stdout_bytes: 0,
+            asked: false,
             ran: false,
             closed: [false; 2],
         }
@@ -70,7 +73,12 @@ impl Channel {
                 self.closed = [true; 2];
                 self.end(at, out);
             }
-            What::Pty(pty) => self.pty = Some(pty.size),
+            What::Pty(pty) => {
+                self.asked = false;
+                self.pty = Some(pty.size);
+            }
+            // The proxy asks one thing at a time.
+            What::Success if self.asked => self.ran = true,
             What::WindowChange(size) => {
                 self.pty = self.pty.map(|_| *size);
                 if let Some(terminal) = &mut self.terminal {
@@ -129,6 +137,7 @@ impl Channel {
             return false;
         }
         (self.transfer, self.terminal) = (None, None);
+        self.asked = true;
         true
     }
 
@@ -154,6 +163,11 @@ impl Channel {
             return forwarded.count(event.dir, data.len());
         }
         let to_client = matches!(event.what, What::Stdout(_));
+        let is_missing = !matches!(data, Content::Withheld(_)) && content.len() as u64 != data.len();
+        if is_missing && self.wants(event) {
+            // Its bulk can't be read.
+            self.gap(event.dir);
+        }
         self.ran |= event.dir == Direction::TargetToClient;
         if let Some(transfer) = self.transfer.as_mut().filter(|_| !matches!(event.what, What::Stderr(_))) {
             match data {

@@ -186,6 +186,18 @@ fn a_password_is_kept_nowhere() {
 }
 
 #[test]
+fn a_password_that_stands_on_the_screen_by_chance_is_no_command() {
+    let found = after(&[
+        O("$ "),
+        I("sudo cat README\r"),
+        O("sudo cat README\r\n[sudo] password for deploy: "),
+        I("deploy\r"),
+        O("\r\nBuild it:\r\n$ make install\r\n$ "),
+    ]);
+    assert_eq!(found.texts(), ["sudo cat README"]);
+}
+
+#[test]
 fn a_right_prompt_is_no_part_of_a_command() {
     let prompt =
         "\r\x1b[0m\x1b[27m\x1b[24m\x1b[Ju@h ~ % \x1b[K\x1b[58C[3:39:39]\x1b[66D\x1b[?1h\x1b=\x1b[?2004h";

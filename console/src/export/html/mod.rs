@@ -143,7 +143,7 @@ impl<'a> Page<'a> {
     /// # Errors
     /// If it can't be written.
     pub fn beat(&mut self, t: u64, beat: Beat<'_>, stdin: bool) -> Result<ControlFlow<()>, ExportError> {
-        if self.since.is_some_and(|since| t >= since + FRAME_NS) && self.frame()?.is_break() {
+        if self.since.is_some_and(|since| t.saturating_sub(since) >= FRAME_NS) && self.frame()?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
         self.now = t;

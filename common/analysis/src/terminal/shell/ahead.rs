@@ -21,7 +21,7 @@ impl Shell {
         }
         if let Some(text) = text {
             let row = self.typed.back().map_or_else(|| grid.cursor().row, |typed| typed.row);
-            self.typed.push_back(Typed { text, row, seen: false, events: 0, pasted });
+            self.typed.push_back(Typed { text, row, entered: grid.cursor(), seen: false, events: 0, pasted });
         }
     }
 
@@ -29,11 +29,19 @@ impl Shell {
         let last = grid.cursor().row;
         for typed in self.typed.iter_mut().filter(|typed| !typed.seen) {
             let first = typed.row.max(last.saturating_sub(ECHO_ROWS_MAX));
-            let mut text = String::new();
+            let (mut text, mut before) = (String::new(), 0);
             for row in first..=last {
-                text.push_str(&grid.row(row).map(|row| row.before(usize::MAX)).unwrap_or_default());
+                let cells = grid.row(row);
+                if row == typed.entered.row {
+                    let col = typed.entered.col;
+                    before = text.len() + cells.as_ref().map(|row| row.before(col).len()).unwrap_or_default();
+                }
+                text.push_str(&cells.map(|row| row.before(usize::MAX)).unwrap_or_default());
             }
-            typed.seen = typed.text.is_empty() || text.contains(typed.text.as_str());
+            // An echo ends where the cursor was at Enter, or behind: what stands before that was there already, and may
+            // be the same as a password by chance.
+            let mut found = text.match_indices(typed.text.as_str());
+            typed.seen = typed.text.is_empty() || found.any(|(at, text)| at + text.len() >= before);
             typed.events += 1;
         }
         self.typed.retain(|typed| typed.seen || typed.events < ECHO_EVENTS_MAX);

@@ -48,6 +48,8 @@ const ECHO_ROWS_MAX: u64 = 100;
 struct Typed {
     text: String,
     row: u64,
+    /// Where the cursor was at Enter.
+    entered: Pos,
     seen: bool,
     events: u32,
     pasted: bool,
@@ -361,8 +363,11 @@ impl Shell {
             self.left = (cursor.row, usize::MAX);
             return;
         }
-        let line = grid.line_start(grid.cursor().row);
-        if let Some((text, _)) = self.history.take_if(|(_, row)| line >= *row) {
+        // Looked for only where it is needed: a long line takes a while.
+        let line = self.history.as_ref().map(|_| grid.line_start(grid.cursor().row));
+        if let Some(line) = line
+            && let Some((text, _)) = self.history.take_if(|(_, row)| line >= *row)
+        {
             let rows = line..=grid.cursor().row;
             let printed: String =
                 rows.filter_map(|row| grid.row(row)).map(|row| row.before(usize::MAX)).collect();
