@@ -51,6 +51,8 @@ impl Place {
         }
         session.tap.pass(T2C, &Message::ExitStatus(5));
         wait_until("a segment is in the bucket", || self.holds(&session, "000001.sig"));
+        // The next agent would put it again, if this one had not noted it.
+        agent.wait_for_log("segment stored");
         agent.kill();
         session
     }

@@ -180,7 +180,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredFindings {
-    /// How many there are. None where they could not be made.
+    /// How many there are. None where they could not be made, or not all of them be stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<FindingCounts>,
     /// The objects that hold them, at most one of each kind ([`super::findings::kind_of`]).

@@ -21,13 +21,15 @@ fn listing(counts: Option<FindingCounts>, objects: &[&str], superseded: &[&str])
 }
 
 #[test]
-fn findings_are_listed_by_their_names_once_of_each_kind_and_with_their_counts() {
+fn findings_are_listed_by_their_names_once_of_each_kind() {
     let counts = Some(FindingCounts::default());
     let second = object_name(COMMANDS, 2);
     for (counts, objects, superseded) in [
         (counts, &[COMMANDS, FILES][..], &[][..]),
         (counts, &[&second], &[COMMANDS]),
         (None, &[], &[COMMANDS, &second]),
+        // Not all of them could be stored.
+        (None, &[COMMANDS], &[]),
     ] {
         let report = listing(counts, objects, superseded).verify();
         assert_eq!(report.verdict, Verdict::Intact, "{:#?}", report.findings);
@@ -36,7 +38,6 @@ fn findings_are_listed_by_their_names_once_of_each_kind_and_with_their_counts() 
         (listing(counts, &["notes.txt"], &[]), "lists notes.txt as findings"),
         (listing(counts, &[COMMANDS], &["commands-10.ndjson"]), "lists commands-10.ndjson as findings"),
         (listing(counts, &[COMMANDS, &second], &[]), "lists 2 objects of findings of the kind of commands"),
-        (listing(None, &[COMMANDS], &[]), "does not say how many there are"),
     ] {
         case.only_finds(Check::Manifest, problem);
         assert_eq!(case.verify().findings.len(), 1);

@@ -45,12 +45,6 @@ fn a_run_is_one_entry_with_its_paths_and_its_streams() {
         assert_eq!(recorded.content(direction), stream);
     }
     assert_eq!(fs::read(bench.target("copied to/tree/two")).expect("it went"), bytes(2, 700_001));
-
-    let (recorded, status) =
-        bench.rsync(&["-a", "target:copied?to/tree/one", "target:copied?to/tree/two", "."]);
-    assert!(status.success());
-    assert!(only(&check(&recorded)).path.contains("tree/one"));
-    assert!(only(&check(&recorded)).read.expect("it went").bytes > 1_400_000);
 }
 
 #[test]
