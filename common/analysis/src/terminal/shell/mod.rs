@@ -491,36 +491,16 @@ impl Shell {
         if read.text.contains('!') || read.text.starts_with('^') {
             self.history = Some((read.text.clone(), end + 1));
         }
-        let entered = Entered {
-            text: read.text,
-            prompt: read.prompt,
-            adjacent: entry.adjacent,
-            source: Source::Screen,
-            confidence: read.confidence,
-            pasted: entry.pasted,
-            from: entry.from,
-            run: place,
-            enter: entry.enter,
-        };
-        self.commands.enter(entered, out);
+        let text = read.text.clone();
+        self.commands.enter(entered(entry, &read, text, entry.adjacent, place), out);
     }
 
     /// bash takes several lines at once for as many commands, unless one goes on in the next.
     fn enter_each(&mut self, entry: &Entry, read: &Read, place: Place, out: &mut dyn Findings) {
         let mut adjacent = entry.adjacent;
         for text in grammar::commands(&read.text) {
-            let entered = Entered {
-                text,
-                prompt: read.prompt.clone(),
-                adjacent: std::mem::take(&mut adjacent),
-                source: Source::Screen,
-                confidence: read.confidence,
-                pasted: entry.pasted,
-                from: entry.from,
-                run: place,
-                enter: entry.enter,
-            };
-            self.commands.enter(entered, out);
+            let adjacent = std::mem::take(&mut adjacent);
+            self.commands.enter(entered(entry, read, text, adjacent, place), out);
         }
     }
 
@@ -546,5 +526,20 @@ impl Shell {
         self.entry = None;
         self.typed.clear();
         self.parts.clear();
+    }
+}
+
+/// What was read of an entry, or one of several commands in it.
+fn entered(entry: &Entry, read: &Read, text: String, adjacent: bool, place: Place) -> Entered {
+    Entered {
+        text,
+        prompt: read.prompt.clone(),
+        adjacent,
+        source: Source::Screen,
+        confidence: read.confidence,
+        pasted: entry.pasted,
+        from: entry.from,
+        run: place,
+        enter: entry.enter,
     }
 }
