@@ -52,11 +52,12 @@ printf '[Journal]\nStorage=persistent\nSystemMaxUse=64M\nSyncIntervalSec=2s\n' \
 
 # What a test machine has no use for; emulated, each unit costs a noticeable part of a second.
 for unit in \
-    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
+    apt-daily.timer apt-daily-upgrade.timer dev-hugepages.mount dev-mqueue.mount dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     systemd-tmpfiles-clean.timer e2scrub_reap.service getty@tty1.service serial-getty@ttyS0.service \
     ifupdown-pre.service modprobe@configfs.service modprobe@dm_mod.service modprobe@drm.service \
     modprobe@efi_pstore.service modprobe@fuse.service modprobe@loop.service networking.service \
-    proc-sys-fs-binfmt_misc.automount systemd-binfmt.service systemd-firstboot.service \
+    proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount sys-kernel-debug.mount \
+    sys-kernel-tracing.mount systemd-binfmt.service systemd-firstboot.service \
     systemd-networkd-wait-online.service systemd-pstore.service systemd-random-seed.service \
     systemd-timesyncd.service systemd-update-utmp.service systemd-update-utmp-runlevel.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"

@@ -21,8 +21,9 @@ use super::{
 use crate::{exec, workspace};
 
 /// What a machine needs that Debian's cloud kernels have as modules: disks, network cards, the file system,
-/// randomness, DHCP. In some series one or the other is built in.
-const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_net", "ext4", "virtio_rng", "af_packet"];
+/// randomness, DHCP, and the power button, by which Vagrant halts. In some series one or the other is built in.
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "virtio_net", "ext4", "virtio_rng", "af_packet", "button", "evdev"];
 
 /// Debian's busybox-static.
 const BUSYBOX: &str = "/bin/busybox";

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -70,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lab::remember(&dir, &environment(&dir, &qemu, &boot, &vagrant_box, &packages)?)?;
     add_box(&dir, &vagrant_box)?;
     say(&format!("Starting the machines on Linux {} with {}", options.kernel, qemu.accelerator.name()));
-    exec::run(lab::vagrant()?.args(["up", "--provider", "libvirt"]))?;
+    exec::run(vagrant()?.args(["up", "--provider", "libvirt"]))?;
     let config = exec::output(lab::vagrant()?.arg("ssh-config"))?;
     let file = lab::ssh_config(&dir);
     fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
@@ -138,8 +139,17 @@ fn add_box(dir: &Path, vagrant_box: &VagrantBox) -> Result<()> {
     if fs::read_to_string(&noted).is_ok_and(|present| present == *stamp) {
         return Ok(());
     }
-    exec::run(lab::vagrant()?.args(["box", "add", "--force", "--name", name]).arg(file))?;
+    exec::run(vagrant()?.args(["box", "add", "--force", "--name", name]).arg(file))?;
     fs::write(&noted, stamp).with_context(|| format!("writing {}", noted.display()))
+}
+
+/// Vagrant, with a line of progress for those who see it move.
+fn vagrant() -> Result<Command> {
+    let mut vagrant = lab::vagrant()?;
+    if !io::stderr().is_terminal() {
+        vagrant.arg("--no-tty");
+    }
+    Ok(vagrant)
 }
 
 /// The S3 server.
