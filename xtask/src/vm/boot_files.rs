@@ -56,7 +56,7 @@ pub(super) fn prepare(apt: &Apt, kernels: &Path, dir: &Path, series: Series) -> 
     }
     eprintln!("Fetching the modules of {}", package.name);
     let unpacked = dir.join("unpacked");
-    apt.unpack(&[kernel::holder_of_the_modules(apt, &package)?], &unpacked)?;
+    apt.unpack(&kernel::holders_of_the_modules(apt, &package)?, &unpacked)?;
     write(&files.initramfs, &init, &modules(&unpacked)?)?;
     fs::remove_dir_all(&unpacked).with_context(|| format!("removing {}", unpacked.display()))?;
     fs::copy(&fetched.image, &files.kernel).context("copying the kernel")?;

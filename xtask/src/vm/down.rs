@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 ///
 /// Vagrant is not asked to destroy the machines: it could not after an interruption, and takes seconds for each.
 pub(super) fn clear(dir: &Path) -> Result<()> {
-    libvirt::stop()?;
+    libvirt::stop(dir)?;
     lab::forget(dir)?;
     for folder in OF_THE_MACHINES {
         remove(&dir.join(folder))?;

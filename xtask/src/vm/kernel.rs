@@ -114,9 +114,11 @@ pub(super) fn fetched_package(dir: &Path, series: Series) -> Result<Package> {
     Ok(Package { name: name.to_owned(), version: version.to_owned() })
 }
 
-/// The package with its modules.
-pub(super) fn holder_of_the_modules(apt: &Apt, package: &Package) -> Result<Package> {
-    holder(apt, package, "linux-modules-")
+/// The packages that together have its modules, and the list of those that are built in.
+pub(super) fn holders_of_the_modules(apt: &Apt, package: &Package) -> Result<Vec<Package>> {
+    let mut all = vec![holder(apt, package, "linux-modules-")?, holder(apt, package, "linux-base-")?];
+    all.dedup();
+    Ok(all)
 }
 
 fn holder_of_the_image(apt: &Apt, package: &Package) -> Result<Package> {

@@ -54,10 +54,9 @@ pub(super) fn start(dir: &Path) -> Result<()> {
             return Ok(());
         }
         // Left behind by something that was interrupted.
-        stop()?;
+        stop(dir)?;
     }
-    exec::run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
-    exec::run(Command::new("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
+    // Before the namespace, because they tell whose it is.
     let ours = lab::libvirt(dir);
     for (folder, place) in FOLDERS {
         let folder = ours.join(folder);
@@ -71,6 +70,8 @@ pub(super) fn start(dir: &Path) -> Result<()> {
     };
     write("etc/qemu.conf", QEMU_CONF)?;
     write("etc/libvirtd.conf", &daemon_conf(&ours))?;
+    exec::run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    exec::run(Command::new("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
     exec::run(lab::command_in(dir, "sh").args(["-euc", &start_script(&ours)]))?;
     let deadline = Instant::now() + PATIENCE;
     while !answers(dir) {
@@ -93,10 +94,18 @@ pub(super) fn answers(dir: &Path) -> bool {
 }
 
 /// Ends everything in the namespace, and the namespace. There need not be one.
-pub(super) fn stop() -> Result<()> {
+///
+/// # Errors
+/// If it is another checkout's, whose machines somebody may be using.
+pub(super) fn stop(dir: &Path) -> Result<()> {
     if !exists()? {
         return Ok(());
     }
+    ensure!(
+        lab::libvirt(dir).exists(),
+        "the network namespace {NAMESPACE} belongs to another checkout; run `cargo xtask vm down` there, or, if that \
+         is gone, end what `ip netns pids {NAMESPACE}` lists and `ip netns delete {NAMESPACE}`"
+    );
     if !end_all(Signal::SIGTERM)? && !end_all(Signal::SIGKILL)? {
         bail!("processes in the network namespace {NAMESPACE} can't be ended: {:?}", processes()?);
     }
