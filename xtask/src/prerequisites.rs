@@ -1,10 +1,10 @@
 //! What the tests and the demo need from the distribution, installed where that is possible.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
-use crate::debian;
+use crate::{debian, exec};
 
 /// Programs and the Debian packages they come from.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -38,7 +38,25 @@ const SHELLS: &[(&str, &str)] = &[
     ("/usr/bin/zsh", "zsh"),
 ];
 
-/// What audits the connector's port (PyPI), in its own virtual environment below the target directory. A newer one may
+/// Packages that building and starting the machines takes: all of them, since some have no program of their own.
+const MACHINES: &[&str] = &[
+    "busybox-static",
+    "dnsmasq-base",
+    "dpkg-dev",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "libvirt-clients",
+    "libvirt-daemon-system",
+    "mmdebstrap",
+    "openssh-client",
+    "qemu-utils",
+    "rsync",
+    "vagrant",
+    "vagrant-libvirt",
+    "xz-utils",
+];
+
 /// Makes sure that everything is there.
 ///
 /// # Errors
@@ -54,6 +72,19 @@ pub(crate) fn ensure_all() -> Result<()> {
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_shells() -> Result<()> {
     install(&missing(&[SHELLS]))
+}
+
+/// Makes sure that what builds and runs the virtual machines of `cargo xtask vm up` is there.
+///
+/// # Errors
+/// If something is missing and can't be installed; the error says what to install.
+pub(crate) fn ensure_for_machines() -> Result<()> {
+    ensure!(debian::can_install()?, "this needs root and Debian; it takes {}", MACHINES.join(", "));
+    let mut query = Command::new("dpkg-query");
+    let installed = exec::output(query.args(["--show", "-f", "${Package} ${db:Status-Status}\n"]))?;
+    let installed: Vec<_> = installed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    let missing = MACHINES.iter().filter(|package| !installed.contains(package));
+    install(&missing.copied().collect::<Vec<_>>())
 }
 
 fn missing(programs: &[&[(&str, &'static str)]]) -> Vec<&'static str> {
