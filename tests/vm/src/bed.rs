@@ -49,6 +49,7 @@ pub(crate) struct Bed<'lab> {
     pub(crate) target: Machine<'lab>,
     pub(crate) store: Machine<'lab>,
     pub(crate) options: &'lab Options,
+    lab: &'lab Lab,
     recordings: Store,
     notes: RefCell<Vec<String>>,
 }
@@ -59,8 +60,8 @@ impl<'lab> Bed<'lab> {
         lab.restore()?;
         lab.write_ssh_config()?;
         let [connector, target, store] = MACHINES.map(|name| Machine::new(lab, name));
-        let bed =
-            Self { connector, target, store, options, recordings: Store::new()?, notes: RefCell::default() };
+        let recordings = Store::new()?;
+        let bed = Self { connector, target, store, options, lab, recordings, notes: RefCell::default() };
         // Snapshots are taken one after the other, and there is no NTP.
         bed.set_clocks()?;
         let signers = bed.connector.read("/var/lib/weir/allowed_signers")?;
@@ -198,6 +199,13 @@ impl<'lab> Bed<'lab> {
 
     fn try_keep_logs(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
+        for name in MACHINES {
+            // Where the provider keeps them.
+            let console = format!("{name}.console");
+            if let Ok(text) = fs::read(self.lab.dir().join(&console)) {
+                fs::write(dir.join(console), text)?;
+            }
+        }
         for machine in [&self.connector, &self.target, &self.store] {
             let journal = machine.run("journalctl --no-pager --output=short-precise --lines=5000")?;
             fs::write(dir.join(format!("{}.log", machine.name())), journal)?;
