@@ -20,6 +20,7 @@ type Program = dyn Fn(&str) -> Result<Command>;
 pub struct Lab {
     vagrant: Box<Vagrant>,
     program: Box<Program>,
+    cut_power: Option<Box<Program>>,
     dir: PathBuf,
 }
 
@@ -38,7 +39,14 @@ impl Lab {
         program: impl Fn(&str) -> Result<Command> + 'static,
         dir: &Path,
     ) -> Self {
-        Self { vagrant: Box::new(vagrant), program: Box::new(program), dir: dir.to_owned() }
+        Self { vagrant: Box::new(vagrant), program: Box::new(program), cut_power: None, dir: dir.to_owned() }
+    }
+
+    /// Takes a machine's power away by this command. Otherwise it is `vagrant halt --force`, which with some providers asks the
+    /// machine to shut down first: vagrant-libvirt does.
+    #[must_use]
+    pub fn cutting_power_by(self, command: impl Fn(&str) -> Result<Command> + 'static) -> Self {
+        Self { cut_power: Some(Box::new(command)), ..self }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -51,22 +59,7 @@ impl Lab {
     }
 
     fn vagrant(&self, arguments: &[&str]) -> Result<String> {
-        let output = (self.vagrant)()?
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("could not start vagrant {arguments:?}"))?;
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        if !output.status.success() {
-            bail!(
-                "vagrant {}: {}\n{}{}",
-                arguments.join(" "),
-                output.status,
-                said(&output.stdout),
-                said(&output.stderr)
-            );
-        }
-        Ok(said(&output.stdout))
+        run((self.vagrant)()?.args(arguments))
     }
 
     /// Where ssh's configuration for the machines is kept.
@@ -82,31 +75,29 @@ impl Lab {
 
     /// Takes the snapshot that scenarios begin with, where there is none.
     pub(crate) fn ensure_clean_snapshot(&self) -> Result<()> {
-        let missing = |machine: &&&str| {
+        let has_it = |machine: &&str| {
             let listed = self.vagrant(&["snapshot", "list", machine]).unwrap_or_default();
-            !listed.lines().any(|line| line.trim() == CLEAN)
+            listed.split_whitespace().any(|word| word == CLEAN)
         };
-        if MACHINES.iter().filter(missing).count() == 0 {
+        if MACHINES.iter().all(has_it) {
             return Ok(());
         }
         eprintln!("Taking the snapshot that every scenario begins with");
-        for machine in MACHINES {
-            self.vagrant(&["snapshot", "save", "--force", machine, CLEAN])?;
-        }
-        Ok(())
+        self.vagrant(&["snapshot", "save", "--force", CLEAN]).map(drop)
     }
 
     /// Brings all machines back to where they were when they had come up.
     pub(crate) fn restore(&self) -> Result<()> {
-        for machine in MACHINES {
-            self.vagrant(&["snapshot", "restore", "--no-provision", machine, CLEAN])?;
-        }
-        Ok(())
+        self.vagrant(&["snapshot", "restore", "--no-provision", CLEAN]).map(drop)
     }
 
     /// Takes a machine's power away: nothing in it hears of it.
     pub(crate) fn cut_power(&self, machine: &str) -> Result<()> {
-        self.vagrant(&["halt", "--force", machine]).map(drop)
+        match &self.cut_power {
+            Some(command) => run(&mut command(machine)?),
+            None => self.vagrant(&["halt", "--force", machine]),
+        }
+        .map(drop)
     }
 
     /// Switches a machine on, and waits until it can be logged in to.
@@ -114,4 +105,15 @@ impl Lab {
         self.vagrant(&["up", "--no-provision", machine])?;
         self.write_ssh_config()
     }
+}
+
+/// What a command prints, if it succeeds.
+fn run(command: &mut Command) -> Result<String> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("could not start {command:?}"))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr));
+    }
+    Ok(said(&output.stdout))
 }

@@ -43,7 +43,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         up::run(&up::Options::on(options.kernel))?;
     }
     let upgrade = package_to_upgrade_to()?;
-    let lab = weir_machines::Lab::new(lab::vagrant, |program| lab::command(program), &dir);
+    let lab = weir_machines::Lab::new(lab::vagrant, |program| lab::command(program), &dir)
+        .cutting_power_by(power_cut);
     let wanted =
         weir_machines::Options { filter: options.filter.clone(), upgrade: Some(upgrade), keep: options.keep };
     let outcomes = weir_machines::run(&lab, &wanted)?;
@@ -55,6 +56,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let failed = report::failed(&outcomes);
     ensure!(failed == 0, "{failed} of {} scenarios failed", outcomes.len());
     Ok(())
+}
+
+/// Ends a machine as a power cut does.
+fn power_cut(machine: &str) -> Result<Command> {
+    let mut virsh = lab::command("virsh")?;
+    virsh.args(["destroy", &format!("weir-{machine}")]);
+    Ok(virsh)
 }
 
 /// A package of the same agent with a higher version: what is tested is the change from one process to the next.
