@@ -16,6 +16,12 @@ else
     echo "$name has no disk for /var/lib/weir alone: tests that fill it fill everything"
 fi
 
+# Without CAP_PERFMON the verifier of kernels before 6.17 also follows branches that are never taken, as a processor
+# might, and refuses the program for what it would do there ("invalid access to memory").
+mkdir -p /etc/systemd/system/weir-agent.service.d
+printf '[Service]\nAmbientCapabilities=CAP_PERFMON\nCapabilityBoundingSet=CAP_PERFMON\n' \
+    >/etc/systemd/system/weir-agent.service.d/perfmon.conf
+
 install_packages "$(package weir-agent)" "$(package weir-proxy)"
 
 cat >/etc/weir/agent.toml <<'T'
