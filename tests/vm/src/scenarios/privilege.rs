@@ -9,15 +9,15 @@ use crate::{
     ticker,
 };
 
-const DROP_IN: &str = "/etc/systemd/system/weir-agent.service.d/root.conf";
+const DROP_IN: &str = "/etc/systemd/system/weir-agent.service.d/zz-root.conf";
 
 pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     let mut session = bed.session(Some(&ticker::command("changing-hands")))?;
     session.wait_for("\n")?;
-    bed.connector.run(&format!("mkdir -p {}", DROP_IN.trim_end_matches("/root.conf")))?;
+    bed.connector.run(&format!("mkdir -p {}", DROP_IN.trim_end_matches("/zz-root.conf")))?;
     bed.connector.write(
         DROP_IN,
-        "[Service]\nUser=root\nGroup=root\nCapabilityBoundingSet=~\nAmbientCapabilities=\nPrivateUsers=no\n",
+        "[Service]\nUser=root\nGroup=root\nCapabilityBoundingSet=~\nAmbientCapabilities=\n",
     )?;
     restart(bed)?;
     ensure!(user(bed)? == "root", "the agent runs as {}", user(bed)?);

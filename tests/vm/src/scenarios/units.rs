@@ -1,12 +1,12 @@
-//! The units as they run: own users, no capability for the proxy, the agent's exactly one, and what systemd thinks of their
+//! The units as they run: own users, no capability for the proxy, the agent's exactly two, and what systemd thinks of their
 //! confinement.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bed::{AGENT, Bed, PROXY};
 
-/// The number of CAP_BPF (capabilities(7)).
-const CAP_BPF: u64 = 1 << 39;
+/// CAP_BPF and CAP_PERFMON (capabilities(7)).
+const AGENT_CAPABILITIES: u64 = 1 << 39 | 1 << 38;
 /// What systemd may think of the proxy: 0 is locked up, 10 is not confined at all.
 const PROXY_EXPOSURE: f64 = 2.0;
 
@@ -26,7 +26,10 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         let (agent, proxy) = (of_agent.capabilities(set)?, of_proxy.capabilities(set)?);
         ensure!(proxy == 0, "the proxy's {set} is {proxy:016x}");
-        ensure!(agent == CAP_BPF, "the agent's {set} is {agent:016x}, CAP_BPF alone is {CAP_BPF:016x}");
+        ensure!(
+            agent == AGENT_CAPABILITIES,
+            "the agent's {set} is {agent:016x}, CAP_BPF and CAP_PERFMON are {AGENT_CAPABILITIES:016x}"
+        );
     }
     for process in [&of_agent, &of_proxy] {
         ensure!(process.field("NoNewPrivs")? == "1", "{} may get new privileges", process.user);
@@ -40,8 +43,8 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     // What the agent would say of this machine, as the agent.
     let check = bed.connector.run(
         "set -a; . /etc/weir/agent.env; set +a; \
-         setpriv --reuid weir-agent --regid weir-agent --init-groups --bounding-set -all,+bpf --inh-caps -all,+bpf \
-         --ambient-caps -all,+bpf --no-new-privs weir-agent check --config /etc/weir/agent.toml --json 2>&1 || true",
+         setpriv --reuid weir-agent --regid weir-agent --init-groups --bounding-set -all,+bpf,+perfmon --inh-caps -all,+bpf,+perfmon \
+         --ambient-caps -all,+bpf,+perfmon --no-new-privs weir-agent check --config /etc/weir/agent.toml --json 2>&1 || true",
     )?;
     let report: serde_json::Value = serde_json::from_str(&check).with_context(|| check.clone())?;
     let findings = report.as_array().context("weir-agent check --json prints an array")?;
