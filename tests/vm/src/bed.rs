@@ -60,7 +60,7 @@ impl<'lab> Bed<'lab> {
         lab.restore()?;
         lab.write_ssh_config()?;
         let [connector, target, store] = MACHINES.map(|name| Machine::new(lab, name));
-        let recordings = Store::new()?;
+        let recordings = Store::new(&store)?;
         let bed = Self { connector, target, store, options, lab, recordings, notes: RefCell::default() };
         // Snapshots are taken one after the other, and there is no NTP.
         bed.set_clocks()?;
@@ -123,10 +123,15 @@ impl<'lab> Bed<'lab> {
         self.recordings.wait_for(&self.store, what, PATIENCE, is_it)
     }
 
+    /// The scenario's sessions that have something in the store.
+    pub(crate) fn sessions(&self) -> Result<Vec<String>> {
+        self.recordings.sessions(&self.store)
+    }
+
     /// The one session that has something in the store, once it has.
     pub(crate) fn only_session(&self) -> Result<String> {
         crate::wait::until("the session's first segment is in the store", PATIENCE, || {
-            let sessions = Store::sessions(&self.store)?;
+            let sessions = self.sessions()?;
             ensure!(sessions.len() <= 1, "one session was begun, and these are in the store: {sessions:?}");
             let Some(session) = sessions.into_iter().next() else { return Ok(None) };
             let objects = Store::objects(&self.store, &session)?;

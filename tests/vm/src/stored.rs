@@ -63,42 +63,42 @@ impl Stored {
 
 /// The store, from outside of Weir.
 pub(crate) struct Store {
+    /// What was there before the scenario began: people may have tried the machines.
+    others: Vec<String>,
     copies: TempDir,
     /// What has been fetched: nothing in a store ever changes.
     fetched: RefCell<BTreeMap<String, Stored>>,
 }
 
 impl Store {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { copies: TempDir::new()?, fetched: RefCell::default() })
+    pub(crate) fn new(machine: &Machine<'_>) -> Result<Self> {
+        let others = list(machine, "v1/dt=*/*")?;
+        Ok(Self { others, copies: TempDir::new()?, fetched: RefCell::default() })
     }
 
-    /// Every session that has something in the store, in the order in which they began.
-    pub(crate) fn sessions(machine: &Machine<'_>) -> Result<Vec<String>> {
-        Self::list(machine, "v1/dt=*/*")
+    /// Every session of the scenario that has something in the store, in the order in which they began.
+    pub(crate) fn sessions(&self, machine: &Machine<'_>) -> Result<Vec<String>> {
+        let mut sessions = list(machine, "v1/dt=*/*")?;
+        sessions.retain(|session| !self.others.contains(session));
+        Ok(sessions)
     }
 
     /// Those that are complete.
-    pub(crate) fn complete(machine: &Machine<'_>) -> Result<Vec<String>> {
-        let signatures = Self::list(machine, "v1/dt=*/*/SHA256SUMS.sig")?;
-        Ok(signatures
+    fn complete(&self, machine: &Machine<'_>) -> Result<Vec<String>> {
+        let signatures = list(machine, "v1/dt=*/*/SHA256SUMS.sig")?;
+        let mut sessions: Vec<_> = signatures
             .iter()
-            .filter_map(|path| path.strip_suffix("/SHA256SUMS.sig").map(str::to_owned))
-            .collect())
+            .filter_map(|path| path.strip_suffix("/SHA256SUMS.sig"))
+            .map(str::to_owned)
+            .collect();
+        sessions.retain(|session| !self.others.contains(session));
+        Ok(sessions)
     }
 
     /// Objects of a session.
     pub(crate) fn objects(machine: &Machine<'_>, session: &str) -> Result<Vec<String>> {
         let listed = machine.run(&format!("ls -1 {OBJECTS}/{session}"))?;
         Ok(listed.lines().map(str::to_owned).collect())
-    }
-
-    fn list(machine: &Machine<'_>, pattern: &str) -> Result<Vec<String>> {
-        let listed = machine.run(&format!("shopt -s nullglob; cd {OBJECTS}; printf '%s\\n' {pattern}"))?;
-        let mut paths: Vec<_> = listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        // Session ids begin with their time; a day's name does, too, but a clock may jump.
-        paths.sort_by_key(|path| path.split('/').nth(2).map(str::to_owned));
-        Ok(paths)
     }
 
     /// Waits until a session is complete of which this holds, and fetches it.
@@ -110,7 +110,7 @@ impl Store {
         is_it: impl Fn(&Recording) -> bool,
     ) -> Result<Stored> {
         until(&format!("{what} is complete in the store"), patience, || {
-            for name in Self::complete(machine)? {
+            for name in self.complete(machine)? {
                 let stored = self.fetch(machine, &name)?;
                 if is_it(&stored.recording) {
                     return Ok(Some(stored));
@@ -136,6 +136,15 @@ impl Store {
         self.fetched.borrow_mut().insert(name.to_owned(), stored.clone());
         Ok(stored)
     }
+}
+
+/// What lies in the store by such a name.
+fn list(machine: &Machine<'_>, pattern: &str) -> Result<Vec<String>> {
+    let listed = machine.run(&format!("shopt -s nullglob; cd {OBJECTS}; printf '%s\\n' {pattern}"))?;
+    let mut paths: Vec<_> = listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    // Session ids begin with their time; a day's name does, too, but a clock may jump.
+    paths.sort_by_key(|path| path.split('/').nth(2).map(str::to_owned));
+    Ok(paths)
 }
 
 /// What `weir verify` says of a session in the bucket: its exit status and its report.

@@ -10,13 +10,16 @@ use crate::{
 };
 
 const FILE_BYTES: usize = 4 << 20;
+/// How many the scenario begins.
+const SESSIONS: usize = 5;
 
 pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
+    let before = logins(bed)?;
     shell(bed)?;
     command(bed)?;
     files(bed)?;
     two_at_once(bed)?;
-    the_target_knows_the_connector_only(bed, 5)
+    the_target_knows_the_connector_only(&before, &logins(bed)?)
 }
 
 fn shell(bed: &Bed<'_>) -> Result<()> {
@@ -128,17 +131,20 @@ fn two_at_once(bed: &Bed<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The target's own log has the connector, so many times, and nobody else from its network.
-fn the_target_knows_the_connector_only(bed: &Bed<'_>, logins: usize) -> Result<()> {
+/// What the target's own log has of logins from its network.
+fn logins(bed: &Bed<'_>) -> Result<Vec<String>> {
     let log = bed.target.journal("ssh")?;
-    let accepted: Vec<_> =
-        log.lines().filter(|line| line.contains("Accepted ") && line.contains(" from 10.57.")).collect();
-    let by_the_connector =
-        |line: &&&str| line.contains(&format!("for {LOGIN} from {CONNECTOR_TO_TARGETS} port"));
-    let ours = accepted.iter().filter(by_the_connector).count();
+    let is_one = |line: &&str| line.contains("Accepted ") && line.contains(" from 10.57.");
+    Ok(log.lines().filter(is_one).map(str::to_owned).collect())
+}
+
+/// It has the connector, once for each session, and nobody else.
+fn the_target_knows_the_connector_only(before: &[String], after: &[String]) -> Result<()> {
+    let new = &after[before.len()..];
+    let by_the_connector = format!("for {LOGIN} from {CONNECTOR_TO_TARGETS} port");
     ensure!(
-        ours == logins && accepted.len() == logins,
-        "{logins} sessions, and the target's log: {accepted:#?}"
+        new.len() == SESSIONS && new.iter().all(|line| line.contains(&by_the_connector)),
+        "{SESSIONS} sessions were begun, and the target's log says: {new:#?}"
     );
     Ok(())
 }

@@ -9,7 +9,6 @@ use rand::RngExt;
 use crate::{
     bed::{Bed, S3},
     feeder::digest,
-    stored::Store,
     ticker,
     wait::{PATIENCE, until},
 };
@@ -51,7 +50,7 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     ensure!(bed.assert_intact(&stored)?, "the kernel's counts are not complete");
     let recorded = stored.recording.stream(0, "stdout");
     ensure!(recorded.starts_with(&received), "the user has received what is not recorded");
-    let sessions = Store::sessions(&bed.store)?;
+    let sessions = bed.sessions()?;
     ensure!(sessions.len() == 2, "two sessions were begun, and these are in the store: {sessions:?}");
     until("the spool has given its room back", PATIENCE, || {
         Ok((bed.agent_metric("weir_agent_spool_bytes")? <= spool.max(1e6 * 1.2)).then_some(()))
