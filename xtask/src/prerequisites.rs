@@ -21,6 +21,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/xauth", "xauth"),
 ];
 
+/// The same for making packages, and for looking at the units in them.
+const PACKAGING: &[(&str, &str)] = &[
+    ("/usr/bin/dh", "debhelper"),
+    ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"),
+    ("/usr/bin/git", "git"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/systemd-analyze", "systemd"),
+];
+
 /// The same for sessions with real shells: what findings are measured by.
 const SHELLS: &[(&str, &str)] = &[
     ("/usr/bin/bash", "bash"),
@@ -63,7 +72,15 @@ const MACHINES: &[&str] = &[
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_all() -> Result<()> {
     ensure!(debian::is_root()?, "this needs root: it loads a BPF program, mounts a bpffs and starts an sshd");
-    install(&missing(&[PROGRAMS, SHELLS]))
+    install(&missing(&[PROGRAMS, PACKAGING, SHELLS]))
+}
+
+/// Makes sure that packages can be made.
+///
+/// # Errors
+/// If something is missing and can't be installed; the error says what to install.
+pub(crate) fn ensure_packaging() -> Result<()> {
+    install(&missing(&[PACKAGING]))
 }
 
 /// Makes sure that the shells of the corpus are there, and what is run in them.
