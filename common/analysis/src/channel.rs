@@ -12,6 +12,7 @@ use weir_common::{
 use crate::{
     At, Findings, TranscriptLine,
     forwards::Forwarded,
+    requests::{Request, Requests},
     terminal::Terminal,
     transfers::{Chunk, Transfer},
 };
@@ -26,9 +27,8 @@ pub(crate) struct Channel {
     transfer: Option<Transfer>,
     exit_code: Option<i32>,
     stdout_bytes: u64,
-    /// Whether the last that was asked for is a program.
-    asked: bool,
-    /// Whether the target said that a program runs, or sent any data.
+    requests: Requests,
+    /// Whether the target said that the program runs, or sent any data.
     ran: bool,
     /// Whether it was said that there is no room for its terminal's picture.
     crowded: bool,
@@ -53,7 +53,7 @@ impl Channel {
             transfer: None,
             exit_code: None,
             stdout_bytes: 0,
-            asked: false,
+            requests: Requests::default(),
             ran: false,
             crowded: false,
             closed: [false; 2],
@@ -73,6 +73,7 @@ impl Channel {
     /// Takes the next event. Its terminal may have `room` cells.
     pub(crate) fn event(&mut self, event: &Event, content: &[u8], room: usize, out: &mut dyn Findings) {
         let at = At { t: event.t, seq: event.seq };
+        let takes_it = event.dir == Direction::ClientToTarget && self.takes_a_program(&event.what);
         match &event.what {
             What::Open { channel } => self.forwarded = Forwarded::new(channel, at),
             What::OpenFailure(failure) => {
@@ -82,12 +83,10 @@ impl Channel {
                 self.closed = [true; 2];
                 self.end(at, out);
             }
-            What::Pty(pty) => {
-                self.asked = false;
-                self.pty = Some(pty.size);
+            What::Pty(pty) => self.pty = Some(pty.size),
+            What::Success | What::Failure if event.dir == Direction::TargetToClient => {
+                self.ran |= self.requests.answered(matches!(event.what, What::Success)) == Some(true);
             }
-            // The proxy asks one thing at a time.
-            What::Success if self.asked => self.ran = true,
             What::WindowChange(size) => {
                 self.pty = self.pty.map(|_| *size);
                 let has_room = Terminal::cells_of(*size) <= room.max(self.cells());
@@ -97,9 +96,9 @@ impl Channel {
                     None => {}
                 }
             }
-            What::Shell if self.takes_a_program() => self.begin(None, at, room, out),
-            What::Exec(_) if self.takes_a_program() => self.begin(Some(content), at, room, out),
-            What::Subsystem { name } if self.takes_a_program() && self.pty.is_none() => {
+            What::Shell if takes_it => self.begin(None, at, room, out),
+            What::Exec(_) if takes_it => self.begin(Some(content), at, room, out),
+            What::Subsystem { name } if takes_it && self.pty.is_none() => {
                 self.transfer = Transfer::for_subsystem(name);
             }
             What::Stdin(data) | What::Stdout(data) | What::Stderr(data) => {
@@ -112,7 +111,10 @@ impl Channel {
                     self.end(at, out);
                 }
             }
-            What::Gap(_) => self.gap(event.dir),
+            What::Gap(_) => {
+                self.requests.lose_track();
+                self.gap(event.dir);
+            }
             _ => {}
         }
     }
@@ -142,15 +144,15 @@ impl Channel {
         }
     }
 
-    /// A channel runs one program (RFC 4254, 6.5). One that was asked for and said nothing may have been refused, so the
-    /// next one takes its place; one that is asked for behind a program that speaks is refused and changes nothing.
-    fn takes_a_program(&mut self) -> bool {
-        if self.ran {
-            return false;
+    /// Whether this asks for a program that the channel may run. One that was asked for and said nothing may have been
+    /// refused, so the next one takes its place; one that is asked for behind a program that runs is refused and changes
+    /// nothing.
+    fn takes_a_program(&mut self, what: &What) -> bool {
+        let takes_it = Request::of(what).is_some_and(|request| self.requests.asked(request, self.ran));
+        if takes_it {
+            (self.transfer, self.terminal) = (None, None);
         }
-        (self.transfer, self.terminal) = (None, None);
-        self.asked = true;
-        true
+        takes_it
     }
 
     fn begin(&mut self, command: Option<&[u8]>, at: At, room: usize, out: &mut dyn Findings) {
@@ -269,7 +271,7 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::frame::Pty;
+    use weir_common::frame::{Env, Pty};
 
     use super::*;
     use crate::{Analysis, Found, masking::Masking};
@@ -308,6 +310,19 @@ mod tests {
         assert_eq!(found(&behind).texts(), ["id"]);
         let before: Vec<_> = [sftp(), (T2C, What::Failure)].into_iter().chain(shell).chain(run).collect();
         assert_eq!(found(&before).texts(), ["id"]);
+    }
+
+    #[test]
+    fn the_answer_to_a_variable_is_not_the_programs() {
+        use Direction::{ClientToTarget as C2T, TargetToClient as T2C};
+        let env = || What::Env(Env { name: "LANG".to_owned(), value: "C".to_owned() });
+        let exec = |command: &str| (C2T, What::Exec(Content::Text(command.to_owned())));
+        let refused =
+            [(C2T, env()), exec("scp -t x"), (T2C, What::Success), (T2C, What::Failure), exec("id")];
+        assert_eq!(found(&refused).texts(), ["scp -t x", "id"], "the second one runs");
+        let ran =
+            [(C2T, env()), exec("id"), (C2T, env()), (T2C, What::Failure), (T2C, What::Success), exec("ls")];
+        assert_eq!(found(&ran).texts(), ["id"], "it runs already");
     }
 
     /// What a session on many terminals sends.

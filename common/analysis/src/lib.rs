@@ -12,6 +12,7 @@ mod found;
 pub mod fuzz;
 pub mod lines;
 pub mod masking;
+pub mod requests;
 pub mod terminal;
 mod text;
 pub mod transcript;
