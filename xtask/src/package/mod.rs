@@ -81,34 +81,39 @@ struct Packages {
 impl Packages {
     /// Makes them, and returns where they are.
     fn make(&self) -> Result<Vec<PathBuf>> {
-        let tree = self.out.join("tree");
-        if tree.exists() {
-            fs::remove_dir_all(&tree).with_context(|| format!("cannot remove {}", tree.display()))?;
+        let (tree, made) = (self.out.join("tree"), self.out.join("made"));
+        let dirs = [&tree, &made];
+        for dir in dirs.iter().filter(|dir| dir.exists()) {
+            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }
         self.gather(&tree)?;
-        let made = self.out.join("made");
-        fs::create_dir_all(&made)?;
-        let compression = if self.quick { "-Zgzip -z1" } else { "-Zxz" };
-        let (mut rules, log) = (Command::new("debian/rules"), self.out.join("debhelper.log"));
-        rules
-            .current_dir(&tree)
-            .arg("binary")
-            .args([format!("PACKAGES={}", made.display()), format!("COMPRESSION={compression}")]);
-        // Files belong to root in the packages, whoever makes them; and two runs make the same bytes.
-        rules.env("DEB_RULES_REQUIRES_ROOT", "no").env("SOURCE_DATE_EPOCH", committed("%ct")?);
-        let told = exec::output(&mut rules).context("debhelper could not make the packages")?;
-        fs::write(&log, told).with_context(|| format!("cannot write {}", log.display()))?;
+        fs::create_dir_all(&made).with_context(|| format!("cannot make {}", made.display()))?;
+        self.run_debhelper(&tree, &made)?;
         let mut packages = Vec::new();
-        for item in fs::read_dir(&made)? {
-            let (from, to) =
-                (item.as_ref().map(fs::DirEntry::path), item.as_ref().map(fs::DirEntry::file_name));
-            let (Ok(from), Ok(to)) = (from, to) else { continue };
-            let to = self.out.join(to);
-            fs::rename(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        for item in fs::read_dir(&made).with_context(|| format!("cannot read {}", made.display()))? {
+            let item = item.with_context(|| format!("cannot read {}", made.display()))?;
+            let to = self.out.join(item.file_name());
+            fs::rename(item.path(), &to).with_context(|| format!("cannot write {}", to.display()))?;
             packages.push(to);
         }
         packages.sort();
+        // Some 100 MB that nobody looks at; where something failed they stay.
+        for dir in dirs {
+            fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
         Ok(packages)
+    }
+
+    /// Has debhelper make the packages of this tree in that directory.
+    fn run_debhelper(&self, tree: &Path, made: &Path) -> Result<()> {
+        let compression = if self.quick { "-Zgzip -z1" } else { "-Zxz" };
+        let (mut rules, log) = (Command::new("debian/rules"), self.out.join("debhelper.log"));
+        rules.current_dir(tree).arg("binary");
+        rules.args([format!("PACKAGES={}", made.display()), format!("COMPRESSION={compression}")]);
+        // Files belong to root in the packages, whoever makes them; and two runs make the same bytes.
+        rules.env("DEB_RULES_REQUIRES_ROOT", "no").env("SOURCE_DATE_EPOCH", committed("%ct")?);
+        let told = exec::output(&mut rules).context("debhelper could not make the packages")?;
+        fs::write(&log, told).with_context(|| format!("cannot write {}", log.display()))
     }
 
     /// Everything that goes into packages, and debhelper's directions, in one place.
