@@ -94,6 +94,14 @@ pub enum AgentError {
     Panicked,
 }
 
+impl AgentError {
+    /// Whether it did not get its tap, for a reason that the node may have.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        matches!(self, Self::Lane(LaneError::Tap(error)) if error.is_of_the_node())
+    }
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {

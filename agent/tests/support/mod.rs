@@ -128,8 +128,9 @@ impl Node {
         } else {
             format!("store = \"file://{store}\"\n")
         };
-        let mut text =
-            format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
+        let bpf =
+            if self.extra.contains("bpf_dir = ") { String::new() } else { format!("bpf_dir = {bpf:?}\n") };
+        let mut text = format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}{bpf}");
         for line in [
             "allowed_uids = [0]",
             "ring_bytes = 1048576",
@@ -159,7 +160,12 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn spawn(&self) -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir-agent"))
+        self.spawn_by(Command::new(env!("CARGO_BIN_EXE_weir-agent")))
+    }
+
+    /// Starts the agent by a command to which only its options have to be added.
+    pub(crate) fn spawn_by(&self, mut command: Command) -> Agent {
+        let mut child = command
             .arg("--config")
             .arg(self.write_config())
             .env("WEIR_LOG", "debug")

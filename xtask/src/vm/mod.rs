@@ -24,6 +24,7 @@ mod qemu;
 mod report;
 mod sources;
 mod status;
+mod test;
 mod up;
 mod vagrant_box;
 
@@ -49,6 +50,7 @@ enum What {
     Up(up::Options),
     Down(down::Options),
     Status(status::Options),
+    Test(test::Options),
     /// Log in to a machine, or run a command there.
     Ssh {
         /// store, connector or target
@@ -75,6 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Up(options) => up::run(options),
         What::Down(options) => down::run(options),
         What::Status(options) => status::run(options),
+        What::Test(options) => test::run(options),
         What::Ssh { machine, command } => become_program(&mut lab::ssh(machine, command)?),
         What::Vagrant { arguments } => become_program(lab::vagrant()?.args(arguments)),
         What::Init => init::run(),

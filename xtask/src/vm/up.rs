@@ -40,6 +40,13 @@ pub(crate) struct Options {
     packages: Option<PathBuf>,
 }
 
+impl Options {
+    /// The usual machines, on this kernel.
+    pub(super) fn on(kernel: Series) -> Self {
+        Self { kernel, suite: vagrant_box::SUITE.to_owned(), packages: None }
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     lab::ensure_root()?;
     let dir = lab::dir()?;
