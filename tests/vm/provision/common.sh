@@ -12,9 +12,20 @@ fail() {
 
 # The oldest version of a package: newer ones are there for tests of upgrades.
 package() {
-    found=$(find /weir/packages -maxdepth 1 -name "$1_*.deb" | sort --version-sort | head -n 1)
-    [ -n "$found" ] || fail "there is no package $1; build it with \`cargo xtask package\`"
-    echo "$found"
+    oldest=
+    for deb in "/weir/packages/$1"_*.deb; do
+        [ -e "$deb" ] || continue
+        if [ -z "$oldest" ] || dpkg --compare-versions "$(version "$deb")" lt "$(version "$oldest")"; then
+            oldest=$deb
+        fi
+    done
+    [ -n "$oldest" ] || fail "there is no package $1; build it with \`cargo xtask package\`"
+    echo "$oldest"
+}
+
+# The version in a package's file name: NAME_VERSION_ARCHITECTURE.deb
+version() {
+    basename "$1" | cut -d _ -f 2
 }
 
 # Installs packages, with what they depend on where there is a mirror to get it from.

@@ -116,9 +116,12 @@ pub(super) fn fetched_package(dir: &Path, series: Series) -> Result<Package> {
 
 /// The packages that together have its modules, and the list of those that are built in.
 pub(super) fn holders_of_the_modules(apt: &Apt, package: &Package) -> Result<Vec<Package>> {
-    let mut all = vec![holder(apt, package, "linux-modules-")?, holder(apt, package, "linux-base-")?];
-    all.dedup();
-    Ok(all)
+    let modules = holder(apt, package, "linux-modules-")?;
+    if modules == *package {
+        // Its dependency of the other kind has nothing of it, and does not stay as long in the archive.
+        return Ok(vec![modules]);
+    }
+    Ok(vec![modules, holder(apt, package, "linux-base-")?])
 }
 
 fn holder_of_the_image(apt: &Apt, package: &Package) -> Result<Package> {

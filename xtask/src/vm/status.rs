@@ -67,6 +67,16 @@ fn table(states: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn the_addresses_are_the_vagrantfiles() {
+        let vagrantfile = workspace::root().join("tests/vm/Vagrantfile");
+        let vagrantfile = std::fs::read_to_string(vagrantfile).expect("it is in the repository");
+        for address in ABOUT.iter().flat_map(|(_, addresses, _)| addresses.split(", ")) {
+            assert!(vagrantfile.contains(&format!("\"{address}\"")), "{address}");
+        }
+    }
 
     #[test]
     fn every_machine_has_a_line_with_its_state() {

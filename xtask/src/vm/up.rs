@@ -161,3 +161,40 @@ fn vagrant() -> Result<Command> {
 
 /// The S3 server.
 const S3_SERVER: &str = "weir-s3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tests_vm(path: &str) -> PathBuf {
+        workspace::root().join("tests/vm").join(path)
+    }
+
+    #[test]
+    fn every_machine_is_in_the_vagrantfile_and_has_a_script_that_is_shell() {
+        let vagrantfile = fs::read_to_string(tests_vm("Vagrantfile")).expect("it is in the repository");
+        let common = fs::read_to_string(tests_vm("provision/common.sh")).expect("it is in the repository");
+        for machine in lab::MACHINES {
+            assert!(vagrantfile.contains(&format!("\n  \"{machine}\" => {{")), "{machine}");
+            let own =
+                fs::read_to_string(tests_vm(&format!("provision/{machine}.sh"))).expect("it has a script");
+            // As the Vagrantfile puts them together.
+            exec::output(Command::new("sh").args(["-nc", &format!("{common}\n{own}")])).expect("it is shell");
+        }
+        for script in ["box/customize.sh", "box/init", "provision/keys.sh"] {
+            exec::output(Command::new("sh").arg("-n").arg(tests_vm(script))).expect("it is shell");
+        }
+    }
+
+    #[test]
+    fn keys_are_made_once() {
+        let dir = env::temp_dir().join(format!("weir-vm-keys-{}", std::process::id()));
+        let make = || exec::run(Command::new("sh").arg(tests_vm("provision/keys.sh")).arg(&dir));
+        let read = || fs::read(dir.join("target_host.pub")).expect("there is a key");
+        make().expect("they are made");
+        let first = read();
+        make().expect("they are there");
+        assert_eq!(read(), first);
+        fs::remove_dir_all(&dir).expect("it was ours");
+    }
+}
