@@ -20,7 +20,7 @@ mod sources;
 
 use anyhow::Result;
 
-pub(crate) use matrix::run_all;
+pub(crate) use matrix::{run_all, run_usual, unsupported};
 
 /// Run Weir on other kernels.
 #[derive(clap::Args)]
@@ -34,12 +34,16 @@ enum What {
     Matrix(matrix::Options),
     /// What a virtual machine runs first.
     #[command(hide = true)]
-    Init,
+    Init {
+        /// Have the kernel panic.
+        #[arg(long)]
+        panic: bool,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.what {
         What::Matrix(options) => matrix::run(options),
-        What::Init => init::run(),
+        What::Init { panic } => init::run(*panic),
     }
 }
