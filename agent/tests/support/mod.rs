@@ -129,15 +129,10 @@ impl Node {
         } else {
             format!("store = \"file://{store}\"\n")
         };
-<<<<<<< HEAD
-        let mut text =
-            format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
-        let allowed_uids = format!("allowed_uids = [{}]", geteuid());
-=======
         let bpf =
             if self.extra.contains("bpf_dir = ") { String::new() } else { format!("bpf_dir = {bpf:?}\n") };
         let mut text = format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}{bpf}");
->>>>>>> main
+        let allowed_uids = format!("allowed_uids = [{}]", geteuid());
         for line in [
             &*allowed_uids,
             "ring_bytes = 1048576",
@@ -167,17 +162,10 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn spawn(&self) -> Agent {
-<<<<<<< HEAD
         self.spawn_by(Command::new(AGENT))
     }
 
-    /// Starts the agent by this command, which gets its arguments.
-=======
-        self.spawn_by(Command::new(env!("CARGO_BIN_EXE_weir-agent")))
-    }
-
     /// Starts the agent by a command to which only its options have to be added.
->>>>>>> main
     pub(crate) fn spawn_by(&self, mut command: Command) -> Agent {
         let mut child = command
             .arg("--config")

@@ -10,7 +10,8 @@ const MAX_RING_BYTES: u32 = 64 * 1024 * 1024;
 
 #[test]
 fn a_ring_of_any_size_delivers_what_fits_it_and_as_much_again_once_it_is_drained() {
-    for ring_bytes in (0..).map(|power| MIN_RING_BYTES << power).take_while(|bytes| *bytes <= MAX_RING_BYTES) {
+    for ring_bytes in (0..).map(|power| MIN_RING_BYTES << power).take_while(|bytes| *bytes <= MAX_RING_BYTES)
+    {
         let bpffs = Bpffs::mount();
         let (mut taps, mut ring) = open(&TapOptions { ring_bytes, ..bpffs.options() }).expect("opening");
         assert_eq!(ring.capacity(), u64::from(ring_bytes));
