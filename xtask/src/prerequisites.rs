@@ -18,6 +18,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/groff", "groff-base"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/rsync", "rsync"),
+    ("/usr/bin/prlimit", "util-linux"),
+    ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/xauth", "xauth"),
 ];
 

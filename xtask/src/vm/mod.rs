@@ -32,7 +32,7 @@ use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result};
 
-pub(crate) use matrix::run_all;
+pub(crate) use matrix::{run_all, run_usual, unsupported};
 
 use crate::exec;
 
@@ -67,7 +67,11 @@ enum What {
     },
     /// What a virtual machine runs first.
     #[command(hide = true)]
-    Init,
+    Init {
+        /// Have the kernel panic.
+        #[arg(long)]
+        panic: bool,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -80,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Test(options) => test::run(options),
         What::Ssh { machine, command } => become_program(&mut lab::ssh(machine, command)?),
         What::Vagrant { arguments } => become_program(lab::vagrant()?.args(arguments)),
-        What::Init => init::run(),
+        What::Init { panic } => init::run(*panic),
     }
 }
 

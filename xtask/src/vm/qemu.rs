@@ -82,11 +82,13 @@ impl Qemu {
         Ok(qemu)
     }
 
-    /// A machine without anything but processors, memory and one serial port, which is its standard output.
+    /// A machine without anything but processors, memory and one serial port, which is its standard output. Its first
+    /// program gets these arguments.
     pub(super) fn machine(
         &self,
         kernel: &Path,
         initramfs: &Path,
+        init: &[&str],
         processors: u32,
         memory_mib: u32,
     ) -> Command {
@@ -108,7 +110,8 @@ impl Qemu {
         ]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
         // Warnings and worse; what is wrong enough for an oops ends the machine.
-        command.args(["-append", "console=ttyS0 quiet loglevel=5 oops=panic panic=-1 -- vm init"]);
+        let parameters = "console=ttyS0 quiet loglevel=5 oops=panic panic=-1";
+        command.args(["-append", &format!("{parameters} -- {}", init.join(" "))]);
         command.stdin(Stdio::null());
         command
     }
