@@ -11,7 +11,6 @@ mod rights;
 mod tests;
 
 use self::{
-    capabilities::{PERFMON, SYS_ADMIN},
     cause::{Cause, cause},
     facts::Facts,
 };
@@ -109,7 +108,10 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
         (Step::Attach, _) => "the filter is refused".to_owned(),
         (Step::Capture, _) => "a tap does not do what it should".to_owned(),
     };
-    let text = format!("{what}: {answer}");
+    let text = match verifier.as_deref().filter(|_| cause != Cause::Verifier) {
+        Some(reason) => format!("{what}: {answer}: {reason}"),
+        None => format!("{what}: {answer}"),
+    };
     match cause {
         Cause::NoSyscall => Finding::problem(about, "this kernel has no bpf()")
             .advice("take a kernel with CONFIG_BPF_SYSCALL; those of distributions have it"),
@@ -126,18 +128,9 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
         }
         Cause::Verifier => {
             let reason = verifier.as_deref().map(|line| format!(": {line}")).unwrap_or_default();
-            let finding = Finding::problem(about, format!("the verifier refuses it{reason} ({answer})"));
-            let report =
-                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release";
-            let is_strict = facts
-                .process
-                .as_ref()
-                .is_some_and(|process| !process.effective.has(PERFMON) && !process.effective.has(SYS_ADMIN));
-            finding.advice(if is_strict {
-                format!("try with CAP_PERFMON, without which verifiers are stricter. {report}")
-            } else {
-                report.to_owned()
-            })
+            Finding::problem(about, format!("the verifier refuses it{reason} ({answer})")).advice(
+                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release",
+            )
         }
         Cause::Unknown => Finding::problem(about, text)
             .advice("look into the kernel's log (dmesg) and the audit log for the reason"),
