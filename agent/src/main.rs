@@ -21,6 +21,7 @@ use weir_agent::{
     agent::{Agent, AgentError, recorder},
     check,
     config::Config,
+    control,
     findings::hide_content_in_panics,
     recover::{self, RecoverArguments},
 };
@@ -28,13 +29,14 @@ use weir_agent::{
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
 ///
-/// Needs CAP_BPF and a BPF file system; `weir-agent check` says whether this node will do. Stopping or killing it
-/// ends no session: sessions stall until the next agent runs. Logs go to standard error; WEIR_LOG sets what is
-/// logged, for example WEIR_LOG=debug or WEIR_LOG=warn,weir_agent::storing=debug.
+/// Needs CAP_BPF, and CAP_PERFMON before Linux 6.17, or root; and a BPF file system in which it may write: `weir-agent
+/// check` says whether this node will do. Stopping or killing it ends no session: sessions stall until the next agent
+/// runs. Logs go to standard error; WEIR_LOG sets what is logged, for example WEIR_LOG=debug or
+/// WEIR_LOG=warn,weir_agent::storing=debug.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration file. It must name allowed_uids; everything else has a default.
+    /// The configuration file. It must name allowed_users or allowed_uids; everything else has a default.
     #[arg(
         long,
         global = true,
@@ -112,6 +114,7 @@ fn told(error: &anyhow::Error) -> String {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
+        control::allowed(&config.control)?;
         info!("{} is fine", arguments.config.display());
         return Ok(ExitCode::SUCCESS);
     }

@@ -149,7 +149,14 @@ fn users(control: &ControlConfig) -> Vec<Finding> {
             .advice("see allowed_uids; it may be right if the proxy runs in a container"),
         Err(error) => Finding::cannot_tell("allowed user", format!("{uid}: {error}")),
     };
+    let named = |name: &String| match User::from_name(name) {
+        Ok(Some(user)) => Finding::ok("allowed user", format!("{name} has the id {}", user.uid)),
+        Ok(None) => Finding::problem("allowed user", format!("this node has no user {name}"))
+            .advice(format!("useradd --system {name}, or set allowed_users to the proxy's user")),
+        Err(error) => Finding::cannot_tell("allowed user", format!("{name}: {error}")),
+    };
     let mut findings: Vec<_> = control.allowed_uids.iter().map(user).collect();
+    findings.extend(control.allowed_users.iter().map(named));
     if let Some(group) = &control.group {
         findings.push(match Group::from_name(group) {
             Ok(Some(Group { gid, .. })) => {
@@ -194,6 +201,15 @@ mod tests {
         assert_eq!(level(&findings, "allowed user"), Level::Warning);
         assert_eq!(level(&findings, "signing key"), Level::Ok);
         assert!(!dir.path().join("state").exists());
+    }
+
+    #[test]
+    fn a_user_that_is_named_has_to_be_there() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, expected) in [("root", Level::Warning), ("no-such-user", Level::Problem)] {
+            let findings = local(&config(dir.path(), &format!("allowed_users = [{name:?}]")));
+            assert_eq!(level(&findings, "allowed user"), expected, "4000000 is worth a warning");
+        }
     }
 
     #[test]
