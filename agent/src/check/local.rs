@@ -52,7 +52,9 @@ fn user(state: &Path) -> Finding {
             ABOUT,
             format!("this is {}, and {} belongs to {}", called(own), state.display(), called(owner)),
         )
-        .advice("run the check as the agent is run: its rights are what counts"),
+        .advice(
+            "run it as the agent is run, whose rights are what counts: docs/operations.md has the command",
+        ),
         Ok(_) => Finding::ok(ABOUT, format!("{}, to whom {} belongs", called(own), state.display())),
         Err(_) => Finding::ok(ABOUT, called(own)),
     }
