@@ -134,8 +134,11 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
         }
         Cause::Unknown => Finding::problem(about, text)
             .advice("look into the kernel's log (dmesg) and the audit log for the reason"),
-        Cause::UserNamespace | Cause::Capability | Cause::Seccomp | Cause::Module(_) | Cause::Memlock => {
-            Finding::cannot_tell(about, format!("{text}, for the reason above"))
-        }
+        Cause::UserNamespace
+        | Cause::Capability
+        | Cause::StrictVerifier
+        | Cause::Seccomp
+        | Cause::Module(_)
+        | Cause::Memlock => Finding::cannot_tell(about, format!("{text}, for the reason above")),
     }
 }

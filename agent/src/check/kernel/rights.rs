@@ -29,10 +29,12 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
     if may_bpf(facts) {
         return Finding::ok(ABOUT, held(facts, process));
     }
-    let (name, missing) = match knows_cap_bpf(facts) {
-        false => ("CAP_SYS_ADMIN", &[SYS_ADMIN][..]),
-        true if facts.is_before(6, 17) && !process.effective.has(PERFMON) => ("CAP_BPF", &[BPF, PERFMON]),
-        true => ("CAP_BPF", &[BPF]),
+    let (name, missing): (_, &[u32]) = if !knows_cap_bpf(facts) {
+        ("CAP_SYS_ADMIN", &[SYS_ADMIN])
+    } else if facts.is_before(6, 17) && !process.effective.has(PERFMON) {
+        ("CAP_BPF", &[BPF, PERFMON])
+    } else {
+        ("CAP_BPF", &[BPF])
     };
     if cause.is_none() {
         return Finding::warning(ABOUT, format!("{name} is missing, and this kernel lets anybody use bpf()"))
@@ -48,8 +50,8 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
 /// The capabilities of a process that has enough.
 fn held(facts: &Facts, process: &Process) -> String {
     let set = process.effective;
-    let useful = if facts.is_before(5, 11) {
-        &[BPF, PERFMON, SYS_RESOURCE][..]
+    let useful: &[u32] = if facts.is_before(5, 11) {
+        &[BPF, PERFMON, SYS_RESOURCE]
     } else if facts.is_before(6, 17) {
         &[BPF, PERFMON]
     } else {
