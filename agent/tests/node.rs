@@ -59,17 +59,6 @@ fn with(node: &Node, before: &[&str], arguments: &[&str]) -> Output {
 }
 
 const PLAIN_USER: [&str; 5] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--"];
-/// As the agent's unit has it.
-const UNIT_USER: [&str; 8] = [
-    "setpriv",
-    "--reuid=54321",
-    "--regid=54321",
-    "--clear-groups",
-    "--bounding-set=-all,+bpf,+perfmon",
-    "--inh-caps=-all,+bpf,+perfmon",
-    "--ambient-caps=-all,+bpf,+perfmon",
-    "--",
-];
 const BPF_USER: [&str; 8] = [
     "setpriv",
     "--reuid=54321",
@@ -149,39 +138,22 @@ fn told(output: &Output) -> String {
 }
 
 #[test]
-fn an_ordinary_user_with_the_units_capabilities_is_fine_and_the_agent_it_starts_gets_ready() {
+fn an_ordinary_user_with_cap_bpf_alone_is_fine_and_the_agent_it_starts_gets_ready() {
     let node = node(USER);
-    let checked = Checked::run(&node, &UNIT_USER);
+    let checked = Checked::run(&node, &BPF_USER);
     assert_eq!((checked.code, checked.problems()), (Some(0), vec![]), "{:#?}", checked.findings);
-    checked.says("capabilities", "ok", &["CAP_BPF", "CAP_PERFMON"]);
+    assert_eq!(checked.find("capabilities"), ("ok", "CAP_BPF → ".to_owned()));
     for about in ["kernel", "user namespace", "seccomp", "BPF maps", "BPF program", "tap", "bpffs", "pins"] {
         assert_eq!(checked.find(about).0, "ok", "{about}");
     }
     assert!(!node.path("bpf/weir").exists(), "nothing was pinned");
-    let agent = node.spawn_by(command(&node, &UNIT_USER));
+    let agent = node.spawn_by(command(&node, &BPF_USER));
     agent.wait_for_log("ready");
     assert_eq!(fs::metadata(node.path("bpf/weir")).expect("pinned").uid(), USER);
-    Checked::run(&node, &UNIT_USER).says("running agent", "ok", &["leaves them alone"]);
+    Checked::run(&node, &BPF_USER).says("running agent", "ok", &["leaves them alone"]);
     agent.stop();
-    Checked::run(&node, &UNIT_USER).says("pins", "ok", &["2-0"]);
+    Checked::run(&node, &BPF_USER).says("pins", "ok", &["2-0"]);
     Checked::run(&node, &["env"]).says("user", "warning", &["this is root", "belongs to user 54321"]);
-}
-
-#[test]
-fn cap_bpf_alone_is_enough_from_6_17_on_and_before_the_verifiers_wish_is_told() {
-    let node = node(USER);
-    let checked = Checked::run(&node, &BPF_USER);
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
-    let mut number = || numbers.next().and_then(Result::ok).expect("a release is two numbers and more");
-    if (number(), number()) >= (6, 17) {
-        assert_eq!((checked.code, checked.problems()), (Some(0), vec![]), "{:#?}", checked.findings);
-        assert_eq!(checked.find("capabilities"), ("ok", "CAP_BPF → ".to_owned()));
-    } else {
-        assert_eq!(checked.problems(), ["capabilities"], "{:#?}", checked.findings);
-        checked.says("capabilities", "problem", &["CAP_PERFMON is missing", "verifier"]);
-        assert!(told(&with(&node, &BPF_USER, &[])).contains("CAP_PERFMON is missing"));
-    }
 }
 
 #[test]
@@ -197,11 +169,11 @@ fn an_ordinary_user_without_any_is_told_the_capability_by_the_check_and_by_the_s
     checked.says(
         "capabilities",
         "problem",
-        &["CAP_BPF is missing", "(54321)", "systemd: AmbientCapabilities=CAP_", "--cap-add BPF"],
+        &["CAP_BPF is missing", "(54321)", "systemd: AmbientCapabilities=CAP_BPF", "--cap-add BPF"],
     );
     checked.says("bpf()", "cannot_tell", &["Operation not permitted", "reason above"]);
     let said = told(&with(&node, &PLAIN_USER, &[]));
-    for words in ["CAP_BPF is missing", "What to do: systemd: AmbientCapabilities=CAP_"] {
+    for words in ["CAP_BPF is missing", "What to do: systemd: AmbientCapabilities=CAP_BPF"] {
         assert!(said.contains(words), "no {words:?} in {said}");
     }
 }
@@ -234,13 +206,13 @@ fn a_seccomp_filter_is_found_out_in_spite_of_every_capability() {
 fn without_a_bpf_file_system_the_command_that_mounts_one_is_said() {
     let node = node(USER);
     umount2(&node.path("bpf"), MntFlags::MNT_DETACH).expect("mounted");
-    let checked = Checked::run(&node, &UNIT_USER);
+    let checked = Checked::run(&node, &BPF_USER);
     let command = format!("mount -t bpf bpf {}", node.path("bpf").display());
     assert_eq!((checked.code, checked.problems()), (Some(1), vec!["bpffs"]));
     checked.says("bpffs", "problem", &["is not a BPF file system", &command, "hostPath"]);
-    assert!(told(&with(&node, &UNIT_USER, &[])).contains(&command));
+    assert!(told(&with(&node, &BPF_USER, &[])).contains(&command));
     fs::remove_dir(node.path("bpf")).expect("empty");
-    Checked::run(&node, &UNIT_USER).says("bpffs", "problem", &["does not exist", &command]);
+    Checked::run(&node, &BPF_USER).says("bpffs", "problem", &["does not exist", &command]);
 }
 
 #[test]
@@ -249,28 +221,28 @@ fn a_bpf_file_system_that_is_read_only_somebody_elses_or_out_of_reach_is_told_as
     let bpf = node.path("bpf");
     let read_only = |flags| mount(None::<&str>, &bpf, None::<&str>, flags, None::<&str>).expect("root may");
     read_only(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
-    let checked = Checked::run(&node, &UNIT_USER);
+    let checked = Checked::run(&node, &BPF_USER);
     checked.says("bpffs", "problem", &["read-only", "ProtectKernelTunables="]);
-    assert!(told(&with(&node, &UNIT_USER, &[])).contains("is mounted read-only"));
+    assert!(told(&with(&node, &BPF_USER, &[])).contains("is mounted read-only"));
     read_only(MsFlags::MS_REMOUNT);
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("root may");
         chown(path, Some(0), Some(0)).expect("root may");
     };
     mode(&bpf, 0o755);
-    let checked = Checked::run(&node, &UNIT_USER);
+    let checked = Checked::run(&node, &BPF_USER);
     checked.says(
         "bpffs",
         "problem",
         &["may not pin in", "root's, mode 0755", "mount -t bpf", "Permission denied"],
     );
     assert_eq!(checked.problems(), ["bpffs"]);
-    assert!(told(&with(&node, &UNIT_USER, &[])).contains("may not pin in"));
+    assert!(told(&with(&node, &BPF_USER, &[])).contains("may not pin in"));
     let closed = node.path("closed");
     fs::create_dir_all(closed.join("bpf")).expect("a fresh directory");
     mode(&closed, 0o700);
     node.configure(&format!("bpf_dir = {:?}\n", closed.join("bpf").display().to_string()));
-    Checked::run(&node, &UNIT_USER).says(
+    Checked::run(&node, &BPF_USER).says(
         "bpffs",
         "problem",
         &["cannot be reached", "let this user through", "closed (root's, mode 0700)"],
@@ -284,7 +256,7 @@ fn pins_that_an_agent_of_another_user_has_left_are_told() {
     for dir in ["bpf/weir", "bpf/weir/2", "bpf/weir/2/0"] {
         fs::set_permissions(node.path(dir), fs::Permissions::from_mode(0o777)).expect("root may");
     }
-    let checked = Checked::run(&node, &UNIT_USER);
+    let checked = Checked::run(&node, &BPF_USER);
     checked.says("pins", "problem", &["may not open", "2/0/", "root's", "rm -r"]);
 }
 

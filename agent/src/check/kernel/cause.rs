@@ -85,7 +85,7 @@ pub(super) fn may_bpf(facts: &Facts) -> bool {
 }
 
 /// Whether the verifier judges this process's programs by what they do. For who lacks CAP_PERFMON, those before 6.17 also
-/// follow branches that are never taken, as a processor might that guesses.
+/// follow branches that are never taken, as a processor might that guesses. The program is made to pass that.
 fn is_trusted_to_speculate(facts: &Facts) -> bool {
     facts
         .process

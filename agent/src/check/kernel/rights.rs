@@ -24,18 +24,12 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
     if cause == Some(Cause::StrictVerifier) {
         let text =
             "CAP_PERFMON is missing: without it this kernel's verifier is stricter, and refuses the program";
-        return Finding::problem(ABOUT, text).advice(granting(process, &[PERFMON]));
+        return Finding::problem(ABOUT, text).advice(granting(process, PERFMON));
     }
     if may_bpf(facts) {
         return Finding::ok(ABOUT, held(facts, process));
     }
-    let (name, missing): (_, &[u32]) = if !knows_cap_bpf(facts) {
-        ("CAP_SYS_ADMIN", &[SYS_ADMIN])
-    } else if facts.is_before(6, 17) && !process.effective.has(PERFMON) {
-        ("CAP_BPF", &[BPF, PERFMON])
-    } else {
-        ("CAP_BPF", &[BPF])
-    };
+    let (name, missing) = if knows_cap_bpf(facts) { ("CAP_BPF", BPF) } else { ("CAP_SYS_ADMIN", SYS_ADMIN) };
     if cause.is_none() {
         return Finding::warning(ABOUT, format!("{name} is missing, and this kernel lets anybody use bpf()"))
             .advice(format!(
@@ -50,13 +44,7 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
 /// The capabilities of a process that has enough.
 fn held(facts: &Facts, process: &Process) -> String {
     let set = process.effective;
-    let useful: &[u32] = if facts.is_before(5, 11) {
-        &[BPF, PERFMON, SYS_RESOURCE]
-    } else if facts.is_before(6, 17) {
-        &[BPF, PERFMON]
-    } else {
-        &[BPF]
-    };
+    let useful: &[u32] = if facts.is_before(5, 11) { &[BPF, SYS_RESOURCE] } else { &[BPF] };
     let others = set.without(useful);
     let names = |set: Capabilities| {
         if set.len() > NAMED_MAX { format!("{} others", set.len()) } else { set.names() }
@@ -79,25 +67,23 @@ fn user(process: &Process) -> String {
     }
 }
 
-/// How to get these capabilities, where this process seems to be.
-fn granting(process: &Process, missing: &[u32]) -> String {
-    let missing = Capabilities::of(missing);
-    let names = missing.names();
-    let (spaced, short) = (names.replace(", ", " "), names.replace("CAP_", ""));
-    let added: String = short.split(", ").map(|name| format!(" --cap-add {name}")).collect();
-    let in_container = format!("Docker:{added}; Kubernetes: securityContext.capabilities.add: [{short}]");
-    let is_bounded = missing.0 & !process.bounding.0 != 0;
-    if is_bounded {
-        format!("{in_container}; systemd: AmbientCapabilities={spaced}, and in CapabilityBoundingSet= too")
+/// How to get a capability, where this process seems to be.
+fn granting(process: &Process, missing: u32) -> String {
+    let name = Capabilities::of(&[missing]).names();
+    let short = name.trim_start_matches("CAP_");
+    let in_container =
+        format!("Docker: --cap-add {short}; Kubernetes: securityContext.capabilities.add: [{short}]");
+    if !process.bounding.has(missing) {
+        format!("{in_container}; systemd: AmbientCapabilities={name}, and in CapabilityBoundingSet= too")
     } else if process.uid != 0 && process.bounding.len() < LEAST_OF_A_HOST {
         // What is added to a container only root gets there.
         format!(
             "containers give it to user 0 only: run as that with all other capabilities dropped, or mark the file: \
              setcap {}=ep (which allowPrivilegeEscalation: false undoes)",
-            names.replace(", ", ",").to_lowercase()
+            name.to_lowercase()
         )
     } else {
-        format!("systemd: AmbientCapabilities={spaced}; {in_container}")
+        format!("systemd: AmbientCapabilities={name}; {in_container}")
     }
 }
 
