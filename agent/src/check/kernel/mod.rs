@@ -94,19 +94,15 @@ fn jit(facts: &Facts) -> Option<Finding> {
 /// What was refused. Where the cause has a finding of its own, that is the problem, and this only says what it led to.
 fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
     let Refusal { step, errno: _, map, answer, verifier } = refusal;
-    let about = match step {
-        Step::Bpf => "bpf()",
-        Step::Maps => "BPF maps",
-        Step::Program => "BPF program",
-        Step::Attach | Step::Capture => "tap",
-    };
-    let what = match (step, map) {
-        (Step::Bpf, _) => "the smallest map is refused".to_owned(),
-        (Step::Maps, Some(map)) => format!("the map {map} is refused"),
-        (Step::Maps, None) => "the maps are refused".to_owned(),
-        (Step::Program, _) => "the program is refused".to_owned(),
-        (Step::Attach, _) => "the filter is refused".to_owned(),
-        (Step::Capture, _) => "a tap does not do what it should".to_owned(),
+    let (about, what) = match step {
+        Step::Bpf => ("bpf()", "the smallest map is refused".to_owned()),
+        Step::Maps => {
+            let map = map.as_deref().map_or_else(|| "a map".to_owned(), |map| format!("the map {map}"));
+            ("BPF maps", format!("{map} is refused"))
+        }
+        Step::Program => ("BPF program", "the program is refused".to_owned()),
+        Step::Attach => ("tap", "the filter is refused".to_owned()),
+        Step::Capture => ("tap", "a tap does not do what it should".to_owned()),
     };
     let text = match verifier.as_deref().filter(|_| cause != Cause::Verifier) {
         Some(reason) => format!("{what}: {answer}: {reason}"),
