@@ -153,10 +153,11 @@ fn an_ordinary_user_with_cap_bpf_alone_is_fine_and_the_agent_it_starts_gets_read
     Checked::run(&node, &BPF_USER).says("running agent", "ok", &["leaves them alone"]);
     agent.stop();
     Checked::run(&node, &BPF_USER).says("pins", "ok", &["2-0"]);
+    Checked::run(&node, &["env"]).says("user", "warning", &["this is root", "belongs to user 54321"]);
 }
 
 #[test]
-fn an_ordinary_user_without_it_is_told_the_capability_by_the_check_and_by_the_start() {
+fn an_ordinary_user_without_any_is_told_the_capability_by_the_check_and_by_the_start() {
     let node = node(USER);
     let checked = Checked::run(&node, &PLAIN_USER);
     assert_eq!(
@@ -168,7 +169,7 @@ fn an_ordinary_user_without_it_is_told_the_capability_by_the_check_and_by_the_st
     checked.says(
         "capabilities",
         "problem",
-        &["CAP_BPF is missing", "(54321)", "AmbientCapabilities=CAP_BPF", "--cap-add BPF"],
+        &["CAP_BPF is missing", "(54321)", "systemd: AmbientCapabilities=CAP_BPF", "--cap-add BPF"],
     );
     checked.says("bpf()", "cannot_tell", &["Operation not permitted", "reason above"]);
     let said = told(&with(&node, &PLAIN_USER, &[]));

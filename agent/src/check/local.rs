@@ -1,6 +1,6 @@
 //! The node: directories, the signing key, users and groups.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use nix::{
     sys::{
@@ -29,6 +29,7 @@ const MIB: u64 = 1024 * 1024;
 pub fn local(config: &Config) -> Vec<Finding> {
     let spool = config.state_dir.join("spool");
     let mut findings = vec![
+        user(&config.state_dir),
         writable("state directory", &config.state_dir),
         writable("spool", &spool),
         room(&spool, config.spool.max_bytes),
@@ -40,6 +41,28 @@ pub fn local(config: &Config) -> Vec<Finding> {
         findings.push(writable("store", root));
     }
     findings
+}
+
+/// Whether this is run by whom the agent is run: what is found of rights is this user's.
+fn user(state: &Path) -> Finding {
+    const ABOUT: &str = "user";
+    let own = geteuid();
+    match fs::metadata(state).map(|found| Uid::from_raw(found.uid())) {
+        Ok(owner) if owner != own => Finding::warning(
+            ABOUT,
+            format!("this is {}, and {} belongs to {}", called(own), state.display(), called(owner)),
+        )
+        .advice(
+            "run it as the agent is run, whose rights are what counts: docs/operations.md has the command",
+        ),
+        Ok(_) => Finding::ok(ABOUT, format!("{}, to whom {} belongs", called(own), state.display())),
+        Err(_) => Finding::ok(ABOUT, called(own)),
+    }
+}
+
+/// A user's name, or the number if it has none here.
+fn called(uid: Uid) -> String {
+    User::from_uid(uid).ok().flatten().map_or_else(|| format!("user {uid}"), |user| user.name)
 }
 
 /// The directory itself, or the one in which it will be made.
@@ -54,8 +77,8 @@ fn writable(about: &'static str, path: &Path) -> Finding {
         Ok(_) => Finding::ok(about, format!("{} is made at the first start", path.display())),
         Err(error) => Finding::problem(about, format!("cannot write to {}: {error}", found.display()))
             .advice(format!(
-                "see who owns it and whether it is mounted read-only; the agent runs as {}",
-                if geteuid().is_root() { "root here".to_owned() } else { format!("user {} here", geteuid()) }
+                "see who owns it and whether it is mounted read-only; this is {}",
+                called(geteuid())
             )),
     }
 }

@@ -55,7 +55,6 @@ pub(super) const BPF: u32 = 39;
 pub(super) struct Capabilities(pub(super) u64);
 
 impl Capabilities {
-    #[cfg(test)]
     pub(super) fn of(numbers: &[u32]) -> Self {
         Self(numbers.iter().fold(0, |set, number| set | 1 << number))
     }
@@ -66,6 +65,11 @@ impl Capabilities {
 
     pub(super) fn without(self, numbers: &[u32]) -> Self {
         Self(numbers.iter().fold(self.0, |set, number| set & !(1 << number)))
+    }
+
+    /// Those of them that are in the set.
+    pub(super) fn and(self, numbers: &[u32]) -> Self {
+        Self(self.0 & !self.without(numbers).0)
     }
 
     pub(super) fn len(self) -> u32 {

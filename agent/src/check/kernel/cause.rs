@@ -1,7 +1,7 @@
 //! Why the kernel refused, as far as its answer and the facts tell.
 
 use super::{
-    capabilities::{BPF, SYS_ADMIN},
+    capabilities::{BPF, PERFMON, SYS_ADMIN},
     facts::Facts,
 };
 use crate::tap::{Refusal, Step};
@@ -15,6 +15,8 @@ pub(super) enum Cause {
     UserNamespace,
     /// CAP_BPF is not effective.
     Capability,
+    /// CAP_PERFMON is not effective, and the verifier refuses the program.
+    StrictVerifier,
     /// A seccomp filter.
     Seccomp,
     /// SELinux or AppArmor.
@@ -41,6 +43,7 @@ pub(super) fn cause(facts: &Facts) -> Option<Cause> {
         (_, Some(libc::ENOMEM)) => Cause::Memory,
         (Step::Maps, Some(libc::EINVAL)) => Cause::NoRingBuffer,
         (_, Some(errno @ (libc::EPERM | libc::EACCES))) => forbidden(facts, *step, errno, verifier.is_some()),
+        (Step::Program, _) if !is_trusted_to_speculate(facts) => Cause::StrictVerifier,
         (Step::Program, _) => Cause::Verifier,
         _ => Cause::Unknown,
     })
@@ -54,7 +57,7 @@ fn forbidden(facts: &Facts, step: Step, errno: i32, has_verdict: bool) -> Cause 
         return Cause::Capability;
     }
     if step == Step::Program && has_verdict {
-        return Cause::Verifier;
+        return if is_trusted_to_speculate(facts) { Cause::Verifier } else { Cause::StrictVerifier };
     }
     // What SELinux forbids is EACCES; the kernel itself and AppArmor say EPERM.
     if errno == libc::EACCES && facts.labelling() == Some("SELinux") {
@@ -79,6 +82,15 @@ pub(super) fn may_bpf(facts: &Facts) -> bool {
     facts.process.as_ref().is_none_or(|process| {
         process.effective.has(SYS_ADMIN) || (knows_cap_bpf(facts) && process.effective.has(BPF))
     })
+}
+
+/// Whether the verifier judges this process's programs by what they do. For who lacks CAP_PERFMON, those before 6.17 also
+/// follow branches that are never taken, as a processor might that guesses. The program is made to pass that.
+fn is_trusted_to_speculate(facts: &Facts) -> bool {
+    facts
+        .process
+        .as_ref()
+        .is_none_or(|process| process.effective.has(PERFMON) || process.effective.has(SYS_ADMIN))
 }
 
 /// Whether the kernel has CAP_BPF, which came with 5.8; distributions carry it back.

@@ -11,7 +11,6 @@ mod rights;
 mod tests;
 
 use self::{
-    capabilities::{PERFMON, SYS_ADMIN},
     cause::{Cause, cause},
     facts::Facts,
 };
@@ -95,21 +94,20 @@ fn jit(facts: &Facts) -> Option<Finding> {
 /// What was refused. Where the cause has a finding of its own, that is the problem, and this only says what it led to.
 fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
     let Refusal { step, errno: _, map, answer, verifier } = refusal;
-    let about = match step {
-        Step::Bpf => "bpf()",
-        Step::Maps => "BPF maps",
-        Step::Program => "BPF program",
-        Step::Attach | Step::Capture => "tap",
+    let (about, what) = match step {
+        Step::Bpf => ("bpf()", "the smallest map is refused".to_owned()),
+        Step::Maps => {
+            let map = map.as_deref().map_or_else(|| "a map".to_owned(), |map| format!("the map {map}"));
+            ("BPF maps", format!("{map} is refused"))
+        }
+        Step::Program => ("BPF program", "the program is refused".to_owned()),
+        Step::Attach => ("tap", "the filter is refused".to_owned()),
+        Step::Capture => ("tap", "a tap does not do what it should".to_owned()),
     };
-    let what = match (step, map) {
-        (Step::Bpf, _) => "the smallest map is refused".to_owned(),
-        (Step::Maps, Some(map)) => format!("the map {map} is refused"),
-        (Step::Maps, None) => "the maps are refused".to_owned(),
-        (Step::Program, _) => "the program is refused".to_owned(),
-        (Step::Attach, _) => "the filter is refused".to_owned(),
-        (Step::Capture, _) => "a tap does not do what it should".to_owned(),
+    let text = match verifier.as_deref().filter(|_| cause != Cause::Verifier) {
+        Some(reason) => format!("{what}: {answer}: {reason}"),
+        None => format!("{what}: {answer}"),
     };
-    let text = format!("{what}: {answer}");
     match cause {
         Cause::NoSyscall => Finding::problem(about, "this kernel has no bpf()")
             .advice("take a kernel with CONFIG_BPF_SYSCALL; those of distributions have it"),
@@ -126,23 +124,17 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
         }
         Cause::Verifier => {
             let reason = verifier.as_deref().map(|line| format!(": {line}")).unwrap_or_default();
-            let finding = Finding::problem(about, format!("the verifier refuses it{reason} ({answer})"));
-            let report =
-                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release";
-            let is_strict = facts
-                .process
-                .as_ref()
-                .is_some_and(|process| !process.effective.has(PERFMON) && !process.effective.has(SYS_ADMIN));
-            finding.advice(if is_strict {
-                format!("try with CAP_PERFMON, without which verifiers are stricter. {report}")
-            } else {
-                report.to_owned()
-            })
+            Finding::problem(about, format!("the verifier refuses it{reason} ({answer})")).advice(
+                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release",
+            )
         }
         Cause::Unknown => Finding::problem(about, text)
             .advice("look into the kernel's log (dmesg) and the audit log for the reason"),
-        Cause::UserNamespace | Cause::Capability | Cause::Seccomp | Cause::Module(_) | Cause::Memlock => {
-            Finding::cannot_tell(about, format!("{text}, for the reason above"))
-        }
+        Cause::UserNamespace
+        | Cause::Capability
+        | Cause::StrictVerifier
+        | Cause::Seccomp
+        | Cause::Module(_)
+        | Cause::Memlock => Finding::cannot_tell(about, format!("{text}, for the reason above")),
     }
 }

@@ -2,12 +2,14 @@
 
 use super::{
     KIB, MIB,
-    capabilities::{BPF, Capabilities, SYS_ADMIN, SYS_RESOURCE},
+    capabilities::{BPF, Capabilities, PERFMON, SYS_ADMIN, SYS_RESOURCE},
     cause::{Cause, is_filtered, is_memlock_short, knows_cap_bpf, may_bpf},
     facts::{Facts, Process},
 };
 use crate::check::Finding;
 
+/// A bounding set of fewer is a container's, and not a host's.
+const LEAST_OF_A_HOST: u32 = 32;
 /// More names than these are only counted.
 const NAMED_MAX: u32 = 6;
 
@@ -19,33 +21,41 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
     if facts.in_first_user_namespace == Some(false) {
         return Finding::cannot_tell(ABOUT, "those of a user namespace, which bpf() does not ask for");
     }
+    if cause == Some(Cause::StrictVerifier) {
+        let text =
+            "CAP_PERFMON is missing: without it this kernel's verifier is stricter, and refuses the program";
+        return Finding::problem(ABOUT, text).advice(granting(process, PERFMON));
+    }
     if may_bpf(facts) {
         return Finding::ok(ABOUT, held(facts, process));
     }
-    let name = if knows_cap_bpf(facts) { "CAP_BPF" } else { "CAP_SYS_ADMIN" };
+    let (name, missing) = if knows_cap_bpf(facts) { ("CAP_BPF", BPF) } else { ("CAP_SYS_ADMIN", SYS_ADMIN) };
     if cause.is_none() {
         return Finding::warning(ABOUT, format!("{name} is missing, and this kernel lets anybody use bpf()"))
             .advice(format!(
                 "{}; it counts as soon as kernel.unprivileged_bpf_disabled is set",
-                granting(process, name)
+                granting(process, missing)
             ));
     }
     Finding::problem(ABOUT, format!("{name} is missing: {} may not use bpf()", user(process)))
-        .advice(granting(process, name))
+        .advice(granting(process, missing))
 }
 
 /// The capabilities of a process that has enough.
 fn held(facts: &Facts, process: &Process) -> String {
     let set = process.effective;
-    let useful = if facts.is_before(5, 11) { &[BPF, SYS_RESOURCE][..] } else { &[BPF] };
+    let useful: &[u32] = if facts.is_before(5, 11) { &[BPF, SYS_RESOURCE] } else { &[BPF] };
     let others = set.without(useful);
     let names = |set: Capabilities| {
         if set.len() > NAMED_MAX { format!("{} others", set.len()) } else { set.names() }
     };
     match (set.has(BPF), others.len()) {
         (true, 0) => set.names(),
-        (true, _) => format!("CAP_BPF; the kernel part does without {}", names(others)),
-        (false, _) if knows_cap_bpf(facts) => "CAP_SYS_ADMIN; CAP_BPF alone would do".to_owned(),
+        (true, _) => {
+            let needed = set.and(useful).names();
+            format!("{needed}; the kernel part does without {}", names(others))
+        }
+        (false, _) if knows_cap_bpf(facts) => "CAP_SYS_ADMIN, which is more than it takes".to_owned(),
         (false, _) => "CAP_SYS_ADMIN, as this kernel has no CAP_BPF".to_owned(),
     }
 }
@@ -58,22 +68,22 @@ fn user(process: &Process) -> String {
 }
 
 /// How to get a capability, where this process seems to be.
-fn granting(process: &Process, name: &str) -> String {
+fn granting(process: &Process, missing: u32) -> String {
+    let name = Capabilities::of(&[missing]).names();
     let short = name.trim_start_matches("CAP_");
-    let number = if name == "CAP_BPF" { BPF } else { SYS_ADMIN };
     let in_container =
         format!("Docker: --cap-add {short}; Kubernetes: securityContext.capabilities.add: [{short}]");
-    if process.uid != 0 && process.bounding.has(number) && process.bounding.len() < 32 {
-        // A container's set, and not a host's: what is added to a container only root gets.
+    if !process.bounding.has(missing) {
+        format!("{in_container}; systemd: AmbientCapabilities={name}, and in CapabilityBoundingSet= too")
+    } else if process.uid != 0 && process.bounding.len() < LEAST_OF_A_HOST {
+        // What is added to a container only root gets there.
         format!(
             "containers give it to user 0 only: run as that with all other capabilities dropped, or mark the file: \
              setcap {}=ep (which allowPrivilegeEscalation: false undoes)",
             name.to_lowercase()
         )
-    } else if process.bounding.has(number) {
-        format!("systemd: AmbientCapabilities={name}; {in_container}")
     } else {
-        format!("{in_container}; systemd: AmbientCapabilities={name}, and in CapabilityBoundingSet= too")
+        format!("systemd: AmbientCapabilities={name}; {in_container}")
     }
 }
 

@@ -96,7 +96,13 @@ fn each_reason_is_the_only_problem_and_says_what_to_do() {
                 ..node("6.1.0")
             },
             "capabilities",
-            &["CAP_BPF is missing", "(995)", "AmbientCapabilities=CAP_BPF", "--cap-add BPF", "[BPF]"],
+            &[
+                "CAP_BPF is missing",
+                "(995)",
+                "systemd: AmbientCapabilities=CAP_BPF;",
+                "--cap-add BPF;",
+                "[BPF]",
+            ],
         ),
         (
             "a container's root",
@@ -106,7 +112,7 @@ fn each_reason_is_the_only_problem_and_says_what_to_do() {
                 ..node("6.1.0")
             },
             "capabilities",
-            &["CAP_BPF is missing", "root here", "--cap-add BPF", "CapabilityBoundingSet="],
+            &["CAP_BPF is missing", "root here", "--cap-add BPF;", "CapabilityBoundingSet="],
         ),
         (
             "a container's user to which it was added",
@@ -220,10 +226,23 @@ fn each_reason_is_the_only_problem_and_says_what_to_do() {
             &["22 MiB", "memory limit", "ring_bytes"],
         ),
         (
+            "a verifier that is strict with who lacks CAP_PERFMON",
+            Facts {
+                probe: rejected("R1 min value is outside of the allowed memory range"),
+                ..node("6.12.0")
+            },
+            "capabilities",
+            &["CAP_PERFMON is missing", "verifier", "AmbientCapabilities=CAP_PERFMON", "--cap-add PERFMON"],
+        ),
+        (
             "a verifier that refuses",
-            Facts { probe: rejected("R4 invalid zero-sized read"), ..node("6.1.0") },
+            Facts {
+                process: process(995, 1 << BPF | 1 << PERFMON, ALL, false),
+                probe: rejected("R4 invalid zero-sized read"),
+                ..node("6.12.0")
+            },
             "BPF program",
-            &["R4 invalid zero-sized read", "CAP_PERFMON", "WEIR_LOG=debug"],
+            &["R4 invalid zero-sized read", "WEIR_LOG=debug"],
         ),
         (
             "something else",
@@ -264,21 +283,24 @@ fn what_was_refused_is_said_beside_the_reason_and_what_was_not_tried_is_not_said
 
 #[test]
 fn capabilities_that_are_more_than_enough_are_named_or_counted() {
-    for (effective, last, expected) in [
-        (1 << BPF, 40, "CAP_BPF"),
+    for (release, effective, last, expected) in [
+        ("6.18.0", 1 << BPF, 40, "CAP_BPF"),
+        ("6.18.0", 1 << BPF | 1 << PERFMON, 40, "CAP_BPF; the kernel part does without CAP_PERFMON"),
         (
+            "6.12.0",
             1 << BPF | 1 << PERFMON | 1 << 12,
             40,
             "CAP_BPF; the kernel part does without CAP_NET_ADMIN, CAP_PERFMON",
         ),
-        (ALL, 40, "CAP_BPF; the kernel part does without 40 others"),
-        (1 << SYS_ADMIN, 40, "CAP_SYS_ADMIN; CAP_BPF alone would do"),
-        (1 << SYS_ADMIN, 37, "CAP_SYS_ADMIN, as this kernel has no CAP_BPF"),
+        ("6.18.0", ALL, 40, "CAP_BPF; the kernel part does without 40 others"),
+        ("6.1.0", 1 << SYS_ADMIN, 40, "CAP_SYS_ADMIN, which is more than it takes"),
+        ("5.10.0", 1 << SYS_ADMIN, 37, "CAP_SYS_ADMIN, as this kernel has no CAP_BPF"),
     ] {
         let facts = Facts {
             process: process(0, effective, ALL, false),
             last_capability: Some(last),
-            ..node("6.1.0")
+            memlock: Some(u64::MAX),
+            ..node(release)
         };
         let finding = find(&findings(&facts), "capabilities");
         assert_eq!((finding.level, finding.text.as_str()), (Level::Ok, expected));
