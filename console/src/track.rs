@@ -12,6 +12,7 @@ use weir_common::{
 
 use crate::{
     emulator::Size,
+    findings::masked,
     recording::{Item, Recording, content_bytes},
     show,
 };
@@ -30,7 +31,7 @@ pub struct Track {
     pub size: Size,
     /// Its terminal's name; `None` where there was no terminal.
     pub term: Option<String>,
-    /// The command that ran on it, where there was one instead of a shell.
+    /// The command that ran on it, where there was one instead of a shell. Secrets in it are masked.
     pub command: Option<String>,
     /// Kernel time of its first event.
     pub start: u64,
@@ -74,8 +75,7 @@ pub fn choose(recording: &Recording, wanted: Option<ChannelNo>) -> Option<Track>
             What::Open { channel } => candidate.protocol |= *channel != ChannelType::Session,
             What::Pty(pty) => candidate.term = Some((pty.term.clone(), pty.size.into())),
             What::Exec(content) => {
-                let command = content_bytes(content, bulk.as_deref());
-                candidate.command = Some(String::from_utf8_lossy(command).into_owned());
+                candidate.command = Some(masked(content_bytes(content, bulk.as_deref())));
             }
             What::Subsystem { .. } => candidate.protocol = true,
             What::Stdout(_) | What::Stderr(_) => candidate.has_output = true,
