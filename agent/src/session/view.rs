@@ -74,6 +74,12 @@ impl Session {
         self.end.as_ref()
     }
 
+    /// Whether its grant is over, so that nothing passes its taps any more.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
     /// The segment that is on its way into the store.
     #[must_use]
     pub fn sealing(&self) -> Option<&Sealing> {

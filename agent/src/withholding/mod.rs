@@ -60,7 +60,7 @@ struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<u32>,
     /// Whether a terminal was asked for.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     terminal: bool,
     /// Who has closed it.
     closed: [bool; 2],
@@ -362,11 +362,6 @@ fn parts(body: &[u8], ranges: &[ContentRange]) -> Option<Vec<Part>> {
 
 fn withheld(len: usize, sha256: Sha256) -> Part {
     Part::Withheld { bytes: u32::try_from(len).expect("no frame has a body of 4 GiB"), sha256 }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[cfg(test)]
