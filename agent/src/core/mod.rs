@@ -298,6 +298,7 @@ impl Core {
         let given_back = self.journal.give_back();
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");
+        self.reserve_for_notes();
         }
         self.publish(now);
     }
