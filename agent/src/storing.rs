@@ -31,7 +31,7 @@ use weir_common::{
 };
 
 pub use self::ending::Ending;
-use self::ending::Prepared;
+use self::ending::{Making, Prepared};
 use crate::{
     adopting,
     breaker::{Breaker, Outage, Pauses, Turn},
@@ -165,11 +165,10 @@ pub struct Worker {
     slots: Arc<Semaphore>,
     /// For the way into the store, from before a job is encoded.
     uploads: Arc<Semaphore>,
-    /// For making findings, from before a segment is fetched until what was made has its place in `uploads`: one session
-    /// at a time.
-    making: Arc<Semaphore>,
+    /// For making findings.
+    making: Making,
     /// The same for sessions that are at hand, so that these do not wait for long ones.
-    making_at_hand: Arc<Semaphore>,
+    making_at_hand: Making,
     breaker: Arc<Breaker>,
     reports: Option<Reports>,
     findings: Option<Arc<FindingsOptions>>,
@@ -195,15 +194,14 @@ impl Worker {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: Parallelism) -> Self {
         let Parallelism { encoding, uploading } = parallel;
-        let [slots, uploads, making, making_at_hand] =
-            [encoding, uploading, 1, 1].map(|places| Arc::new(Semaphore::new(places)));
+        let [slots, uploads] = [encoding, uploading].map(|places| Arc::new(Semaphore::new(places)));
         Self {
             store,
             key,
             slots,
             uploads,
-            making,
-            making_at_hand,
+            making: Making::new(ending::PLACES),
+            making_at_hand: Making::new(1),
             breaker: Arc::new(Breaker::new(PAUSES)),
             reports: None,
             findings: Some(Arc::default()),
