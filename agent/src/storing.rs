@@ -10,6 +10,7 @@
 //! taken as it is there. Not here: which jobs there are (`core`).
 
 mod ending;
+mod there;
 
 use std::{
     io,
@@ -342,6 +343,15 @@ impl Worker {
         dir: &str,
         mut source: SegmentSource,
     ) -> Result<(SegmentEntry, Carried), StoringError> {
+        // Who did not store the segment before may go on behind an agent of another version, which left other parts out.
+        if source.withhold.is_some() && !self.at_hand.goes_on(dir, source.header.index) {
+            match self.segment_there(dir, &source).await {
+                Ok(Some(there)) => return Ok(there),
+                Err(error @ StoringError::Store(StoreError::Conflict { .. })) => return Err(error),
+                // Evidence does not wait for a store that gives nothing back: a conflict shows what is there.
+                Ok(None) | Err(_) => {}
+            }
+        }
         let Signed { encoded, signature } = self.encode(source.clone()).await?;
         let EncodedSegment { entry, segment, bulk, carried } = encoded;
         let signed = described(signature_name(entry.index), &signature);
@@ -355,6 +365,11 @@ impl Worker {
             // Some of it is there in other bytes.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
+        }
+        if source.withhold.is_some()
+            && let Some(there) = self.segment_there(dir, &source).await?
+        {
+            return Ok(there);
         }
         let stored = match entry.bulk.clone().zip(bulk) {
             Some((object, body)) => Some(self.put_or_adopt(dir, object, body).await?.0),
