@@ -13,7 +13,7 @@ use weir_common::recording::{SEGMENT_BULK_MAX, SEGMENT_NDJSON_MAX};
 use zstd::zstd_safe::compress_bound;
 
 /// The largest window of a zstd frame, as a power of two: readers of recordings refuse larger ones.
-const WINDOW_LOG_MAX: u32 = 25;
+pub(crate) const WINDOW_LOG_MAX: u32 = 25;
 /// How much is compared at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The end of the names of compressed objects.

@@ -96,6 +96,12 @@ pub enum StateEntry {
         #[serde(default, skip_serializing_if = "Carried::is_empty")]
         carried: Carried,
     },
+    /// The session's grant is over: the kernel lets nothing pass, and no agent may arm another tap for it. An agent that
+    /// does not know of this does not start on such a spool, rather than forget it.
+    Frozen {
+        /// The session.
+        session: SessionId,
+    },
     /// The session is over: the kernel lets nothing pass, and everything it captured is in the spool.
     Closed {
         /// The session.
@@ -293,7 +299,9 @@ impl Ledger {
             StateEntry::Sealed { session, segment, carried: _ } => {
                 step(*session, &|session| session.may_be_sealed(segment.index))
             }
-            StateEntry::Closed { session, .. } => step(*session, &Session::may_close),
+            StateEntry::Frozen { session } | StateEntry::Closed { session, .. } => {
+                step(*session, &Session::may_close)
+            }
             StateEntry::Finished { session } => step(*session, &Session::may_finish),
         }
     }
@@ -328,6 +336,7 @@ impl Ledger {
             StateEntry::Sealed { session, segment, carried } => {
                 self.step(session, |session| session.sealed(segment, carried))?;
             }
+            StateEntry::Frozen { session } => self.step(session, Session::freeze)?,
             StateEntry::Closed { session, end, kernel } => {
                 self.with_sockets(session, |session| session.close(end, &kernel))?;
             }

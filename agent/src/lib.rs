@@ -27,6 +27,7 @@ pub mod segment;
 pub mod session;
 pub mod signing;
 pub mod spool;
+mod stored_lines;
 pub mod storing;
 #[expect(unsafe_code, reason = "the kernel's memory and socket options; nothing else in the agent needs it")]
 pub mod tap;

@@ -10,6 +10,7 @@
 //! taken as it is there. Not here: which jobs there are (`core`).
 
 mod ending;
+mod there;
 
 use std::{
     io,
@@ -31,7 +32,7 @@ use weir_common::{
 };
 
 pub use self::ending::Ending;
-use self::ending::Prepared;
+use self::ending::{Making, Prepared};
 use crate::{
     adopting,
     breaker::{Breaker, Outage, Pauses, Turn},
@@ -165,11 +166,10 @@ pub struct Worker {
     slots: Arc<Semaphore>,
     /// For the way into the store, from before a job is encoded.
     uploads: Arc<Semaphore>,
-    /// For making findings, from before a segment is fetched until what was made has its place in `uploads`: one session
-    /// at a time.
-    making: Arc<Semaphore>,
+    /// For making findings.
+    making: Making,
     /// The same for sessions that are at hand, so that these do not wait for long ones.
-    making_at_hand: Arc<Semaphore>,
+    making_at_hand: Making,
     breaker: Arc<Breaker>,
     reports: Option<Reports>,
     findings: Option<Arc<FindingsOptions>>,
@@ -195,15 +195,14 @@ impl Worker {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: Arc<SigningKey>, parallel: Parallelism) -> Self {
         let Parallelism { encoding, uploading } = parallel;
-        let [slots, uploads, making, making_at_hand] =
-            [encoding, uploading, 1, 1].map(|places| Arc::new(Semaphore::new(places)));
+        let [slots, uploads] = [encoding, uploading].map(|places| Arc::new(Semaphore::new(places)));
         Self {
             store,
             key,
             slots,
             uploads,
-            making,
-            making_at_hand,
+            making: Making::new(ending::PLACES),
+            making_at_hand: Making::new(1),
             breaker: Arc::new(Breaker::new(PAUSES)),
             reports: None,
             findings: Some(Arc::default()),
@@ -344,6 +343,15 @@ impl Worker {
         dir: &str,
         mut source: SegmentSource,
     ) -> Result<(SegmentEntry, Carried), StoringError> {
+        // Who did not store the segment before may go on behind an agent of another version, which left other parts out.
+        if source.withhold.is_some() && !self.at_hand.goes_on(dir, source.header.index) {
+            match self.segment_there(dir, &source).await {
+                Ok(Some(there)) => return Ok(there),
+                Err(error @ StoringError::Store(StoreError::Conflict { .. })) => return Err(error),
+                // Evidence does not wait for a store that gives nothing back: a conflict shows what is there.
+                Ok(None) | Err(_) => {}
+            }
+        }
         let Signed { encoded, signature } = self.encode(source.clone()).await?;
         let EncodedSegment { entry, segment, bulk, carried } = encoded;
         let signed = described(signature_name(entry.index), &signature);
@@ -357,6 +365,11 @@ impl Worker {
             // Some of it is there in other bytes.
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
+        }
+        if source.withhold.is_some()
+            && let Some(there) = self.segment_there(dir, &source).await?
+        {
+            return Ok(there);
         }
         let stored = match entry.bulk.clone().zip(bulk) {
             Some((object, body)) => Some(self.put_or_adopt(dir, object, body).await?.0),

@@ -251,6 +251,43 @@ fn two_agents_never_run_on_one_state_directory() {
 }
 
 #[test]
+fn a_freeze_outlives_the_agents_and_nothing_is_armed_behind_it() {
+    let node = Node::new(SMALL);
+    let mut agent = node.start();
+    let (meta, mut control, mut tap) = begin(&node);
+    let (other, mut other_control, mut other_tap) = begin(&node);
+    talk(&mut tap, 10);
+    assert_eq!(control.ask(&Request::Freeze, &[]), Some(Reply::Frozen));
+    for _ in 0..2 {
+        agent.kill();
+        agent = node.start();
+        (control, other_control) = (resume(&node, &meta), resume(&node, &other));
+        assert!(!tap.try_pass(C2T, stdin("after the end")));
+        let pair = Tap::pair();
+        match control.ask(&Request::Arm { channel: ChannelNo(1) }, &pair.descriptors()) {
+            Some(Reply::Refused { reason }) => assert!(reason.contains("its grant is over"), "{reason}"),
+            answer => panic!("a new tap would be open: {answer:?}"),
+        }
+        assert_eq!(
+            control.ask(&Request::Freeze, &[]),
+            Some(Reply::Frozen),
+            "a proxy that heard nothing asks again"
+        );
+        // The next agent reads it from a checkpoint.
+        let (_, filler, mut chatter) = begin(&node);
+        talk(&mut chatter, 100);
+        assert_eq!(filler.close(Outcome::Completed), Some(Reply::Closed));
+    }
+    let outcome = Outcome::Ended { reason: "the grant has expired".into() };
+    assert_eq!(control.close(outcome.clone()), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    assert_eq!(recording.manifest.outcome, outcome);
+    assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
+    other_tap.pass(C2T, &stdin("the one beside it goes on"));
+    other_control.arm(1);
+}
+
+#[test]
 fn an_agent_killed_while_it_disarms_a_channel_leaves_it_to_be_disarmed_again() {
     let node = Node::new(SMALL);
     let mut agent = node.start();

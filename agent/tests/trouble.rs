@@ -180,6 +180,46 @@ fn what_passed_while_no_agent_was_running_is_told_by_the_next_one_once_however_o
 }
 
 #[test]
+fn a_best_effort_channel_that_ended_while_no_agent_was_running_is_told_to_its_end_and_another_begins() {
+    let node = Node::new("ring_bytes = 65536");
+    let mut agent = node.start();
+    let (meta, mut control, mut tap) = begin_best_effort(&node);
+    let mut over = Vec::new();
+    for life in 1..4 {
+        let mut short = control.arm(life);
+        let chunk = stdout(&"z".repeat(3_000));
+        short.pass(T2C, &chunk);
+        agent.kill();
+        // In turn, so that both have records in the ring, and gaps behind these.
+        for _ in 0..60 {
+            assert!(
+                short.try_pass(T2C, chunk.clone()) && tap.try_pass(T2C, chunk.clone()),
+                "it never stalls"
+            );
+        }
+        over.push((life, short));
+        // The proxy has closed it, and says so to the next agent.
+        agent = node.start();
+        let next = Control::connect(&node.socket());
+        assert_eq!(next.open(&meta, true), Some(Reply::Opened));
+        control = next;
+        assert_eq!(control.disarm(life), Some(Reply::Disarmed { channel: ChannelNo(life) }));
+        assert_eq!(
+            control.disarm(life),
+            Some(Reply::Disarmed { channel: ChannelNo(life) }),
+            "it may ask twice"
+        );
+        assert!(tap.try_pass(T2C, stdout("goes on")));
+    }
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let recording = verify(&node, meta.session_id);
+    for (channel, tap) in over.iter().chain([&(0, tap)]) {
+        let causes = assert_all_told(&recording, *channel, tap);
+        assert!(!causes.is_empty() && causes.iter().all(|&cause| cause == GapCause::AgentDown), "{causes:?}");
+    }
+}
+
+#[test]
 fn a_frozen_session_gets_no_new_channel() {
     let node = Node::new("");
     let _agent = node.start();

@@ -5,6 +5,10 @@
 //! ring meanwhile, and stops the session by itself when the ring is full. Past `stall_timeout` without an
 //! agent the session is over.
 
+mod commands;
+#[cfg(test)]
+mod tests;
+
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
@@ -18,6 +22,7 @@ use weir_common::{
     session::{CapturePolicy, ChannelNo, Outcome, SessionId, SessionMeta, TargetPeer},
 };
 
+use self::commands::{Command, Commands};
 use crate::{limits, metrics::metrics};
 
 /// Where the agent is and how long it is waited for.
@@ -59,28 +64,6 @@ pub enum AgentError {
     Unexpected,
 }
 
-enum Command {
-    Arm {
-        channel: ChannelNo,
-        sockets: [Arc<UnixSeqpacket>; 2],
-        done: oneshot::Sender<Result<(), AgentError>>,
-    },
-    Disarm {
-        channel: ChannelNo,
-    },
-    Connected {
-        target: TargetPeer,
-        done: oneshot::Sender<Result<(), AgentError>>,
-    },
-    Freeze {
-        done: oneshot::Sender<Result<(), AgentError>>,
-    },
-    Close {
-        outcome: Outcome,
-        done: oneshot::Sender<()>,
-    },
-}
-
 /// A session's registration at the agent.
 #[derive(Debug, Clone)]
 pub struct Registration {
@@ -96,7 +79,7 @@ pub type Lost = oneshot::Receiver<AgentError>;
 /// [`AgentError`] if no agent answers in time or it refuses; the session must not begin then.
 pub async fn register(options: AgentOptions, meta: SessionMeta) -> Result<(Registration, Lost), AgentError> {
     let mut connection = Connection::open(&options, &meta, false, options.connect_timeout).await?;
-    let (sender, mut commands) = mpsc::channel(COMMANDS);
+    let (sender, mut commands) = commands::queue();
     let (lost, lost_receiver) = oneshot::channel();
     tokio::spawn(async move {
         let result = serve(&options, &meta, &mut connection, &mut commands).await;
@@ -107,9 +90,6 @@ pub async fn register(options: AgentOptions, meta: SessionMeta) -> Result<(Regis
     });
     Ok((Registration { commands: sender }, lost_receiver))
 }
-
-/// Commands that wait for the agent's answer to the one before.
-const COMMANDS: usize = 64;
 
 impl Registration {
     /// Has the session's target noted.
@@ -150,7 +130,7 @@ impl Registration {
 
     /// Says that a channel is over and both ends of its tap are closed.
     ///
-    /// Does not wait, and is not repeated: what the agent did not hear of now it forgets with the session.
+    /// Does not wait. What no agent hears of, because too much waits to be said, it forgets with the session.
     pub fn disarm(&self, channel: ChannelNo) {
         let _ = self.commands.try_send(Command::Disarm { channel });
     }
@@ -172,11 +152,11 @@ async fn serve(
     options: &AgentOptions,
     meta: &SessionMeta,
     connection: &mut Connection,
-    commands: &mut mpsc::Receiver<Command>,
+    commands: &mut Commands,
 ) -> Result<(), AgentError> {
     loop {
         let command = tokio::select! {
-            command = commands.recv() => command,
+            command = commands.next() => command,
             error = connection.broken() => {
                 tracing::warn!(session = %meta.session_id, %error, "lost the agent; looking for the next");
                 *connection = reopen(options, meta, commands).await?;
@@ -207,9 +187,15 @@ async fn serve(
             }
             Some(Command::Disarm { channel }) => {
                 let asked = connection.ask(&Request::Disarm { channel }, Reply::Disarmed { channel }).await;
-                if let Err(error) = &asked {
-                    let session = meta.session_id;
-                    tracing::debug!(%session, %channel, %error, "the tap stays until the session ends");
+                match &asked {
+                    Err(AgentError::Lost(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                        commands.once_more(channel);
+                    }
+                    Err(error) => {
+                        let session = meta.session_id;
+                        tracing::debug!(%session, %channel, %error, "the tap stays until the session ends");
+                    }
+                    Ok(()) => {}
                 }
                 connection.again_unless(is_in_step(&asked), options, meta, commands).await?;
             }
@@ -230,20 +216,18 @@ async fn serve(
     }
 }
 
-/// A connection to the next agent. Traffic under best effort goes on without one, so it is waited for as long as nobody
-/// asks anything of it; else for the stall timeout.
+/// A connection to the next agent. Traffic under best effort goes on without one, so it is waited for until the session is to
+/// end, and whoever asks anything of it meanwhile is told that there is none; else it is waited for the stall timeout.
 async fn reopen(
     options: &AgentOptions,
     meta: &SessionMeta,
-    commands: &mpsc::Receiver<Command>,
+    commands: &mut Commands,
 ) -> Result<Connection, AgentError> {
     loop {
         let opened = Connection::open(options, meta, true, options.stall_timeout).await;
         let goes_on = meta.capture_policy == CapturePolicy::BestEffort;
         match opened {
-            Err(error @ AgentError::Unreachable { .. })
-                if goes_on && commands.is_empty() && !commands.is_closed() =>
-            {
+            Err(error @ AgentError::Unreachable { .. }) if goes_on && commands.put_off() => {
                 tracing::warn!(session = %meta.session_id, %error, "the session goes on, as its grant permits");
             }
             opened => return opened,
@@ -304,7 +288,7 @@ impl Connection {
         in_step: bool,
         options: &AgentOptions,
         meta: &SessionMeta,
-        commands: &mpsc::Receiver<Command>,
+        commands: &mut Commands,
     ) -> Result<(), AgentError> {
         if !in_step {
             tracing::warn!(session = %meta.session_id, "the agent did not answer in time; asking it on another connection");

@@ -143,7 +143,8 @@ pub struct Core {
     storing: HashSet<SessionId>,
     /// Jobs that are done and not in the spool yet.
     done: VecDeque<Done>,
-    /// Sessions whose grant is over: nothing passes their taps, and none is armed for them.
+    /// Sessions whose grant is over: nothing passes their taps, and none is armed for them. The spool says so too, but
+    /// for one that could not be noted yet.
     frozen: HashSet<SessionId>,
     causes: Causes,
     /// When the log may say again that messages passed unrecorded.
@@ -297,6 +298,7 @@ impl Core {
         let given_back = self.journal.give_back();
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");
+        self.reserve_for_notes();
         }
         self.publish(now);
     }

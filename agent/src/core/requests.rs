@@ -237,6 +237,7 @@ impl Core {
     /// Has the kernel let nothing more pass the taps of a session whose grant is over.
     fn freeze_taps(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
         let session = self.session_of(connection)?;
+        // Whatever becomes of the rest, this agent arms none; the spool tells the next one.
         self.frozen.insert(session);
         let taps: Vec<_> =
             self.journal.ledger().session(session).into_iter().flat_map(Session::taps).collect();
@@ -248,7 +249,13 @@ impl Core {
                 Err(error) => frozen = Err(tap_refusal(&error)),
             }
         }
-        frozen.inspect(|()| info!(%session, "session frozen"))
+        frozen?;
+        // The kernel first: nothing may wait for a disk.
+        if self.journal.ledger().session(session).is_some_and(|session| !session.is_frozen()) {
+            self.append(StateEntry::Frozen { session })?;
+        }
+        info!(%session, "session frozen");
+        Ok(())
     }
 
     /// Makes sure that nothing has passed a tap, nor ever will: an agent was killed while it armed it, and

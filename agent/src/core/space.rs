@@ -21,6 +21,15 @@ impl Core {
         }
     }
 
+    /// Leaves room on the disk for what storing will note in the spool: only behind these notes can space be given back.
+    pub(super) fn reserve_for_notes(&mut self) {
+        let segment_max_bytes = self.options.seal.max_bytes;
+        let sessions = self.journal.ledger().sessions();
+        let bytes =
+            sessions.map(|session| session.notes_bytes_max(segment_max_bytes)).fold(0, u64::saturating_add);
+        self.journal.reserve_for_states(bytes);
+    }
+
     /// Says when space becomes short, and when it is there again.
     pub(super) fn watch_space(&mut self) {
         // A file system that does not answer is told about by whoever needs an answer.

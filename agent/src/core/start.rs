@@ -26,6 +26,7 @@ impl Core {
         }
         let live = self.live();
         self.take_up_pauses(&live);
+        self.take_up_freezes(&live);
         let deadline = Instant::now() + self.options.reattach_timeout;
         self.awaited = live.into_iter().map(|id| (id, deadline)).collect();
         if !self.awaited.is_empty() {
@@ -83,6 +84,18 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Sessions whose grant is over stay frozen. Whichever taps of theirs the agent before left open are shut.
+    fn take_up_freezes(&mut self, live: &[SessionId]) {
+        let is_frozen = |id: &&SessionId| self.journal.ledger().session(**id).is_some_and(Session::is_frozen);
+        self.frozen = live.iter().filter(is_frozen).copied().collect();
+        let frozen = self.frozen.iter().filter_map(|&id| self.journal.ledger().session(id));
+        let sockets =
+            frozen.flat_map(|session| session.armed_sockets().map(|(cookie, ..)| (session.id(), cookie)));
+        for (session, cookie) in sockets.collect::<Vec<_>>() {
+            self.freeze(session, cookie);
+        }
     }
 
     fn live(&self) -> Vec<SessionId> {

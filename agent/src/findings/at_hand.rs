@@ -61,9 +61,12 @@ impl AtHand {
     /// Whether nothing of the session would have to be fetched.
     pub(crate) fn has_all(&self, dir: &str, manifest: &Manifest) -> bool {
         let sessions = self.lock();
-        let Some(kept) = sessions.by_dir.get(dir) else { return false };
-        let objects = manifest.segments.iter().flat_map(|entry| entry.bulk.iter().chain([&entry.segment]));
-        kept.is_all(manifest) && objects.into_iter().all(|object| kept.object(&object.name).is_some())
+        sessions.by_dir.get(dir).is_some_and(|kept| kept.has_all(manifest))
+    }
+
+    /// Whether this process has stored the session's segment before this one, so that it began this one itself.
+    pub(crate) fn goes_on(&self, dir: &str, index: u32) -> bool {
+        self.lock().by_dir.get(dir).is_some_and(|kept| kept.last.is_some_and(|last| last + 1 == index))
     }
 
     /// What is at hand of the session, which is not any more.
@@ -103,6 +106,13 @@ impl Kept {
     /// Whether this process has stored the session's last segment.
     pub(crate) fn is_all(&self, manifest: &Manifest) -> bool {
         self.last.is_some() && self.last == manifest.segments.last().map(|entry| entry.index)
+    }
+
+    /// Whether nothing of the session would have to be fetched.
+    pub(crate) fn has_all(&self, manifest: &Manifest) -> bool {
+        let mut objects =
+            manifest.segments.iter().flat_map(|entry| entry.bulk.iter().chain([&entry.segment]));
+        self.is_all(manifest) && objects.all(|object| self.object(&object.name).is_some())
     }
 
     fn bytes(&self) -> usize {

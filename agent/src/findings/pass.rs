@@ -4,7 +4,7 @@
 //! event's data lies in it that somebody looks at.
 
 use std::{
-    io::{self, BufRead, BufReader, Cursor, Read},
+    io::{self, Cursor, Read},
     time::Instant,
 };
 
@@ -12,11 +12,11 @@ use bytes::Bytes;
 use weir_analysis::{Analysis, lines::Objects};
 use weir_common::{
     frame::MAX_BODY,
-    recording::{Content, Event, SEGMENT_BULK_MAX, SEGMENT_NDJSON_MAX},
+    recording::{Content, Event, SEGMENT_BULK_MAX},
 };
 
-/// A body of which JSON escapes every byte into six, and the fields around it.
-const LINE_MAX: u64 = 6 * MAX_BODY as u64 + 4096;
+use crate::stored_lines::Lines;
+
 /// How many events go by between two looks at the clock.
 const EVENTS_PER_LOOK: u32 = 64;
 
@@ -46,9 +46,7 @@ pub(super) enum Stop {
 
 /// A segment that is being read.
 pub(super) struct Pass {
-    lines: BufReader<io::Take<zstd::Decoder<'static, BufReader<Cursor<Bytes>>>>>,
-    line: Vec<u8>,
-    number: u64,
+    lines: Lines,
     /// Waits for the bulk.
     pending: Option<Event>,
     bulk: Option<Bulk>,
@@ -58,18 +56,10 @@ pub(super) struct Pass {
 
 impl Pass {
     pub(super) fn new(segment: Bytes) -> Result<Self, PassError> {
-        let unpacked = zstd::Decoder::new(Cursor::new(segment))?.take(SEGMENT_NDJSON_MAX);
-        let mut pass = Self {
-            lines: BufReader::new(unpacked),
-            line: Vec::new(),
-            number: 0,
-            pending: None,
-            bulk: None,
-            data: Vec::new(),
-        };
+        let mut lines = Lines::new(segment)?;
         // The header.
-        pass.next_line()?;
-        Ok(pass)
+        lines.next()?;
+        Ok(Self { lines, pending: None, bulk: None, data: Vec::new() })
     }
 
     pub(super) fn give_bulk(&mut self, name: &str, bulk: Bytes) -> Result<(), PassError> {
@@ -87,9 +77,12 @@ impl Pass {
         loop {
             let event = match self.pending.take() {
                 Some(event) => event,
-                None if !self.next_line()? => return Ok(Stop::End),
-                None => serde_json::from_slice(&self.line)
-                    .map_err(|_| PassError::NoEvent { line: self.number })?,
+                None => match self.lines.next()? {
+                    None => return Ok(Stop::End),
+                    Some((line, text)) => {
+                        serde_json::from_slice(text).map_err(|_| PassError::NoEvent { line })?
+                    }
+                },
             };
             let data = match event.what.content() {
                 None | Some(Content::Withheld(_)) => &[][..],
@@ -109,13 +102,6 @@ impl Pass {
                 return Ok(Stop::TooLong);
             }
         }
-    }
-
-    fn next_line(&mut self) -> Result<bool, PassError> {
-        self.line.clear();
-        let read = (&mut self.lines).take(LINE_MAX).read_until(b'\n', &mut self.line)?;
-        self.number += u64::from(read > 0);
-        Ok(read > 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command: its arguments, what it prints and the status it ends with.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -11,12 +12,17 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
+use weir_common::session::SessionId;
+
 use super::{
     RecoverError, Tools, place,
-    report::Recovery,
+    report::{LostReports, Recovery},
     spool::{self, Progress},
 };
-use crate::{config::Config, report::Reports};
+use crate::{
+    config::Config,
+    report::{self, Adopted, QueueError, Reports},
+};
 
 /// Nothing is left, and nothing was lost.
 const COMPLETE: u8 = 0;
@@ -32,7 +38,8 @@ const LOSSES: u8 = 3;
 #[command(after_help = "\
 The spool is of a node that never comes back: on a disk that is attached elsewhere, or copied. Sessions that had not
 ended are ended as connector_lost; everything is stored and signed as the configuration says, by this node's key.
-Nothing is deleted before the store has all of it; interrupted, run it again. Do not recover a copy while the agent of
+Reports of sessions that wait beside the spools, in <state_dir>/reports of the lost node, are delivered, too, where the
+configuration has [report]. Nothing is deleted before the store has all of it; interrupted, run it again. Do not recover a copy while the agent of
 the original may still run: the copy's end of a session would stand in its way.
 
 Exit codes:
@@ -84,12 +91,18 @@ pub fn run(config: &Path, arguments: &RecoverArguments) -> ExitCode {
 }
 
 fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recovery> {
-    let mut recovery = Recovery { dry_run: arguments.dry_run, spools: Vec::new(), reports: None };
-    let dirs = place::spools(&arguments.directory)?;
+    let mut recovery = Recovery { dry_run: arguments.dry_run, ..Recovery::default() };
+    let lost_reports = place::reports(&arguments.directory);
+    let dirs = match place::spools(&arguments.directory) {
+        // They were emptied before, and reports are left.
+        Err(RecoverError::NoSpool { .. }) if waiting(lost_reports.as_deref())? > 0 => Vec::new(),
+        dirs => dirs?,
+    };
     if arguments.dry_run {
         for dir in &dirs {
             recovery.spools.push(spool::look(dir)?);
         }
+        recovery.lost_reports = left_of(lost_reports, None)?;
         return Ok(recovery);
     }
     let config = Config::load(config)?;
@@ -120,13 +133,45 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
             Err(error) => recovery.spools.push(spool_not_begun(&dir, &error)),
         }
     }
-    if let Some(reports) = reports {
-        let stored = recovery.stored().collect::<Vec<_>>();
+    if let Some(reports) = &reports {
+        let mut stored: BTreeSet<_> = recovery.stored().collect();
+        let why = lost_reports.as_deref().map(|dir| take_over(reports, dir, &mut stored)).transpose()?;
+        recovery.lost_reports = left_of(lost_reports, why.flatten())?;
+        let stored = stored.into_iter().collect::<Vec<_>>();
         recovery.reports = Some(runtime.block_on(reports.settled(&stored, tools.patience)));
+    } else {
+        let why = "the configuration has no [report] that says where to".to_owned();
+        recovery.lost_reports = left_of(lost_reports, Some(why))?;
     }
     runtime.shutdown_background();
     remove_empty(&arguments.directory, &recovery);
     Ok(recovery)
+}
+
+/// Takes the lost node's reports over, and says why some of them are left, if so. Those of stored sessions are added.
+fn take_over(
+    reports: &Reports,
+    dir: &Path,
+    stored: &mut BTreeSet<SessionId>,
+) -> anyhow::Result<Option<String>> {
+    let _locks = match place::lock_around(dir) {
+        // They are delivered by the agent that runs there.
+        Err(error @ RecoverError::InUse { .. }) => return Ok(Some(error.to_string())),
+        locks => locks?,
+    };
+    let Adopted { stored: adopted, left: _, why } = reports.adopt(dir)?;
+    stored.extend(adopted);
+    Ok(why)
+}
+
+fn waiting(lost_reports: Option<&Path>) -> Result<usize, QueueError> {
+    lost_reports.map_or(Ok(0), report::waiting_in)
+}
+
+/// What is left of the lost node's reports.
+fn left_of(directory: Option<PathBuf>, why: Option<String>) -> Result<Option<LostReports>, QueueError> {
+    let left = waiting(directory.as_deref())?;
+    Ok(directory.filter(|_| left > 0).map(|directory| LostReports { directory, left, why }))
 }
 
 fn spool_not_begun(dir: &Path, error: &RecoverError) -> super::SpoolReport {

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::RecoverError;
-use crate::spool;
+use crate::{report, spool};
 
 /// The agent's lock in its state directory.
 const STATE_LOCK: &str = "lock";
+/// The directory of the spools in the state directory.
+const SPOOLS: &str = "spool";
 /// How far above a spool the state directory may be: `<state>/spool/<ring>`.
 const LEVELS_MAX: usize = 3;
 
@@ -38,6 +40,13 @@ pub(super) fn spools(root: &Path) -> Result<Vec<PathBuf>, RecoverError> {
         return Err(RecoverError::NoSpool { path: root.to_owned() });
     }
     Ok(spools)
+}
+
+/// The session reports beside the spools in a directory, or beside the one that it is: `<state>/reports`.
+pub(super) fn reports(root: &Path) -> Option<PathBuf> {
+    let root = root.canonicalize().ok()?;
+    let spools = root.ancestors().take(2).find(|dir| dir.file_name().is_some_and(|name| name == SPOOLS))?;
+    Some(spools.with_file_name(report::DIRECTORY)).filter(|dir| dir.is_dir())
 }
 
 /// The locks of the state directory around a spool, where it lies in one.

@@ -15,7 +15,7 @@ use weir_common::{
 use crate::{journal::Damage, report::Settled, session::Session};
 
 /// Everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
     /// Nothing was changed: this is what would be done.
     pub dry_run: bool,
@@ -23,6 +23,19 @@ pub struct Recovery {
     pub spools: Vec<SpoolReport>,
     /// The reports of the sessions that were stored, where any are sent.
     pub reports: Option<Settled>,
+    /// The lost node's own reports that wait where they were, if any do.
+    pub lost_reports: Option<LostReports>,
+}
+
+/// Reports that the lost node did not deliver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostReports {
+    /// Where.
+    pub directory: PathBuf,
+    /// How many.
+    pub left: usize,
+    /// Why, if they were to be delivered.
+    pub why: Option<String>,
 }
 
 /// A spool.
@@ -138,7 +151,8 @@ impl Recovery {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let reported = |reports: &Settled| reports.waiting.is_empty() && reports.set_aside.is_empty();
-        self.spools.iter().all(|spool| spool.emptied) && self.reports.as_ref().is_none_or(reported)
+        let emptied = self.spools.iter().all(|spool| spool.emptied);
+        emptied && self.reports.as_ref().is_none_or(reported) && self.lost_reports.is_none()
     }
 
     /// The sessions that are stored now.
@@ -163,6 +177,14 @@ impl Recovery {
         }
         if let Some(reports) = &self.reports {
             let _ = write_reports(reports, &mut text);
+        }
+        if let Some(LostReports { directory, left, why }) = &self.lost_reports {
+            let _ = match why {
+                None => writeln!(text, "{}: {left} session reports wait", directory.display()),
+                Some(why) => {
+                    writeln!(text, "{}: {left} session reports are LEFT: {why}", directory.display())
+                }
+            };
         }
         text
     }

@@ -318,7 +318,7 @@ fn a_session_that_cannot_be_stored_stays_and_the_others_do_not() {
     assert!(matches!(reasons[1], State::Left { reason } if reason.contains("other content")), "{reasons:?}");
     assert_eq!((reasons[0], reasons[2]), (&State::Stored, &State::Stored));
     assert!(!report.emptied);
-    let text = Recovery { dry_run: false, spools: vec![report], reports: None }.text();
+    let text = Recovery { spools: vec![report], ..Recovery::default() }.text();
     assert!(text.contains("LEFT: ") && text.contains("not emptied: sessions are left"), "{text}");
     fs::remove_file(lab.session_dir(2).join("000001.ndjson.zst")).expect("is there");
     let report = lab.recover(&lost);

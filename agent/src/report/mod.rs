@@ -7,6 +7,7 @@
 //! The report of a session's beginning is news rather than evidence: it is written beside the way on which a session
 //! is opened, left out where there is no room, and sent again after a restart while the session runs.
 
+mod adopting;
 mod client;
 mod delivery;
 mod queue;
@@ -26,6 +27,7 @@ use weir_common::{
 
 use self::queue::{Key, Kind};
 pub use self::{
+    adopting::{Adopted, waiting_in},
     client::ClientError,
     delivery::Delivery,
     queue::{Queue, QueueError},
@@ -35,7 +37,8 @@ use crate::{metrics::metrics, session::Session};
 
 /// The most reports of beginnings that wait to be written.
 const OPENINGS_MAX: usize = 4096;
-const DIRECTORY: &str = "reports";
+/// The queue's directory, in the state directory.
+pub(crate) const DIRECTORY: &str = "reports";
 
 /// Where reports go.
 #[derive(Clone, Debug)]

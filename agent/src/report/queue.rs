@@ -128,7 +128,12 @@ impl Key {
         Self { session: report.session.session_id, kind }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    /// The report's file in a queue's directory.
+    pub(super) fn file_in(self, dir: &Path) -> PathBuf {
+        dir.join(format!("{self}{SUFFIX}"))
+    }
+
+    pub(super) fn parse(name: &str) -> Option<Self> {
         let (session, kind) = name.strip_suffix(SUFFIX)?.split_once('.')?;
         let kind = match kind {
             "open" => Kind::Open,
@@ -259,6 +264,11 @@ impl Queue {
         Ok(true)
     }
 
+    /// Whether this is its directory, in the spelling without links.
+    pub(super) fn is_in(&self, dir: &Path) -> bool {
+        self.dir.canonicalize().is_ok_and(|own| own == dir)
+    }
+
     /// Waits until none of these are to be delivered.
     pub(super) async fn until_gone(&self, keys: &[Key]) {
         let gone = |_: &()| keys.iter().all(|&key| !self.has(key));
@@ -295,11 +305,11 @@ impl Queue {
     }
 
     fn path(&self, key: Key) -> PathBuf {
-        self.dir.join(format!("{key}{SUFFIX}"))
+        key.file_in(&self.dir)
     }
 
     pub(super) fn rejected_path(&self, key: Key) -> PathBuf {
-        self.dir.join(REJECTED).join(format!("{key}{SUFFIX}"))
+        key.file_in(&self.dir.join(REJECTED))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -344,14 +354,14 @@ fn show(state: &State) {
     metrics().reports.rejected.set(as_gauge(state.rejected as u64));
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
     let items = fs::read_dir(dir).map_err(failed("read", dir))?;
     items
         .map(|item| Ok(item.map_err(failed("read", dir))?.file_name().to_string_lossy().into_owned()))
         .collect()
 }
 
-fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {
+pub(super) fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {
     move |source| QueueError::Io { op, path: path.to_owned(), source }
 }
 

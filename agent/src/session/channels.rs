@@ -71,6 +71,9 @@ impl Session {
         if self.end.is_some() {
             return Err(StepError::Ended);
         }
+        if self.frozen {
+            return Err(StepError::Frozen);
+        }
         if self.disarmed.contains_key(&channel) {
             return Err(StepError::ChannelUsed { channel });
         }

@@ -61,6 +61,10 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Carried::is_empty")]
     carried: Carried,
     end: Option<End>,
+    /// Whether its grant is over: nothing passes its taps any more, and none is armed. Left out where it is not, so that
+    /// the version before reads every checkpoint but one that it would get wrong.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    frozen: bool,
     /// Kernel time of the newest record.
     #[serde(default)]
     last_boot_ns: u64,
@@ -132,6 +136,9 @@ pub enum StepError {
         /// The other channel.
         channel: ChannelNo,
     },
+    /// Nothing passes it any more.
+    #[error("the session is frozen: its grant is over")]
+    Frozen,
     /// Past [`ARMED_MAX`].
     #[error("a session has at most {ARMED_MAX} channels at a time")]
     TooManyArmed,
@@ -193,6 +200,7 @@ impl Session {
             segments: Vec::new(),
             carried: Carried::default(),
             end: None,
+            frozen: false,
             last_boot_ns: 0,
         }
     }
@@ -340,6 +348,16 @@ impl Session {
     pub fn may_be_sealed(&self, index: u32) -> Result<(), StepError> {
         let begun = self.sealing.as_ref().is_some_and(|sealing| sealing.index == index);
         begun.then_some(()).ok_or(StepError::Sealing { index })
+    }
+
+    /// The session's grant is over. It may be so more than once.
+    ///
+    /// # Errors
+    /// [`StepError::Ended`].
+    pub fn freeze(&mut self) -> Result<(), StepError> {
+        self.may_close()?;
+        self.frozen = true;
+        Ok(())
     }
 
     /// The session is over.

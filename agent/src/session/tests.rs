@@ -256,6 +256,44 @@ fn a_disarmed_channel_keeps_its_counts_and_neither_its_number_nor_its_sockets_co
 }
 
 #[test]
+fn what_is_frozen_stays_so_through_a_checkpoint_and_gets_no_channel() {
+    let mut session = session();
+    session.freeze().expect("it goes on");
+    session.freeze().expect("whoever heard no answer says it again");
+    let text = serde_json::to_string(&session).expect("serializes");
+    let mut session: Session = serde_json::from_str(&text).expect("just written");
+    assert!(session.is_frozen());
+    let other = TapCookies { c2t: SocketCookie(8), t2c: SocketCookie(9) };
+    for channel in [0, 1] {
+        assert_eq!(session.arm(ChannelNo(channel), other), Err(StepError::Frozen));
+    }
+    capture(&mut session, &output("a", 0), 1).expect("what passed before may be in the ring still");
+    session.disarm(kernel(0)).expect("in order");
+    session.close(end(), &[]).expect("in order");
+    assert_eq!(session.freeze(), Err(StepError::Ended));
+}
+
+#[test]
+fn what_notes_of_its_segments_may_take_is_known_while_there_is_something_to_store() {
+    let mut session = session();
+    capture(&mut session, &output("a", 0), 1).expect("a frame");
+    assert_eq!(session.notes_bytes_max(100), 0, "its notes are small");
+    session.meta.record_file_content = false;
+    let one = session.notes_bytes_max(100);
+    assert!(one > 64 << 10, "{one}");
+    for seq in 1..20 {
+        capture(&mut session, &output("a", seq), 1).expect("a frame");
+    }
+    let bytes = session.unsealed().bytes;
+    assert_eq!(session.notes_bytes_max(100), one * (bytes / 100 + 1));
+    assert_eq!(session.notes_bytes_max(0), one * (bytes + 1), "whatever the configuration says");
+    session.begin_seal(1, 20).expect("in order");
+    assert_eq!(session.notes_bytes_max(1000), one, "it is not noted yet");
+    session.sealed(segment(1, 20), Carried::default()).expect("in order");
+    assert_eq!(session.notes_bytes_max(100), 0);
+}
+
+#[test]
 fn a_session_has_as_many_channels_in_its_life_as_a_spool_entry_has_room_for() {
     let mut session = session();
     let large = Count { records: u64::from(u32::MAX), bytes: 1 << 40 };
@@ -407,6 +445,7 @@ fn what_the_version_before_left_in_a_spool_is_read() {
     let before = without(&text, &["meta/record_file_content"]);
     assert!(!before.contains("carried"), "there is nothing to carry: {before}");
     assert_eq!(serde_json::from_str::<Session>(&before).expect("readable"), session());
+    assert!(!before.contains("frozen"), "and nothing to forget: {before}");
     let sealed =
         StateEntry::Sealed { session: session().id(), segment: segment(1, 1), carried: Carried::default() };
     let text = serde_json::to_string(&sealed).expect("serializes");

@@ -81,6 +81,12 @@ impl Session {
         self.end.as_ref()
     }
 
+    /// Whether its grant is over, so that nothing passes its taps any more.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
     /// The segment that is on its way into the store.
     #[must_use]
     pub fn sealing(&self) -> Option<&Sealing> {
@@ -97,6 +103,18 @@ impl Session {
     #[must_use]
     pub fn withhold(&self) -> Option<Carried> {
         (!self.meta.record_file_content).then(|| self.carried.clone())
+    }
+
+    /// Bytes that notes of its unsealed records' segments, of at most so many bytes each, may take in the spool besides what
+    /// any session's do: where file content is left out, each says what the next segment goes on from.
+    #[must_use]
+    pub fn notes_bytes_max(&self, segment_max_bytes: u64) -> u64 {
+        let unsealed = self.unsealed();
+        if self.meta.record_file_content || unsealed.records == 0 {
+            return 0;
+        }
+        let segments = unsealed.bytes / segment_max_bytes.max(1) + 1;
+        segments.saturating_mul(self.carried.next_bytes_max(self.channels.len()) as u64)
     }
 
     /// The first line of the next segment, as far as it is known before the segment is encoded.

@@ -254,6 +254,11 @@ impl Spool {
         self.share.space()
     }
 
+    /// Has records leave this much more of the disk free: its changes of state may take so many bytes besides the reserve.
+    pub fn reserve_for_states(&mut self, bytes: u64) {
+        self.share.set_states(bytes);
+    }
+
     /// Appends entries in one go and says where the first one lies; the others follow without a gap.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub struct SpaceLimits {
     pub max_bytes: u64,
     /// Past this many no session begins.
     pub refuse_bytes: u64,
-    /// What records leave free of the disk, for state changes.
+    /// What records leave free of the disk, for state changes. Large ones are reckoned on top.
     pub disk_reserve_bytes: u64,
     /// With less than this free of the disk no session begins; 0 for whatever the disk has.
     pub disk_refuse_bytes: u64,
@@ -43,6 +43,8 @@ pub struct Space {
     used: AtomicU64,
     /// How many spools share it.
     spools: AtomicU64,
+    /// Bytes that large changes of state may take besides the reserve.
+    states: AtomicU64,
     short: AtomicBool,
 }
 
@@ -69,6 +71,7 @@ impl Space {
             limits,
             used: AtomicU64::new(0),
             spools: AtomicU64::new(0),
+            states: AtomicU64::new(0),
             short: AtomicBool::new(false),
         })
     }
@@ -105,8 +108,13 @@ impl Space {
     pub fn disk_has_room(&self, dir: &Path, bytes: u64) -> Result<bool, SpoolError> {
         // The others may be told the same at this moment.
         let others = self.spools.load(Ordering::Relaxed).saturating_sub(1).saturating_mul(PASS_BYTES);
-        let reserve = self.limits.disk_reserve_bytes.saturating_add(others);
+        let reserve = self.reserve().saturating_add(others);
         Ok(free(dir)? >= bytes.saturating_add(reserve))
+    }
+
+    /// What is left free of the disk for changes of state.
+    fn reserve(&self) -> u64 {
+        self.limits.disk_reserve_bytes.saturating_add(self.states.load(Ordering::Relaxed))
     }
 
     /// Why no session may begin at the moment, if none may.
@@ -114,7 +122,11 @@ impl Space {
     /// # Errors
     /// [`SpoolError::Io`] if the file system does not say.
     pub fn shortage(&self, dir: &Path) -> Result<Option<Shortage>, SpoolError> {
-        let SpaceLimits { refuse_bytes, disk_refuse_bytes, .. } = self.limits;
+        let SpaceLimits { refuse_bytes, mut disk_refuse_bytes, .. } = self.limits;
+        if disk_refuse_bytes > 0 {
+            // Before running ones stall.
+            disk_refuse_bytes = disk_refuse_bytes.max(self.reserve());
+        }
         // Once it is short, it has to be clearly better.
         let more = |of| if self.short.load(Ordering::Relaxed) { hysteresis(of) } else { 0 };
         let (used, free) = (self.used(), free(dir)?);
@@ -145,12 +157,13 @@ fn free(dir: &Path) -> Result<u64, SpoolError> {
 pub(super) struct Share {
     space: Arc<Space>,
     bytes: u64,
+    states: u64,
 }
 
 impl Share {
     pub(super) fn new(space: Arc<Space>) -> Self {
         space.spools.fetch_add(1, Ordering::Relaxed);
-        Self { space, bytes: 0 }
+        Self { space, bytes: 0, states: 0 }
     }
 
     pub(super) fn space(&self) -> &Space {
@@ -160,14 +173,25 @@ impl Share {
     /// It takes this many bytes now.
     pub(super) fn set(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.bytes, bytes);
-        // Wraps as the subtraction does, so the sum stays right.
-        self.space.used.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        change(&self.space.used, before, bytes);
     }
+
+    /// Its changes of state may take so much besides the reserve.
+    pub(super) fn set_states(&mut self, bytes: u64) {
+        let before = std::mem::replace(&mut self.states, bytes);
+        change(&self.space.states, before, bytes);
+    }
+}
+
+fn change(sum: &AtomicU64, before: u64, now: u64) {
+    // Wraps as the subtraction does, so the sum stays right.
+    sum.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         self.set(0);
+        self.set_states(0);
         self.space.spools.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -208,6 +232,29 @@ mod tests {
         assert_eq!(shortage(), Some(Shortage::Spool { used: 635 }));
         share.set(630);
         assert_eq!(shortage(), None);
+    }
+
+    #[test]
+    fn large_changes_of_state_are_left_room_for_on_the_disk_whatever_spool_they_are_of() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let limits =
+            SpaceLimits { max_bytes: 1, refuse_bytes: 1, disk_reserve_bytes: 1, disk_refuse_bytes: 1 };
+        let space = Space::new(limits);
+        let (mut one, mut other) = (Share::new(Arc::clone(&space)), Share::new(Arc::clone(&space)));
+        let roomy = || {
+            let shortage = space.shortage(dir.path()).expect("a file system");
+            (space.disk_has_room(dir.path(), 1).expect("a file system"), shortage.is_none())
+        };
+        assert_eq!(roomy(), (true, true));
+        one.set_states(u64::MAX / 2);
+        other.set_states(1000);
+        one.set_states(1000);
+        assert_eq!(roomy(), (true, true));
+        other.set_states(u64::MAX / 2);
+        assert_eq!(roomy(), (false, false));
+        drop(other);
+        assert_eq!(roomy(), (true, true));
+        assert_eq!(space.states.load(Ordering::Relaxed), 1000);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What completes a session in the store: findings, manifest, digests, signature.
 //!
 //! Owns that evidence waits for findings only as long as the store does not answer, and a few tries then; that making them
-//! keeps no segment from the store, and that no more of them are in memory than are put at a time, but for the two
-//! that wait to be; and that a session
+//! keeps no segment from the store, and that no more of them are in memory than are put at a time, but for those that are
+//! being made, as many as one session's may be, or of one that is at hand; and that a session
 //! whose completion was begun before — by an agent that was killed, maybe of another version — is completed with what
 //! is there: a manifest that says the same of the evidence is kept with the findings that it lists, and findings that no
 //! manifest lists are superseded, never replaced and never trusted.
@@ -16,9 +16,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tracing::{error, info, warn};
-use weir_analysis::lines::Made;
+use weir_analysis::lines::{Bounds, Made};
 use weir_common::{
     digest::Sha256,
     recording::{
@@ -30,7 +30,7 @@ use weir_common::{
 
 use super::{StoringError, Worker, described, session_of, to_store};
 use crate::{
-    findings::{FindingsError, FindingsOptions, Kept, Making, OBJECT_MAX_BYTES, PassError, Step},
+    findings::{self, FindingsError, FindingsOptions, Kept, OBJECT_MAX_BYTES, PassError, Step},
     metrics::metrics,
     report,
     store::{Object, StoreError},
@@ -38,6 +38,11 @@ use crate::{
 
 /// The most bytes of a manifest that is read back: enough for some 60,000 segments.
 const MANIFEST_MAX: u64 = 32 << 20;
+/// How many sessions' findings are made at a time, while the store gives back what they are made of. One that may have more
+/// findings than this part of what one session may have takes several places.
+pub(super) const PLACES: u32 = 16;
+/// The most bytes of findings to be reckoned with for a byte that was recorded: short lines, each with its time.
+const FINDINGS_PER_BYTE: u64 = 32;
 /// How often a store that takes objects and does not give any back is asked for a session's.
 const READ_TRIES: u32 = 8;
 
@@ -82,12 +87,26 @@ struct Found {
     objects: Vec<(&'static str, Bytes)>,
 }
 
+/// Who may make findings: a place for as long as they are in memory, from before a segment is fetched until what was made
+/// has its place on the way into the store; a turn for each computation.
+#[derive(Clone)]
+pub(super) struct Making {
+    places: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
 /// Bytes of an object that were stored before.
 struct Fetched<'a> {
     object: &'a StoredObject,
     body: Bytes,
     /// It came from the store, and is to be compared with what was put there.
     unchecked: bool,
+}
+
+impl Making {
+    pub(super) fn new(places: u32) -> Self {
+        Self { places: Arc::new(Semaphore::new(places as usize)), turn: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 impl Ending {
@@ -118,9 +137,10 @@ impl Worker {
     /// Waits until findings may be made.
     async fn may_make(&self, dir: &str, ending: &Ending) -> Result<OwnedSemaphorePermit, AcquireError> {
         if self.at_hand.has_all(dir, &ending.manifest) {
-            return Arc::clone(&self.making_at_hand).acquire_owned().await;
+            return Arc::clone(&self.making_at_hand.places).acquire_owned().await;
         }
-        let making = Arc::clone(&self.making).acquire_owned().await;
+        let places = self.findings.as_ref().map_or(1, |options| places(&ending.manifest, &options.bounds));
+        let making = Arc::clone(&self.making.places).acquire_many_owned(places).await;
         // A store that takes nothing gives nothing back either, and is asked no more often than others ask it. The
         // turn itself is for who puts something.
         drop(self.breaker.turn().await);
@@ -255,19 +275,20 @@ impl Worker {
         kept: &Kept,
         options: &FindingsOptions,
     ) -> Result<Made, FindingsError> {
-        let mut making = Box::new(Making::new(manifest, options));
+        let mut making = Box::new(findings::Making::new(manifest, options));
+        let turn = if kept.has_all(manifest) { &self.making_at_hand.turn } else { &self.making.turn };
         let unread = |name: &str, source| FindingsError::Read { name: name.to_owned(), source };
         for (left, entry) in (0..manifest.segments.len()).rev().zip(&manifest.segments) {
             let segment = self.fetch(dir, &entry.segment, kept).await?;
-            let mut step =
-                self.step(making, segment, |making, _, body| making.begin(body), left == 0).await?;
-            if let Step::NeedsBulk(waiting) = step {
+            let mut outcome =
+                step(turn, making, segment, |making, _, body| making.begin(body), left == 0).await?;
+            if let Step::NeedsBulk(waiting) = outcome {
                 let bulk = entry.bulk.as_ref();
                 let bulk = bulk.ok_or_else(|| unread(&entry.segment.name, PassError::Bulk))?;
                 let bulk = self.fetch(dir, bulk, kept).await?;
-                step = self.step(waiting, bulk, Making::give_bulk, left == 0).await?;
+                outcome = step(turn, waiting, bulk, findings::Making::give_bulk, left == 0).await?;
             }
-            match step {
+            match outcome {
                 Step::Next(next) => making = next,
                 Step::Done(made) => return Ok(made),
                 Step::NeedsBulk(_) => return Err(unread(&entry.segment.name, PassError::Bulk)),
@@ -294,30 +315,6 @@ impl Worker {
             Err(error) => return Err(error.into()),
         };
         Ok(Fetched { object, body, unchecked: true })
-    }
-
-    /// One computation. It takes no slot from segments: who makes findings is alone in it.
-    async fn step(
-        &self,
-        mut making: Box<Making>,
-        fetched: Fetched<'_>,
-        give: fn(&mut Making, &str, Bytes) -> Result<(), PassError>,
-        last: bool,
-    ) -> Result<Step, FindingsError> {
-        let Fetched { object, body, unchecked } = fetched;
-        let object = object.clone();
-        let step = tokio::task::spawn_blocking(move || {
-            let StoredObject { name, sha256, .. } = object;
-            if unchecked && Sha256::of(&body) != sha256 {
-                return Err(FindingsError::Damaged { name });
-            }
-            match give(&mut making, &name, body) {
-                Ok(()) => making.run(&name, last),
-                Err(source) => Err(FindingsError::Read { name, source }),
-            }
-        });
-        // Nobody cancels it.
-        step.await.unwrap_or(Err(FindingsError::Panicked))
     }
 
     /// Stores findings where there may be some already, and says what is there then. Without counts where not all of them
@@ -396,6 +393,44 @@ impl Worker {
             Err(error) => Ok(Err(error)),
         }
     }
+}
+
+/// How many places a session takes: by what its findings may come to, of what one session may have.
+fn places(manifest: &Manifest, bounds: &Bounds) -> u32 {
+    let Bounds { commands, files, forwards, transcript } = *bounds;
+    let most = [commands, files, forwards, transcript]
+        .into_iter()
+        .fold(1, |sum: u64, bytes| sum.saturating_add(bytes as u64));
+    let recorded = manifest.segments.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.events.bytes));
+    let found = recorded.saturating_mul(FINDINGS_PER_BYTE).min(most);
+    let places = found.saturating_mul(PLACES.into()).div_ceil(most);
+    u32::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
+}
+
+/// One computation, when it is its turn. It takes no slot from segments: who makes findings is alone in it.
+async fn step(
+    turn: &Arc<Semaphore>,
+    mut making: Box<findings::Making>,
+    fetched: Fetched<'_>,
+    give: fn(&mut findings::Making, &str, Bytes) -> Result<(), PassError>,
+    last: bool,
+) -> Result<Step, FindingsError> {
+    let Fetched { object, body, unchecked } = fetched;
+    let object = object.clone();
+    let turn = Arc::clone(turn).acquire_owned().await;
+    let step = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        let StoredObject { name, sha256, .. } = object;
+        if unchecked && Sha256::of(&body) != sha256 {
+            return Err(FindingsError::Damaged { name });
+        }
+        match give(&mut making, &name, body) {
+            Ok(()) => making.run(&name, last),
+            Err(source) => Err(FindingsError::Read { name, source }),
+        }
+    });
+    // Nobody cancels it.
+    step.await.unwrap_or(Err(FindingsError::Panicked))
 }
 
 impl From<Made> for Found {

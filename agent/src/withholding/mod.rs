@@ -32,8 +32,11 @@ use weir_common::{
 /// The most channels that are known at a time: as many as can be armed. The oldest of those that were closed are given
 /// up first.
 const CHANNELS_MAX: usize = crate::session::ARMED_MAX;
-/// The most bytes of all transfers' state between two segments. The largest are given up first, as if their track were lost.
+/// The most bytes of all transfers' state between two segments, as they are written. The largest are given up first, as if
+/// their track were lost.
 const TRANSFERS_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of a channel, as it is written, besides its transfer's state.
+const CHANNEL_BYTES_MAX: usize = 320;
 
 /// What is known of a session's channels at the end of a segment. `Debug` shows no content.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +66,7 @@ struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<u32>,
     /// Whether a terminal was asked for.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     terminal: bool,
     /// Who has closed it.
     closed: [bool; 2],
@@ -101,6 +104,13 @@ impl Carried {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The most bytes that what the next segment goes on from may have as it is written, if so many channels are opened until
+    /// then.
+    #[must_use]
+    pub fn next_bytes_max(&self, opened: usize) -> usize {
+        TRANSFERS_BYTES_MAX + (self.0.len() + opened).min(CHANNELS_MAX) * CHANNEL_BYTES_MAX
     }
 }
 
@@ -198,7 +208,9 @@ fn give_up_the_largest(channels: &mut [CarriedChannel]) {
 
 impl CarriedChannel {
     fn transfer_bytes(&self) -> usize {
-        self.transfer.as_ref().map_or(0, String::len)
+        let written =
+            |transfer: &String| serde_json::to_string(transfer).map_or(transfer.len(), |text| text.len());
+        self.transfer.as_ref().map_or(0, written)
     }
 }
 
@@ -362,11 +374,6 @@ fn parts(body: &[u8], ranges: &[ContentRange]) -> Option<Vec<Part>> {
 
 fn withheld(len: usize, sha256: Sha256) -> Part {
     Part::Withheld { bytes: u32::try_from(len).expect("no frame has a body of 4 GiB"), sha256 }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 #[cfg(test)]

@@ -278,6 +278,19 @@ fn what_is_carried_is_bounded() {
     }
     let bytes = frames.carry();
     assert!(bytes < 4 * TRANSFERS_BYTES_MAX, "{bytes} bytes");
+    assert!(bytes <= Carried::default().next_bytes_max(CHANNELS_MAX), "{bytes} bytes");
+    let most = State {
+        used_for: Use::Nothing,
+        next: [u64::MAX; 2],
+        unanswered: u32::MAX,
+        answer: Some(u32::MAX),
+        terminal: true,
+        closed: [false; 2],
+        spoken: [false; 2],
+    };
+    let most = CarriedChannel { channel: ChannelNo(u32::MAX), state: most, transfer: Some(String::new()) };
+    let bytes = serde_json::to_string(&most).expect("writable").len() + ",".len();
+    assert!(bytes <= CHANNEL_BYTES_MAX, "{bytes} bytes of a channel");
     let last = u32::try_from(CHANNELS_MAX).expect("few") + 8;
     assert!(frames.stdin(last, b"file").is_some(), "those that were opened last are known");
 }

@@ -363,3 +363,47 @@ fn sessions_that_are_recovered_are_reported_beside_a_running_agent_and_what_is_l
     }
     lab.says_nothing(&agent);
 }
+
+#[test]
+fn reports_that_a_lost_node_did_not_deliver_are_delivered_by_who_recovers_it() {
+    let lab = Lab::new("");
+    lab.receiver.usually(Does::Answer(503, ""));
+    let agent = lab.node.start();
+    let stored = lab.session().session_id;
+    verify(&lab.node, stored);
+    let waits = |dir: &str| {
+        let dir = lab.node.path(dir).join("reports");
+        fs::read_dir(dir).is_ok_and(|mut items| {
+            items.any(|item| item.is_ok_and(|item| item.file_name() == *format!("{stored}.stored.json")))
+        })
+    };
+    wait_until("it is to be reported", || waits("state"));
+    let running = lab.begin().0.session_id;
+    agent.kill();
+    lab.node.forget_kernel_objects();
+    fs::rename(lab.node.path("state"), lab.node.path("lost")).expect("on the same disk");
+    let damaged = lab.node.path("lost/reports").join(format!("{}.stored.json", meta().session_id));
+    fs::write(&damaged, "{}").expect("writable");
+    let recover = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-agent"));
+        command.arg("recover").arg("--config").arg(lab.node.write_config()).arg(lab.node.path("lost/spool"));
+        let output = command.arg("--give-up-ring").args(arguments).output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, text) = recover(&["--dry-run"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("session reports wait\n") && waits("lost"), "{text}");
+    lab.receiver.usually(Does::Take);
+    let (code, text) = recover(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("2 session reports delivered"), "{text}");
+    assert!(text.contains("1 session reports are LEFT") && text.contains("this version reads"), "{text}");
+    assert!(lab.receiver.has_stored(stored) && lab.receiver.has_stored(running));
+    assert!(!waits("lost") && !waits("state") && damaged.exists());
+    // The spools are empty now, and somebody has looked at what was left.
+    fs::remove_file(damaged).expect("removable");
+    fs::create_dir_all(lab.node.path("lost/spool")).expect("writable");
+    fs::rename(lab.node.path("state"), lab.node.path("again")).expect("on the same disk");
+    let (code, text) = recover(&[]);
+    assert_eq!(code, Some(2), "nothing is there any more: {text}");
+}

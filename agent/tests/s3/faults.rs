@@ -40,7 +40,7 @@ enum Trouble {
 }
 
 /// The list.
-const TROUBLES: [Trouble; 11] = [
+const TROUBLES: [Trouble; 13] = [
     Trouble::DownAtStart,
     Trouble::Refusing,
     Trouble::Failing(Fault::Status(503, "SlowDown")),
@@ -50,6 +50,8 @@ const TROUBLES: [Trouble; 11] = [
     Trouble::Failing(Fault::CutRequest),
     Trouble::Failing(Fault::CutAnswer),
     Trouble::Failing(Fault::LostAnswer),
+    Trouble::Failing(Fault::NoChecksum),
+    Trouble::Failing(Fault::Forgetting),
     Trouble::Failing(Fault::Slow(Duration::from_millis(300))),
     Trouble::Failing(Fault::Hanging),
 ];
@@ -57,7 +59,7 @@ const TROUBLES: [Trouble; 11] = [
 impl Trouble {
     /// Whether sessions are completed all the same.
     fn is_survived(self) -> bool {
-        matches!(self, Self::Failing(Fault::LostAnswer | Fault::Slow(_)))
+        matches!(self, Self::Failing(Fault::LostAnswer | Fault::NoChecksum | Fault::Slow(_)))
     }
 }
 
@@ -100,7 +102,7 @@ impl Place {
             Trouble::DownAtStart | Trouble::Refusing => {
                 agent.wait_for_log("the store does not answer");
             }
-            Trouble::Failing(Fault::Slow(_) | Fault::LostAnswer) => {
+            Trouble::Failing(Fault::Slow(_) | Fault::LostAnswer | Fault::NoChecksum) => {
                 wait_until("a request failed", || self.server.failed() > 0);
             }
             Trouble::Failing(_) => wait_until("requests failed", || self.server.failed() >= FAILURES),

@@ -12,7 +12,10 @@ use weir_agent::{
 };
 use weir_common::digest::Sha256;
 
-use crate::server::{BUCKET, Fault, PREFIX, Server, credentials};
+use crate::{
+    fake::Fake,
+    server::{BUCKET, Fault, PREFIX, Server, credentials},
+};
 
 const PATH: &str = "v1/dt=2026-11-23/0199/000001.ndjson.zst";
 const BODY: &[u8] = b"evidence";
@@ -78,6 +81,42 @@ fn an_object_without_a_checksum_of_the_stores_is_compared_by_its_bytes() {
         assert_eq!(put(&store, BODY).await.expect("the same"), Put::AlreadyThere);
         assert!(matches!(put(&store, b"other").await, Err(StoreError::Conflict { .. })));
     });
+}
+
+#[test]
+fn what_is_acknowledged_without_a_checksum_is_read_back_before_it_counts_as_stored() {
+    let methods =
+        |server: &Server| server.asked().iter().map(|asked| asked.method.clone()).collect::<Vec<_>>();
+    let (_dir, server) = server();
+    let store = store(&server);
+    run(async {
+        assert_eq!(put(&store, BODY).await.expect("stored"), Put::Stored);
+        assert_eq!(methods(&server), [Method::PUT], "the checksum is in the answer");
+        fs::remove_file(server.objects().join(PATH)).expect("is there");
+        server.fail(Some(Fault::NoChecksum), None);
+        assert_eq!(put(&store, BODY).await.expect("stored"), Put::Stored);
+        assert_eq!(methods(&server), [Method::PUT, Method::PUT, Method::GET]);
+        assert_eq!(put(&store, BODY).await.expect("the same"), Put::AlreadyThere);
+        fs::remove_file(server.objects().join(PATH)).expect("is there");
+        server.fail(Some(Fault::Forgetting), None);
+        let error = put(&store, BODY).await.expect_err("it was not kept");
+        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+        server.fail(None, None);
+        assert_eq!(put(&store, BODY).await.expect("it is well again"), Put::Stored);
+    });
+    assert_eq!(server.not_allowed(), [""; 0]);
+}
+
+#[test]
+fn a_store_that_keeps_other_bytes_than_it_was_sent_is_found_out() {
+    let fake = Fake::start(|request| match *request.method() {
+        Method::GET => (200, "ev1dence".to_owned()),
+        _ => (200, String::new()),
+    });
+    let (_dir, server) = server();
+    let options = S3Options { endpoint: Some(fake.url("")), ..server.options() };
+    let error = run(put(&S3Store::with_credentials(options, credentials()), BODY)).expect_err("altered");
+    assert!(matches!(error, StoreError::Altered { .. }) && !error.is_store_wide(), "{error}");
 }
 
 #[test]

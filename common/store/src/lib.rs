@@ -150,8 +150,8 @@ pub enum StoreError {
         /// What the store says.
         details: String,
     },
-    /// The store acknowledged an object with another checksum than ours.
-    #[error("{path} was acknowledged with the checksum {found}, not {expected}")]
+    /// The store acknowledged an object, and what it has is another one than ours.
+    #[error("{path} was acknowledged, but is in the store with the checksum {found}, not {expected}")]
     Altered {
         /// The object's path.
         path: String,

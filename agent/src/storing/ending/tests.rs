@@ -287,17 +287,61 @@ async fn findings_that_take_long_keep_no_segment_from_the_store_and_no_small_ses
         tokio::spawn(async move { worker.in_turn(&job).await.is_ok() })
     });
     let ends: Vec<_> = ends.collect();
-    lab.until_held().await;
+    lab.until_held(6).await;
     assert_eq!((next.uploads.available_permits(), next.slots.available_permits()), (4, 1));
     let job = lab.session(7, &next, &words()).await;
     next.in_turn(&job).await.expect("stored, with findings");
     assert_eq!(lab.findings(&job).and_then(|findings| findings.counts), counts(1));
     assert!(ends.iter().all(|end| !end.is_finished()));
-    assert_eq!(lab.held(), 1, "one at a time");
     drop(hold);
     for end in ends {
         assert!(end.await.expect("no panic"));
     }
+}
+
+#[tokio::test]
+async fn sessions_that_may_have_many_findings_are_read_back_one_at_a_time() {
+    let mut lab = Lab::new();
+    let worker = lab.worker();
+    let mut jobs = Vec::new();
+    for number in 1..=3 {
+        jobs.push(lab.session(number, &worker, &words()).await);
+    }
+    // As many as one session may have, though the session is small.
+    let bounds = Bounds { commands: 256, files: 1, forwards: 1, transcript: 256 };
+    let next = lab.worker().finding(Some(FindingsOptions { bounds, ..FindingsOptions::default() }));
+    let hold = lab.hold("000001.ndjson");
+    let ends = jobs.into_iter().map(|job| {
+        let worker = next.clone();
+        tokio::spawn(async move { worker.in_turn(&job).await.is_ok() })
+    });
+    let ends: Vec<_> = ends.collect();
+    lab.until_held(1).await;
+    assert_eq!(next.making.places.available_permits(), 0);
+    drop(hold);
+    for end in ends {
+        assert!(end.await.expect("no panic"));
+    }
+    assert_eq!(lab.most_held(), 1);
+    assert_eq!(next.making.places.available_permits(), PLACES as usize);
+}
+
+#[test]
+fn a_session_takes_as_many_places_as_its_findings_may_come_to() {
+    let manifest = |bytes| {
+        let (mut manifest, _) = weir_common::fuzz::manifest();
+        manifest.segments.truncate(1);
+        manifest.segments[0].events.bytes = bytes;
+        manifest
+    };
+    let bounds = FindingsOptions::default().bounds;
+    for (bytes, expected) in
+        [(0, 1), (1000, 1), (200 << 10, 1), (1 << 20, 6), (4 << 20, PLACES), (u64::MAX, PLACES)]
+    {
+        assert_eq!(places(&manifest(bytes), &bounds), expected, "{bytes}");
+    }
+    let none = Bounds { commands: 0, files: 0, forwards: 0, transcript: 0 };
+    assert_eq!(places(&manifest(1000), &none), PLACES);
 }
 
 #[tokio::test]
@@ -321,7 +365,7 @@ async fn findings_that_are_larger_than_they_may_be_today_are_listed_as_supersede
     let worker = lab.worker();
     let job = lab.session(1, &worker, &words()).await;
     lab.write(&job, TRANSCRIPT, "another version's\n".repeat(1000));
-    let bounds = weir_analysis::lines::Bounds { transcript: 1024, ..FindingsOptions::default().bounds };
+    let bounds = Bounds { transcript: 1024, ..FindingsOptions::default().bounds };
     let options = FindingsOptions { bounds, ..FindingsOptions::default() };
     lab.worker().finding(Some(options)).once(&job).await.expect("stored");
     assert_eq!(names(&lab.findings(&job).expect("named").superseded), [TRANSCRIPT]);

@@ -1,6 +1,7 @@
 //! A store in a bucket, `s3://…`.
 //!
-//! Owns what a put means there: created only if nothing has the key, with our SHA-256, and acknowledged with it. The
+//! Owns what a put means there: created only if nothing has the key, with our SHA-256, and acknowledged with it; from a
+//! store that acknowledges without it the object is read back and compared before anybody believes that it is there. The
 //! only operations are PutObject, GetObject and ListObjectsV2. Every one ends within the times of the configuration,
 //! whatever the server does; trying again and again is the caller's business (`storing`).
 //!
@@ -116,12 +117,9 @@ impl S3Store {
         put = put.set_storage_class(self.options.storage_class.as_deref().map(StorageClass::from));
         match put.customize().interceptor(SignDigest(sha256)).send().await {
             Ok(put) => match put.checksum_sha256() {
-                Some(theirs) if theirs != ours => Err(StoreError::Altered {
-                    path: path.to_owned(),
-                    expected: ours,
-                    found: theirs.to_owned(),
-                }),
-                _ => Ok(Put::Stored),
+                Some(theirs) if theirs == ours => Ok(Put::Stored),
+                Some(theirs) => Err(altered(path, ours, theirs.to_owned())),
+                None => self.confirm(path, sha256).await,
             },
             Err(error)
                 if error.code() == Some("PreconditionFailed") || error::status(&error) == Some(412) =>
@@ -129,6 +127,19 @@ impl S3Store {
                 self.compare(path, sha256).await
             }
             Err(error) => Err(call.failed(&error)),
+        }
+    }
+
+    /// Whether what a put was acknowledged for without a checksum is there.
+    async fn confirm(&self, path: &str, sha256: Sha256) -> Result<Put, StoreError> {
+        match self.compare(path, sha256).await {
+            Ok(_) => Ok(Put::Stored),
+            Err(StoreError::Conflict { expected, found, .. }) => {
+                let [expected, found] =
+                    [expected, found].map(|digest| BASE64_STANDARD.encode(digest.as_bytes()));
+                Err(altered(path, expected, found))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -212,6 +223,10 @@ impl Store for S3Store {
     fn get<'a>(&'a self, path: &'a str, max_bytes: u64) -> GetFuture<'a> {
         Box::pin(self.in_time("read", path, self.read(path, max_bytes)))
     }
+}
+
+fn altered(path: &str, expected: String, found: String) -> StoreError {
+    StoreError::Altered { path: path.to_owned(), expected, found }
 }
 
 /// The SHA-256 that the store states of a whole object; one of its parts' digests is none.

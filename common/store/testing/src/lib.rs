@@ -55,6 +55,10 @@ pub enum Fault {
     CutAnswer,
     /// Does what it is asked and hangs up without an answer, once for each object.
     LostAnswer,
+    /// Does what it is asked, and says nothing of checksums.
+    NoChecksum,
+    /// Acknowledges what is put, without a checksum, and does not keep it.
+    Forgetting,
     /// Takes its time, but does it.
     Slow(Duration),
     /// Never answers.
@@ -361,12 +365,21 @@ async fn answer(
     match fault {
         Some(Fault::Status(status, code)) => return Ok(error(status, code)),
         Some(Fault::BrokenError) => return Ok(cut(StatusCode::INTERNAL_SERVER_ERROR)),
+        Some(Fault::Forgetting) if operation == Some("PutObject") => {
+            return Ok(Response::new(s3s::Body::empty()));
+        }
         _ => {}
     }
     let is_signed = head.headers.contains_key("authorization");
     let service = service.open.as_ref().filter(|_| !is_signed).unwrap_or(&service.signed);
     let request = Request::from_parts(head, s3s::Body::from(body));
-    let answer = service.call(request).await.map_err(|_| HungUp)?;
+    let mut answer = service.call(request).await.map_err(|_| HungUp)?;
+    if fault == Some(Fault::NoChecksum) {
+        let stated = answer.headers().keys().filter(|name| name.as_str().starts_with("x-amz-checksum-"));
+        for name in stated.cloned().collect::<Vec<_>>() {
+            answer.headers_mut().remove(name);
+        }
+    }
     match fault {
         Some(Fault::LostAnswer) if is_first_loss => Err(HungUp),
         Some(Fault::CutAnswer) => Ok(cut(answer.status())),

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,8 +56,9 @@ struct Reluctant {
     asked: Mutex<Vec<String>>,
     /// Gets of paths with this part wait for as long as it is there.
     hold: watch::Sender<Option<&'static str>>,
-    /// How many wait.
+    /// How many wait, and the most at a time.
     held: watch::Sender<usize>,
+    most_held: AtomicUsize,
 }
 
 impl Store for Reluctant {
@@ -73,7 +77,10 @@ impl Store for Reluctant {
         let mut hold = self.hold.subscribe();
         Box::pin(async move {
             if hold.borrow().is_some_and(|part| path.contains(part)) {
-                self.held.send_modify(|held| *held += 1);
+                self.held.send_modify(|held| {
+                    *held += 1;
+                    self.most_held.fetch_max(*held, Ordering::Relaxed);
+                });
                 hold.wait_for(Option::is_none).await.expect("the store lives");
                 self.held.send_modify(|held| *held -= 1);
             }
@@ -113,6 +120,7 @@ impl Lab {
             asked: Mutex::default(),
             hold: watch::Sender::new(None),
             held: watch::Sender::new(0),
+            most_held: AtomicUsize::new(0),
         };
         Self { dir, journal, store: Arc::new(store) }
     }
@@ -137,14 +145,14 @@ impl Lab {
         Hold(Arc::clone(&self.store))
     }
 
-    /// Waits until a get waits.
-    pub(super) async fn until_held(&self) {
-        self.store.held.subscribe().wait_for(|&held| held > 0).await.expect("the store lives");
+    /// Waits until so many gets wait.
+    pub(super) async fn until_held(&self, gets: usize) {
+        self.store.held.subscribe().wait_for(|&held| held >= gets).await.expect("the store lives");
     }
 
-    /// How many gets wait.
-    pub(super) fn held(&self) -> usize {
-        *self.store.held.borrow()
+    /// The most gets that have waited at a time.
+    pub(super) fn most_held(&self) -> usize {
+        self.store.most_held.load(Ordering::Relaxed)
     }
 
     /// The names of what was asked for since the last time.
