@@ -195,6 +195,11 @@ impl Journal {
         self.spool.space()
     }
 
+    /// Has records leave room on the disk for changes of state that may take so many bytes besides the usual reserve.
+    pub fn reserve_for_states(&mut self, bytes: u64) {
+        self.spool.reserve_for_states(bytes);
+    }
+
     /// Puts records into the spool and accounts for each.
     ///
     /// # Errors
@@ -216,11 +221,6 @@ impl Journal {
         let entries: Vec<_> = records.iter().map(entry).collect();
         let Place { file, mut offset } = self.spool.append(&entries)?;
         self.position = last.end;
-    /// Has records leave room on the disk for changes of state that may take so many bytes besides the usual reserve.
-    pub fn reserve_for_states(&mut self, bytes: u64) {
-        self.spool.reserve_for_states(bytes);
-    }
-
         for entry in entries {
             each(self.ledger.record(entry.payload, Place { file, offset }, entry.len()));
             offset += entry.len();
