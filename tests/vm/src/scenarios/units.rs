@@ -43,8 +43,8 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     // What the agent would say of this machine, as the agent.
     let check = bed.connector.run(
         "set -a; . /etc/weir/agent.env; set +a; \
-         setpriv --reuid weir-agent --regid weir-agent --init-groups --bounding-set -all,+bpf,+perfmon --inh-caps -all,+bpf,+perfmon \
-         --ambient-caps -all,+bpf,+perfmon --no-new-privs weir-agent check --config /etc/weir/agent.toml --json 2>&1 || true",
+         setpriv --reuid weir-agent --regid weir-agent --init-groups --bounding-set -all,+bpf --inh-caps -all,+bpf \
+         --ambient-caps -all,+bpf --no-new-privs weir-agent check --config /etc/weir/agent.toml --json 2>&1 || true",
     )?;
     let report: serde_json::Value = serde_json::from_str(&check).with_context(|| check.clone())?;
     let findings = report.as_array().context("weir-agent check --json prints an array")?;
