@@ -29,7 +29,7 @@ use weir_agent::{
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
 ///
-/// Needs CAP_BPF, and CAP_PERFMON before Linux 6.17, or root; and a BPF file system in which it may write: `weir-agent
+/// Needs CAP_BPF, or root; and a BPF file system in which it may write: `weir-agent
 /// check` says whether this node will do. Stopping or killing it ends no session: sessions stall until the next agent
 /// runs. Logs go to standard error; WEIR_LOG sets what is logged, for example WEIR_LOG=debug or
 /// WEIR_LOG=warn,weir_agent::storing=debug.

@@ -70,11 +70,11 @@ fn the_units_leave_little_open() {
 }
 
 #[test]
-fn the_proxy_has_no_capability_and_the_agent_those_that_bpf_takes() {
+fn the_proxy_has_no_capability_and_the_agent_the_one_that_bpf_takes() {
     assert_eq!(values(PROXY, "CapabilityBoundingSet"), [""]);
     assert_eq!(values(PROXY, "AmbientCapabilities"), [""]);
-    assert_eq!(values(AGENT, "CapabilityBoundingSet"), ["CAP_BPF CAP_PERFMON"]);
-    assert_eq!(values(AGENT, "AmbientCapabilities"), ["CAP_BPF CAP_PERFMON"]);
+    assert_eq!(values(AGENT, "CapabilityBoundingSet"), ["CAP_BPF"]);
+    assert_eq!(values(AGENT, "AmbientCapabilities"), ["CAP_BPF"]);
     for (unit, user) in [(PROXY, "weir-proxy"), (AGENT, "weir-agent")] {
         assert_eq!((values(unit, "User"), values(unit, "Group")), (vec![user.into()], vec![user.into()]));
     }

@@ -1,12 +1,12 @@
-//! The units as they run: own users, no capability for the proxy, the agent's exactly two, and what systemd thinks of their
+//! The units as they run: own users, no capability for the proxy, the agent's only one, and what systemd thinks of their
 //! confinement.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bed::{AGENT, Bed, PROXY};
 
-/// CAP_BPF and CAP_PERFMON (capabilities(7)).
-const AGENT_CAPABILITIES: u64 = 1 << 39 | 1 << 38;
+/// CAP_BPF (capabilities(7)).
+const AGENT_CAPABILITIES: u64 = 1 << 39;
 /// What systemd may think of the proxy: 0 is locked up, 10 is not confined at all.
 const PROXY_EXPOSURE: f64 = 2.0;
 
@@ -28,7 +28,7 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
         ensure!(proxy == 0, "the proxy's {set} is {proxy:016x}");
         ensure!(
             agent == AGENT_CAPABILITIES,
-            "the agent's {set} is {agent:016x}, CAP_BPF and CAP_PERFMON are {AGENT_CAPABILITIES:016x}"
+            "the agent's {set} is {agent:016x}, CAP_BPF is {AGENT_CAPABILITIES:016x}"
         );
     }
     for process in [&of_agent, &of_proxy] {
