@@ -25,8 +25,7 @@
 mod capture;
 mod counts;
 mod gap;
-
-use core::ptr;
+mod log;
 
 use aya_ebpf::{
     EbpfContext,
@@ -35,7 +34,6 @@ use aya_ebpf::{
     maps::{HashMap, RingBuf},
     programs::SkBuffContext,
 };
-use aya_log_ebpf::warn;
 use weir_common::abi::{
     MAX_MESSAGE, TAP_ARMED, TAP_BEST_EFFORT, TAP_PAUSED, TAP_SKIPPING, TapCounts, TapGap,
 };
@@ -75,34 +73,53 @@ pub fn weir_tap(ctx: SkBuffContext) -> i64 {
     let len = ctx.len();
     if len == 0 || len > MAX_MESSAGE as u32 {
         counts::tossed_size(counts);
-        warn!(&ctx, "tossed a message of {} bytes to socket {}: taps pass 1 to {}", len, cookie, MAX_MESSAGE);
+        log::tossed(len, cookie);
         return TOSS;
     }
-    // Null is for taps that fail closed. It is no option: of one that is none the compiler leaves the pointer's register
-    // undefined and moves it all the same, which the verifier refuses.
-    let mut gap = ptr::null_mut();
-    if matches!(state, TAP_BEST_EFFORT | TAP_SKIPPING)
-        && let Some(entry) = GAPS.get_ptr_mut(cookie)
-    {
-        gap = entry;
-    }
     let mut outcome = Outcome::Full;
-    if matches!(state, TAP_ARMED | TAP_BEST_EFFORT) && (gap.is_null() || gap::close(gap, cookie, len)) {
+    if is_recorded(state, cookie, len) {
         outcome = capture(&ctx, cookie, len, counts);
     }
     match outcome {
         Outcome::Captured => i64::from(len),
-        // Without an entry nothing can be counted, and so nothing passes unrecorded.
-        Outcome::Full if gap.is_null() => {
-            counts::tossed_full(counts);
-            TOSS
-        }
-        Outcome::Full => {
-            gap::passed(gap, len);
-            i64::from(len)
-        }
+        Outcome::Full => match gap_of(state, cookie) {
+            Some(gap) => {
+                gap::passed(gap, len);
+                i64::from(len)
+            }
+            // Without an entry nothing can be counted, and so nothing passes unrecorded.
+            None => {
+                counts::tossed_full(counts);
+                TOSS
+            }
+        },
         Outcome::Unreadable => TOSS,
     }
+}
+
+/// Whether a message is to be recorded now: the gap before it is told.
+#[inline(always)]
+fn is_recorded(state: u32, cookie: u64, len: u32) -> bool {
+    match state {
+        TAP_ARMED => true,
+        TAP_BEST_EFFORT => match gap_of(state, cookie) {
+            Some(gap) => gap::close(gap, cookie, len),
+            None => true,
+        },
+        _ => false,
+    }
+}
+
+/// The tap's gap, if it may have one.
+///
+/// Looked up where it is used: of a pointer that is known to be null the verifier follows, on behalf of an agent without
+/// `CAP_PERFMON`, how a processor would use it that guesses wrong.
+#[inline(always)]
+fn gap_of(state: u32, cookie: u64) -> Option<*mut TapGap> {
+    if !matches!(state, TAP_BEST_EFFORT | TAP_SKIPPING) {
+        return None;
+    }
+    GAPS.get_ptr_mut(cookie)
 }
 
 /// What the kernel's licence check reads. No helper used here is reserved for GPL programs.

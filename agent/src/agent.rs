@@ -24,7 +24,7 @@ use weir_common::{abi::ABI_VERSION, recording::Recorder};
 use crate::{
     check,
     config::{Config, ObserveConfig, StoreLocation},
-    control::{ListenError, Listener},
+    control::{self, ListenError, Listener},
     core::CoreError,
     http,
     lanes::{
@@ -92,6 +92,14 @@ pub enum AgentError {
     /// A bug.
     #[error("a core of the agent panicked")]
     Panicked,
+}
+
+impl AgentError {
+    /// Whether it did not get its tap, for a reason that the node may have.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        matches!(self, Self::Lane(LaneError::Tap(error)) if error.is_of_the_node())
+    }
 }
 
 /// A running agent.
@@ -209,6 +217,7 @@ struct Parts {
 
 impl Parts {
     fn open(config: Config) -> Result<Self, AgentError> {
+        let allowed = control::allowed(&config.control)?;
         let lock = lock(&config.state_dir)?;
         let key = SigningKey::load_or_make(&config.signing_key)?;
         key.write_allowed_signers(&config.state_dir)?;
@@ -226,10 +235,10 @@ impl Parts {
         let (reports, delivery) = reports.unzip();
         let worker = Worker::new(store, Arc::new(key), config.parallel).reporting(reports.clone());
         let worker = worker.finding(config.findings.clone());
-        let (control, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
+        let (socket, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
         let common = Common::new(config, recorder, reports)?;
         let lanes = common.open_lanes(&spools)?;
-        let listener = Listener::bind(control)?;
+        let listener = Listener::bind(socket, allowed)?;
         Ok(Self { lanes, common, worker, listener, delivery, lock, bucket })
     }
 }

@@ -18,9 +18,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 use weir_agent::{
-    agent::{Agent, recorder},
+    agent::{Agent, AgentError, recorder},
     check,
     config::Config,
+    control,
     findings::hide_content_in_panics,
     recover::{self, RecoverArguments},
 };
@@ -28,13 +29,13 @@ use weir_agent::{
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
 ///
-/// Needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and a BPF file system. Stopping or killing it ends
-/// no session: sessions stall until the next agent runs. Logs go to standard error; WEIR_LOG sets what is
-/// logged, for example WEIR_LOG=debug or WEIR_LOG=warn,weir_agent::storing=debug.
+/// Needs CAP_BPF, or root, and a BPF file system in which it may write: `weir-agent check` says whether this node will
+/// do. Stopping or killing it ends no session: sessions stall until the next agent runs. Logs go to standard error;
+/// WEIR_LOG sets what is logged, for example WEIR_LOG=debug or WEIR_LOG=warn,weir_agent::storing=debug.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration file. It must name allowed_uids; everything else has a default.
+    /// The configuration file. It must name allowed_users or allowed_uids; everything else has a default.
     #[arg(
         long,
         global = true,
@@ -52,10 +53,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look whether the agent could work here: the store, the spool's disk, the key, the BPF file system.
+    /// Look whether the agent could work here: kernel, privileges, BPF file system, the spool's disk, key, store.
     ///
-    /// Stores one small object below v1/check/ in the bucket. The exit code is 1 if there is a problem, 0 if there are
-    /// at most warnings.
+    /// Run it as the agent is run: by the same user, in the same unit or container. The BPF program is loaded into maps
+    /// of its own; nothing is pinned, and an agent at work is left alone. Stores one small object below v1/check/ in the
+    /// bucket. The exit code is 1 if there is a problem, 0 if there are at most warnings.
     Check {
         /// Print JSON instead of a table.
         #[arg(long)]
@@ -111,6 +113,7 @@ fn told(error: &anyhow::Error) -> String {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
+        control::allowed(&config.control)?;
         info!("{} is fine", arguments.config.display());
         return Ok(ExitCode::SUCCESS);
     }
@@ -118,9 +121,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Command::Check { json }) = arguments.command {
         return runtime.block_on(look(&config, json));
     }
-    let outcome = runtime.block_on(serve(config));
+    let outcome = runtime.block_on(serve(config.clone()));
     // Jobs that are not done are found in the spool again.
     runtime.shutdown_background();
+    if let Err(error) = &outcome
+        && error.downcast_ref().is_some_and(AgentError::is_of_the_node)
+    {
+        // The kernel's answer first, and last what it means here: the end of a log is what is read.
+        error!("{}", told(error));
+        check::log_refusal(&config);
+        return Ok(ExitCode::FAILURE);
+    }
     outcome.map(|()| ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::os::{fd::AsRawFd, unix::process::CommandExt};
+use std::{
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::Command,
+};
 
 use support::{
     Node,
@@ -188,9 +191,25 @@ fn users_that_are_not_allowed_are_refused_by_their_user_id() {
     let agent = node.start();
     let control = Control::connect(&node.socket());
     let reason = reason(control.receive());
-    assert!(reason.contains("allowed_uids"), "{reason}");
+    assert!(reason.contains("allowed_uids or allowed_users"), "{reason}");
     assert_eq!(control.receive(), None);
     agent.wait_for_log("the user is not in allowed_uids");
+}
+
+#[test]
+fn users_are_allowed_by_name_and_a_name_that_nobody_has_is_told_before_anything_is_opened() {
+    let node = Node::new("allowed_uids = []\nallowed_users = [\"root\"]");
+    let _agent = node.start();
+    assert_eq!(Control::connect(&node.socket()).open(&meta(), false), Some(Reply::Opened));
+
+    let node = Node::new("allowed_users = [\"root\", \"nobody-of-weir\"]");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_weir-agent"));
+    let check = check.arg("--check").arg("--config").arg(node.write_config());
+    let check = check.output().expect("the agent starts");
+    let told = String::from_utf8(check.stderr).expect("UTF-8");
+    assert!(!check.status.success() && told.contains("this node has no user \"nobody-of-weir\""), "{told}");
+    node.spawn().wait_for_log("useradd --system nobody-of-weir");
+    assert!(!node.path("state").exists());
 }
 
 #[test]
@@ -207,8 +226,7 @@ fn other_users_cannot_even_connect() {
             .expect("own directory");
     };
     open(&node.path("."));
-    let output =
-        std::process::Command::new("python3").args(["-c", &connect]).uid(65_534).gid(65_534).output();
+    let output = Command::new("python3").args(["-c", &connect]).uid(65_534).gid(65_534).output();
     let output = output.expect("python3 runs");
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(complaint.contains("PermissionError"), "{complaint}");

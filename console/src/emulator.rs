@@ -71,7 +71,7 @@ pub struct Style {
 }
 
 /// Characters beside each other that look the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// The column of the first.
     pub col: u16,

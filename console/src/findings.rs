@@ -3,7 +3,10 @@
 //! Stored ones are taken only if `SHA256SUMS` lists them with the digest they have. Anything else is made anew, so that a
 //! reader always gets commands, files and forwards, and is told where they are from.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    ops::ControlFlow,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use weir_analysis::{Analysis, Findings, TranscriptLine, masking::Masking};
@@ -13,8 +16,8 @@ use weir_common::recording::{
 };
 
 use crate::{
-    recording::{Item, Recording, content_bytes},
-    store::Object,
+    recording::{Item, Listed, Recording, content_bytes},
+    store::StoreError,
 };
 
 /// The most bytes of a finding's line: a command of the greatest length, escaped, and the fields around it.
@@ -77,6 +80,13 @@ impl Findings for Kept {
     fn line(&mut self, _: TranscriptLine) {}
 }
 
+/// A request's text as it stands among the findings: what is secret in it by the built-in rules is masked, and what is no
+/// UTF-8 replaced.
+#[must_use]
+pub fn masked(text: &[u8]) -> String {
+    Masking::default().mask(&String::from_utf8_lossy(text)).0.into_owned()
+}
+
 /// Makes findings from events.
 pub struct Analyst(Analysis);
 
@@ -131,52 +141,111 @@ pub fn kept(recording: &Recording, warnings: &mut Vec<String>) -> Kept {
 /// Passes on the stored findings; `false` if there are none that can be trusted as far as the digests go, and then
 /// nothing was passed on.
 pub fn stored(recording: &Recording, out: &mut dyn Findings, warnings: &mut Vec<String>) -> bool {
-    let Some(objects) = stored_objects(recording) else { return false };
+    let Ok(Some(objects)) = stored_objects(recording, &[COMMANDS, FILES, FORWARDS]) else { return false };
     for (kind, object) in objects {
         let read = match kind {
-            COMMANDS => lines(object, &mut |command| out.command(command)),
-            FILES => lines(object, &mut |file| out.file(file)),
-            FORWARDS => lines(object, &mut |forward| out.forward(forward)),
-            _ => Ok(0),
+            COMMANDS => lines(kind, object, all(|command| out.command(command))),
+            FILES => lines(kind, object, all(|file| out.file(file))),
+            _ => lines(kind, object, all(|forward| out.forward(forward))),
         };
-        match read {
-            Ok(0) => {}
-            Ok(left_out) => {
-                warnings.push(format!("{kind} leaves out {left_out}, which were too many to store"));
-            }
-            Err(error) => warnings.push(format!("{kind} can't be read: {error}")),
-        }
+        warnings.extend(read.err().map(|error| error.to_string()));
     }
     true
 }
 
 /// The stored transcript; `None` as with [`stored`], or if there was nothing on any terminal.
 pub fn transcript(recording: &Recording) -> Option<impl BufRead + use<>> {
-    let object = stored_objects(recording)?.into_iter().find(|(kind, _)| *kind == TRANSCRIPT);
-    object.map(|(_, object)| BufReader::new(object))
+    // It is the agent's only together with the others.
+    let objects = stored_objects(recording, &KINDS).ok()??;
+    let (_, object) = objects.into_iter().find(|(kind, _)| *kind == TRANSCRIPT)?;
+    Some(BufReader::new(object))
 }
 
-/// The objects of the findings by their kind; `None` where none were made, or one is not what the list of digests says.
-fn stored_objects(recording: &Recording) -> Option<Vec<(&'static str, Object)>> {
-    let findings = recording.manifest.as_ref()?.findings.as_ref()?;
-    findings.counts.as_ref()?;
-    let named = KINDS.into_iter().filter_map(|kind| Some((kind, findings.object(kind)?)));
-    named.map(|(kind, entry)| Some((kind, recording.listed_object(&entry.name).ok().flatten()?))).collect()
+/// Why stored findings can't be used, or not to their end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoredError {
+    /// There is another object, or none.
+    #[error("{name} is not what the list of digests says")]
+    NotListed {
+        /// The object.
+        name: String,
+    },
+    /// The store does not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Reading failed, or there is something else in the store by now.
+    #[error("{kind} can't be read: {source}")]
+    Read {
+        /// Of which kind.
+        kind: &'static str,
+        /// What came back.
+        source: io::Error,
+    },
+    /// What was stored is not what findings look like.
+    #[error("{kind} has no finding in a line: {source}")]
+    Line {
+        /// Of which kind.
+        kind: &'static str,
+        /// What is wrong, without anything of the line.
+        source: serde_json::Error,
+    },
+    /// The agent had more than it stores.
+    #[error("{kind} leaves out {left_out}, which were too many to store")]
+    LeftOut {
+        /// Of which kind.
+        kind: &'static str,
+        /// How many.
+        left_out: u64,
+    },
 }
 
-/// Passes on each line, and says how many findings are not in it.
-fn lines<T: DeserializeOwned>(object: Object, each: &mut dyn FnMut(T)) -> io::Result<u64> {
+/// The objects of the stored findings of these kinds, each by its kind, compared with the list of digests; `None` where the agent
+/// made no findings.
+pub(crate) fn stored_objects(
+    recording: &Recording,
+    kinds: &[&'static str],
+) -> Result<Option<Vec<(&'static str, Listed)>>, StoredError> {
+    let stored = recording.manifest.as_ref().and_then(|manifest| manifest.findings.as_ref());
+    let Some(stored) = stored.filter(|stored| stored.counts.is_some()) else { return Ok(None) };
+    let mut objects = Vec::new();
+    // Where there was nothing to say of a kind there is no object.
+    for (kind, object) in kinds.iter().filter_map(|kind| Some((*kind, stored.object(kind)?))) {
+        let listed = recording.listed_object(&object.name)?;
+        objects.push((kind, listed.ok_or_else(|| StoredError::NotListed { name: object.name.clone() })?));
+    }
+    Ok(Some(objects))
+}
+
+/// Wants more after each.
+fn all<T>(mut each: impl FnMut(T)) -> impl FnMut(T) -> ControlFlow<()> {
+    move |finding| {
+        each(finding);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Passes on the findings of an object until there are no more, or no more are wanted.
+pub(crate) fn lines<T: DeserializeOwned>(
+    kind: &'static str,
+    object: Listed,
+    mut each: impl FnMut(T) -> ControlFlow<()>,
+) -> Result<(), StoredError> {
     let mut object = BufReader::new(object);
     let mut line = Vec::new();
     loop {
         line.clear();
-        object.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            return Ok(0);
+        let read = object.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
+        if read.map_err(|source| StoredError::Read { kind, source })? == 0 {
+            return Ok(());
         }
-        match serde_json::from_slice(&line)? {
-            Line::Finding(finding) => each(finding),
-            Line::Cut(Cut { left_out }) => return Ok(left_out),
+        let finding = serde_json::from_slice(&line).map_err(|source| StoredError::Line { kind, source })?;
+        match finding {
+            Line::Finding(finding) => {
+                if each(finding).is_break() {
+                    return Ok(());
+                }
+            }
+            Line::Cut(Cut { left_out }) => return Err(StoredError::LeftOut { kind, left_out }),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! a reviewer wants to see a damaged recording most of all. Proof is the business of [`crate::verify`].
 
 mod events;
+mod listed;
 mod objects;
 
 use std::{collections::BTreeMap, ops::Range, sync::OnceLock};
@@ -16,12 +17,15 @@ use weir_common::{
     session::SessionMeta,
 };
 
-pub use self::events::{Events, Item};
 use self::objects::{check_digests, first_t, read_manifest, read_sums};
+pub use self::{
+    events::{Events, Item},
+    listed::Listed,
+};
 use crate::{
     manifest::segment_index,
     segment::SegmentReader,
-    store::{EntryKind, Object, SessionDir, StoreError},
+    store::{EntryKind, SessionDir, StoreError},
 };
 
 /// The most warnings that are kept; that something is wrong is clear long before.
@@ -169,27 +173,18 @@ impl Recording {
         *names.first_t.get_or_init(|| first_t(&self.session, &names.name))
     }
 
-    /// Whether the list of digests names an object.
-    #[must_use]
-    pub fn lists(&self, name: &str) -> bool {
-        self.sums.contains_key(name)
-    }
-
-    /// Opens an object that the list of digests names, after comparing it; `None` if it is not there, not listed, or
-    /// not what the list says.
+    /// Opens an object that the list of digests names, after comparing it; `None` if it is not there, not listed, not
+    /// what the list says, or longer than findings can be. What is read of it is what was compared, or an error.
     ///
     /// # Errors
     /// If it can't be read.
-    pub fn listed_object(&self, name: &str) -> Result<Option<Object>, StoreError> {
+    pub fn listed_object(&self, name: &str) -> Result<Option<Listed>, StoreError> {
         let Some(expected) = self.sums.get(name) else { return Ok(None) };
-        let found = match self.session.object(name) {
-            Err(error) if error.is_missing() => return Ok(None),
-            object => objects::digest(object?, &self.session, name)?,
-        };
-        if found != *expected {
-            return Ok(None);
+        let path = self.session.path().join(name);
+        match Listed::open(|| self.session.object(name), *expected, &path) {
+            Err(error) if error.is_missing() => Ok(None),
+            listed => listed,
         }
-        self.session.object(name).map(Some)
     }
 
     /// What the first segment says of the session.

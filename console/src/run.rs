@@ -118,10 +118,7 @@ pub fn run(cli: &Cli, world: &mut World<'_>) -> Result<Exit, RunError> {
         }
         Command::Export(args) => {
             let recording = Recording::open(stores.session(&args.directory)?)?;
-            match export::export(&recording, args, world) {
-                Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
-                exported => Ok(exported?),
-            }
+            Ok(export::export(&recording, args, world)?)
         }
         Command::Completions(args) => {
             world.out.write_all(&manual::completions(args.shell))?;

@@ -12,6 +12,7 @@ use weir_common::{
 
 use crate::{
     emulator::Size,
+    findings::masked,
     recording::{Item, Recording, content_bytes},
     show,
 };
@@ -30,7 +31,7 @@ pub struct Track {
     pub size: Size,
     /// Its terminal's name; `None` where there was no terminal.
     pub term: Option<String>,
-    /// The command that ran on it, where there was one instead of a shell.
+    /// The command that ran on it, where there was one instead of a shell. Secrets in it are masked.
     pub command: Option<String>,
     /// Kernel time of its first event.
     pub start: u64,
@@ -74,8 +75,7 @@ pub fn choose(recording: &Recording, wanted: Option<ChannelNo>) -> Option<Track>
             What::Open { channel } => candidate.protocol |= *channel != ChannelType::Session,
             What::Pty(pty) => candidate.term = Some((pty.term.clone(), pty.size.into())),
             What::Exec(content) => {
-                let command = content_bytes(content, bulk.as_deref());
-                candidate.command = Some(String::from_utf8_lossy(command).into_owned());
+                candidate.command = Some(masked(content_bytes(content, bulk.as_deref())));
             }
             What::Subsystem { .. } => candidate.protocol = true,
             What::Stdout(_) | What::Stderr(_) => candidate.has_output = true,
@@ -119,7 +119,8 @@ pub struct Beside {
 /// Takes what there is at a time; says whether there shall be more.
 pub type Each<'a, E> = dyn FnMut(u64, Beat<'_>) -> Result<ControlFlow<()>, E> + 'a;
 
-/// Follows a track to its end. Times are nanoseconds since its start and never go back.
+/// Follows a track to its end. Times are nanoseconds since its start and never go back. What else there was goes into `beside`,
+/// also where `each` fails.
 ///
 /// # Errors
 /// What `each` returns.
@@ -127,9 +128,9 @@ pub fn follow<E>(
     recording: &Recording,
     track: &Track,
     commands: &[Command],
+    beside: &mut Beside,
     each: &mut Each<'_, E>,
-) -> Result<Beside, E> {
-    let mut beside = Beside::default();
+) -> Result<(), E> {
     let mut marks: Vec<_> = commands.iter().filter(|command| command.ch == track.channel).collect();
     marks.sort_by_key(|command| command.span.t);
     let mut marks = marks.into_iter().peekable();
@@ -151,16 +152,16 @@ pub fn follow<E>(
         while let Some(mark) = marks.next_if(|mark| mark.span.t <= event.t) {
             now = now.max(mark.span.t.saturating_sub(track.start));
             if each(now, Beat::Command(mark))?.is_break() {
-                return Ok(beside);
+                return Ok(());
             }
         }
         now = now.max(event.t.saturating_sub(track.start));
         let Some(beat) = beat(&event, bulk.as_deref()) else { continue };
         if each(now, beat)?.is_break() {
-            return Ok(beside);
+            return Ok(());
         }
     }
-    Ok(beside)
+    Ok(())
 }
 
 /// What a viewer notices of an event.

@@ -243,7 +243,8 @@ impl LogFilter {
     }
 }
 
-/// Tells systemd, where it asked to be told (`Type=notify-reload`, sd_notify(3)).
+/// Tells systemd, where it asked to be told: sd_notify(3), in the way of `Type=notify-reload`, which `Type=notify`
+/// understands too.
 mod service_manager {
     use sd_notify::{NotifyState, notify};
 

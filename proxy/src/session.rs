@@ -46,6 +46,8 @@ pub enum Cause {
     TargetUnreachable,
     /// The connection to the target was lost.
     TargetLost,
+    /// The connection to the client was lost: it did not answer any more.
+    ClientLost,
     /// One side sent faster than the other took, past every bound.
     HeldTooMuch,
     /// Anything else.
@@ -54,7 +56,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Completed,
         Self::GrantExpired,
         Self::GrantChanged,
@@ -64,6 +66,7 @@ impl Cause {
         Self::Stalled,
         Self::TargetUnreachable,
         Self::TargetLost,
+        Self::ClientLost,
         Self::HeldTooMuch,
         Self::Other,
     ];
@@ -81,6 +84,7 @@ impl Cause {
             Self::Stalled => "stalled",
             Self::TargetUnreachable => "target_unreachable",
             Self::TargetLost => "target_lost",
+            Self::ClientLost => "client_lost",
             Self::HeldTooMuch => "held_too_much",
             Self::Other => "other",
         }

@@ -433,6 +433,11 @@ fn a_client_that_dies_silently_is_given_up() {
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
     assert_eq!(recording.stream(0, "stdout"), b"started\n");
+    let outcome = &recording.manifest["outcome"];
+    assert_eq!(
+        (&outcome["kind"], &outcome["reason"]),
+        (&"ended".into(), &"the connection to the client was lost".into())
+    );
     kill(pid, Signal::SIGKILL).expect("killed");
     let mut child = child;
     child.wait().expect("reaped");

@@ -7,6 +7,7 @@ mod demo;
 mod exec;
 mod lint;
 mod man;
+mod package;
 mod prerequisites;
 mod python;
 mod test;
@@ -29,6 +30,7 @@ enum Task {
     /// Check formatting and lints.
     Lint,
     Man(man::Options),
+    Package(package::Options),
     Test(test::Options),
     Vm(vm::Options),
 }
@@ -50,6 +52,7 @@ fn run(task: Task) -> Result<()> {
         Task::Demo(options) => demo::run(&options),
         Task::Lint => lint::run(),
         Task::Man(options) => man::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
     }

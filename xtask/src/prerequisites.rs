@@ -1,10 +1,10 @@
 //! What the tests and the demo need from the distribution, installed where that is possible.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
-use crate::debian;
+use crate::{debian, exec};
 
 /// Programs and the Debian packages they come from.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -18,7 +18,18 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/groff", "groff-base"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/rsync", "rsync"),
+    ("/usr/bin/prlimit", "util-linux"),
+    ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/xauth", "xauth"),
+];
+
+/// The same for making packages, and for looking at the units in them.
+const PACKAGING: &[(&str, &str)] = &[
+    ("/usr/bin/dh", "debhelper"),
+    ("/usr/bin/dpkg-shlibdeps", "dpkg-dev"),
+    ("/usr/bin/git", "git"),
+    ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/systemd-analyze", "systemd"),
 ];
 
 /// The same for sessions with real shells: what findings are measured by.
@@ -38,14 +49,40 @@ const SHELLS: &[(&str, &str)] = &[
     ("/usr/bin/zsh", "zsh"),
 ];
 
-/// What audits the connector's port (PyPI), in its own virtual environment below the target directory. A newer one may
+/// Packages that building and starting the machines takes: all of them, since some have no program of their own.
+const MACHINES: &[&str] = &[
+    "busybox-static",
+    "dnsmasq-base",
+    "dpkg-dev",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "libvirt-clients",
+    "libvirt-daemon-system",
+    "mmdebstrap",
+    "openssh-client",
+    "qemu-utils",
+    "rsync",
+    "vagrant",
+    "vagrant-libvirt",
+    "xz-utils",
+];
+
 /// Makes sure that everything is there.
 ///
 /// # Errors
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_all() -> Result<()> {
     ensure!(debian::is_root()?, "this needs root: it loads a BPF program, mounts a bpffs and starts an sshd");
-    install(&missing(&[PROGRAMS, SHELLS]))
+    install(&missing(&[PROGRAMS, PACKAGING, SHELLS]))
+}
+
+/// Makes sure that packages can be made.
+///
+/// # Errors
+/// If something is missing and can't be installed; the error says what to install.
+pub(crate) fn ensure_packaging() -> Result<()> {
+    install(&missing(&[PACKAGING]))
 }
 
 /// Makes sure that the shells of the corpus are there, and what is run in them.
@@ -54,6 +91,19 @@ pub(crate) fn ensure_all() -> Result<()> {
 /// If something is missing and can't be installed; the error says what to install.
 pub(crate) fn ensure_shells() -> Result<()> {
     install(&missing(&[SHELLS]))
+}
+
+/// Makes sure that what builds and runs the virtual machines of `cargo xtask vm up` is there.
+///
+/// # Errors
+/// If something is missing and can't be installed; the error says what to install.
+pub(crate) fn ensure_for_machines() -> Result<()> {
+    ensure!(debian::can_install()?, "this needs root and Debian; it takes {}", MACHINES.join(", "));
+    let mut query = Command::new("dpkg-query");
+    let installed = exec::output(query.args(["--show", "-f", "${Package} ${db:Status-Status}\n"]))?;
+    let installed: Vec<_> = installed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    let missing = MACHINES.iter().filter(|package| !installed.contains(package));
+    install(&missing.copied().collect::<Vec<_>>())
 }
 
 fn missing(programs: &[&[(&str, &'static str)]]) -> Vec<&'static str> {

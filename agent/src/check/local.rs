@@ -1,16 +1,16 @@
-//! The node: directories, the signing key, the BPF file system, users and groups.
+//! The node: directories, the signing key, users and groups.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use nix::{
     sys::{
         statfs::{
-            BPF_FS_MAGIC, BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC,
-            OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs,
+            BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC,
+            XFS_SUPER_MAGIC, statfs,
         },
         statvfs::statvfs,
     },
-    unistd::{Gid, Group, Uid, User},
+    unistd::{Gid, Group, Uid, User, geteuid},
 };
 use tempfile::NamedTempFile;
 
@@ -29,18 +29,40 @@ const MIB: u64 = 1024 * 1024;
 pub fn local(config: &Config) -> Vec<Finding> {
     let spool = config.state_dir.join("spool");
     let mut findings = vec![
+        user(&config.state_dir),
         writable("state directory", &config.state_dir),
         writable("spool", &spool),
         room(&spool, config.spool.max_bytes),
         lasting(&spool),
         signing_key(&config.signing_key),
-        bpffs(&config.tap.bpf_dir),
     ];
     findings.extend(users(&config.control));
     if let StoreLocation::Directory(root) = &config.store {
         findings.push(writable("store", root));
     }
     findings
+}
+
+/// Whether this is run by whom the agent is run: what is found of rights is this user's.
+fn user(state: &Path) -> Finding {
+    const ABOUT: &str = "user";
+    let own = geteuid();
+    match fs::metadata(state).map(|found| Uid::from_raw(found.uid())) {
+        Ok(owner) if owner != own => Finding::warning(
+            ABOUT,
+            format!("this is {}, and {} belongs to {}", called(own), state.display(), called(owner)),
+        )
+        .advice(
+            "run it as the agent is run, whose rights are what counts: docs/operations.md has the command",
+        ),
+        Ok(_) => Finding::ok(ABOUT, format!("{}, to whom {} belongs", called(own), state.display())),
+        Err(_) => Finding::ok(ABOUT, called(own)),
+    }
+}
+
+/// A user's name, or the number if it has none here.
+fn called(uid: Uid) -> String {
+    User::from_uid(uid).ok().flatten().map_or_else(|| format!("user {uid}"), |user| user.name)
 }
 
 /// The directory itself, or the one in which it will be made.
@@ -54,7 +76,10 @@ fn writable(about: &'static str, path: &Path) -> Finding {
         Ok(_) if found == path => Finding::ok(about, format!("{} can be written", path.display())),
         Ok(_) => Finding::ok(about, format!("{} is made at the first start", path.display())),
         Err(error) => Finding::problem(about, format!("cannot write to {}: {error}", found.display()))
-            .advice("see who owns it and whether it is mounted read-only; the agent runs as root"),
+            .advice(format!(
+                "see who owns it and whether it is mounted read-only; this is {}",
+                called(geteuid())
+            )),
     }
 }
 
@@ -119,18 +144,6 @@ fn signing_key(path: &Path) -> Finding {
     }
 }
 
-fn bpffs(path: &Path) -> Finding {
-    match statfs(path) {
-        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {
-            Finding::ok("bpffs", format!("{} is a BPF file system", path.display()))
-        }
-        Ok(_) => Finding::problem("bpffs", format!("{} is not a BPF file system", path.display()))
-            .advice(format!("mount -t bpf bpf {}", path.display())),
-        Err(error) => Finding::problem("bpffs", format!("{}: {error}", path.display()))
-            .advice("mount -t bpf bpf /sys/fs/bpf, and set bpf_dir if it is elsewhere"),
-    }
-}
-
 fn users(control: &ControlConfig) -> Vec<Finding> {
     let user = |&uid: &u32| match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => Finding::ok("allowed user", format!("{uid} is {}", user.name)),
@@ -138,7 +151,14 @@ fn users(control: &ControlConfig) -> Vec<Finding> {
             .advice("see allowed_uids; it may be right if the proxy runs in a container"),
         Err(error) => Finding::cannot_tell("allowed user", format!("{uid}: {error}")),
     };
+    let named = |name: &String| match User::from_name(name) {
+        Ok(Some(user)) => Finding::ok("allowed user", format!("{name} has the id {}", user.uid)),
+        Ok(None) => Finding::problem("allowed user", format!("this node has no user {name}"))
+            .advice(format!("useradd --system {name}, or set allowed_users to the proxy's user")),
+        Err(error) => Finding::cannot_tell("allowed user", format!("{name}: {error}")),
+    };
     let mut findings: Vec<_> = control.allowed_uids.iter().map(user).collect();
+    findings.extend(control.allowed_users.iter().map(named));
     if let Some(group) = &control.group {
         findings.push(match Group::from_name(group) {
             Ok(Some(Group { gid, .. })) => {
@@ -176,14 +196,22 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_node_is_found_and_nothing_is_made() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let more = "control_group = \"no-such-group\"\nbpf_dir = \"/proc\"";
+        let more = "control_group = \"no-such-group\"";
         let findings = local(&config(&dir.path().join("state"), more));
         assert_eq!(level(&findings, "state directory"), Level::Ok);
-        assert_eq!(level(&findings, "bpffs"), Level::Problem);
         assert_eq!(level(&findings, "control group"), Level::Problem);
         assert_eq!(level(&findings, "allowed user"), Level::Warning);
         assert_eq!(level(&findings, "signing key"), Level::Ok);
         assert!(!dir.path().join("state").exists());
+    }
+
+    #[test]
+    fn a_user_that_is_named_has_to_be_there() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, expected) in [("root", Level::Warning), ("no-such-user", Level::Problem)] {
+            let findings = local(&config(dir.path(), &format!("allowed_users = [{name:?}]")));
+            assert_eq!(level(&findings, "allowed user"), expected, "4000000 is worth a warning");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What `weir-agent check` finds: whether the agent could work here, in plain sentences.
 //!
-//! Nothing is changed but for one small object in the bucket, which `weir` takes no notice of. Not here: whether the
-//! configuration is well-formed (`--check`).
+//! Nothing is changed but for one small object in the bucket, which `weir` takes no notice of; what is tried of the kernel
+//! is gone when the process is. So an agent may be at work meanwhile. Not here: whether the configuration is well-formed
+//! (`--check`).
 
+mod bpffs;
+mod kernel;
 mod local;
 mod print;
 mod store;
@@ -71,11 +74,31 @@ impl Finding {
 
 /// Looks at everything.
 pub async fn all(config: &Config, node: &str) -> Vec<Finding> {
-    let mut findings = local(config);
+    let mut findings = tap(config);
+    findings.extend(local(config));
     if let StoreLocation::S3(options) = &config.store {
         findings.extend(bucket(&S3Store::new((**options).clone()), node).await);
     }
     findings
+}
+
+/// Looks at what the tap needs: the kernel, the process's rights, the BPF file system.
+#[must_use]
+pub fn tap(config: &Config) -> Vec<Finding> {
+    let mut findings = kernel::kernel(config);
+    findings.extend(bpffs::bpffs(&config.tap.bpf_dir));
+    findings
+}
+
+/// Logs why the tap cannot be had on this node, as far as a look tells, for an agent that could not start.
+pub fn log_refusal(config: &Config) {
+    let is_problem = |finding: &Finding| finding.level == Level::Problem;
+    for Finding { about, level: _, text, advice } in tap(config).into_iter().filter(is_problem) {
+        match advice {
+            Some(advice) => tracing::error!("{about}: {text}. What to do: {advice}"),
+            None => tracing::error!("{about}: {text}"),
+        }
+    }
 }
 
 /// Whether there is a problem among the findings.

@@ -98,6 +98,8 @@ pub struct ControlConfig {
     pub group: Option<String>,
     /// The users that may connect, whatever the file mode lets through.
     pub allowed_uids: Vec<u32>,
+    /// More of them by their names on this node; looked up when the agent starts.
+    pub allowed_users: Vec<String>,
     /// The most connections.
     pub max_connections: usize,
     /// How long a connection may take to say which session it is about.
@@ -152,6 +154,7 @@ struct Raw {
     control_socket: PathBuf,
     control_group: Option<String>,
     allowed_uids: Vec<u32>,
+    allowed_users: Vec<String>,
     open_timeout_ms: u64,
     state_dir: PathBuf,
     store: String,
@@ -188,6 +191,7 @@ impl Default for Raw {
             control_socket: "/run/weir/agent.sock".into(),
             control_group: None,
             allowed_uids: Vec::new(),
+            allowed_users: Vec::new(),
             open_timeout_ms: 5_000,
             state_dir: "/var/lib/weir".into(),
             store: "file:///var/lib/weir/store".into(),
@@ -242,8 +246,10 @@ impl Config {
 
 impl Raw {
     fn validate(self) -> Result<Config, ConfigError> {
-        if self.allowed_uids.is_empty() {
-            return Err(value("allowed_uids", "list the user id that the proxy runs as, e.g. [990]"));
+        if self.allowed_uids.is_empty() && self.allowed_users.is_empty() {
+            let right =
+                "name the user that the proxy runs as, e.g. [\"weir-proxy\"], or its id in allowed_uids";
+            return Err(value("allowed_users", right));
         }
         absolute("control_socket", &self.control_socket)?;
         absolute("state_dir", &self.state_dir)?;
@@ -276,6 +282,7 @@ impl Raw {
                 path: self.control_socket,
                 group: self.control_group,
                 allowed_uids: self.allowed_uids,
+                allowed_users: self.allowed_users,
                 max_connections: self.max_sessions + SPARE_CONNECTIONS,
                 open_timeout: Duration::from_millis(self.open_timeout_ms),
             },
@@ -357,6 +364,8 @@ mod tests {
     fn only_the_allowed_users_need_to_be_said() {
         let config = parse("allowed_uids = [990]").expect("the rest has defaults");
         assert_eq!(config.control.allowed_uids, [990]);
+        let config = parse("allowed_users = ['weir-proxy']").expect("names will do");
+        assert_eq!(config.control.allowed_users, ["weir-proxy"]);
         assert_eq!(config.store, StoreLocation::Directory("/var/lib/weir/store".into()));
         assert_eq!(config.signing_key, Path::new("/var/lib/weir/signing_key"));
         assert_eq!(config.seal.max_age_ns, 30_000_000_000);
@@ -366,7 +375,9 @@ mod tests {
     #[test]
     fn each_nonsense_is_refused_by_the_name_of_its_key() {
         for (text, key) in [
-            ("", "allowed_uids"),
+            ("", "allowed_users"),
+            ("allowed_users = []\nallowed_uids = []", "allowed_uids"),
+            ("allowed_users = [990]", "allowed_users"),
             ("allowed_uids = [1]\nstate_dir = 'x'", "state_dir"),
             ("allowed_uids = [1]\nstore = 's3://b'", "store"),
             ("allowed_uids = [1]\n[s3]\nregion = 'eu-central-1'", "s3"),

@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
-use nix::unistd::Group;
+use nix::{
+    errno::Errno,
+    unistd::{Group, User},
+};
 use tokio::{
     sync::{Semaphore, oneshot},
     task::JoinSet,
@@ -47,6 +50,23 @@ pub enum ListenError {
         /// Its name.
         group: String,
     },
+    /// No such user.
+    #[error(
+        "allowed_users: this node has no user {user:?}; make it (`useradd --system {user}`), or name the one that \
+         the proxy runs as"
+    )]
+    NoUser {
+        /// Its name.
+        user: String,
+    },
+    /// Users can't be looked up.
+    #[error("allowed_users: cannot look up the user {user:?}: {source}")]
+    Users {
+        /// Whose id was asked for.
+        user: String,
+        /// Why there was no answer.
+        source: Errno,
+    },
     /// Somebody serves the socket.
     #[error("another agent serves the control socket {}", path.display())]
     InUse {
@@ -59,15 +79,29 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixSeqpacketListener,
+    allowed: Vec<u32>,
     config: ControlConfig,
 }
 
+/// The ids of all users that may connect.
+///
+/// # Errors
+/// [`ListenError::NoUser`] or [`ListenError::Users`], of the first that is not known.
+pub fn allowed(config: &ControlConfig) -> Result<Vec<u32>, ListenError> {
+    let named = config.allowed_users.iter().map(|name| match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(ListenError::NoUser { user: name.clone() }),
+        Err(source) => Err(ListenError::Users { user: name.clone(), source }),
+    });
+    config.allowed_uids.iter().copied().map(Ok).chain(named).collect()
+}
+
 impl Listener {
-    /// Begins to listen. A socket that nobody serves any more is replaced.
+    /// Begins to listen to these users ([`allowed`]). A socket that nobody serves any more is replaced.
     ///
     /// # Errors
     /// [`ListenError`].
-    pub fn bind(config: ControlConfig) -> Result<Self, ListenError> {
+    pub fn bind(config: ControlConfig, allowed: Vec<u32>) -> Result<Self, ListenError> {
         let path = &config.path;
         let failed = |op| move |source| ListenError::Io { op, path: path.clone(), source };
         if UnixSeqpacket::connect_blocking(path).is_ok() {
@@ -90,13 +124,13 @@ impl Listener {
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(SOCKET_MODE))
             .map_err(failed("set the mode of"))?;
         fs::rename(&unfinished, path).map_err(failed("name"))?;
-        Ok(Self { socket, config })
+        Ok(Self { socket, allowed, config })
     }
 
     /// Accepts connections until `stop`, and serves them until the future is dropped, which ends them all
     /// without a word to the core.
     pub async fn serve(self, lanes: Lanes, mut stop: oneshot::Receiver<()>) {
-        let Self { socket, config } = self;
+        let Self { socket, allowed, config } = self;
         let free = Arc::new(Semaphore::new(config.max_connections));
         let mut connections = JoinSet::new();
         let mut listening = Some(socket);
@@ -106,7 +140,7 @@ impl Listener {
                 _ = &mut stop, if listening.is_some() => listening = None,
                 accepted = accept(&mut listening) => match accepted {
                     Ok(socket) => {
-                        let Some((socket, peer)) = admit(&config, socket) else { continue };
+                        let Some((socket, peer)) = admit(&allowed, socket) else { continue };
                         let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
                             warn!(pid = peer.pid(), uid = peer.uid(), "refused a connection too many");
                             let reason = "the agent has too many connections".to_owned();
@@ -142,13 +176,13 @@ async fn accept(listening: &mut Option<UnixSeqpacketListener>) -> io::Result<Uni
     }
 }
 
-fn admit(config: &ControlConfig, socket: UnixSeqpacket) -> Option<(UnixSeqpacket, UCred)> {
+fn admit(allowed: &[u32], socket: UnixSeqpacket) -> Option<(UnixSeqpacket, UCred)> {
     match socket.peer_cred() {
-        Ok(peer) if config.allowed_uids.contains(&peer.uid()) => Some((socket, peer)),
+        Ok(peer) if allowed.contains(&peer.uid()) => Some((socket, peer)),
         Ok(peer) => {
             let (pid, uid) = (peer.pid(), peer.uid());
-            warn!(pid, uid, "refused a control connection: the user is not in allowed_uids");
-            let reason = format!("user {uid} is not in the agent's allowed_uids");
+            warn!(pid, uid, "refused a control connection: the user is not in allowed_uids or allowed_users");
+            let reason = format!("user {uid} is not in the agent's allowed_uids or allowed_users");
             tell(&socket, &Reply::Refused { reason });
             None
         }

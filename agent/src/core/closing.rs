@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use weir_common::{
@@ -20,6 +19,7 @@ use super::{
     settling::{Positions, Settled, Settling, adds_up},
 };
 use crate::{
+    clock,
     ledger::StateEntry,
     metrics::metrics,
     session::{ChannelKernel, End},
@@ -96,7 +96,7 @@ impl Core {
             error!(session = %id, "what was drained is not what the kernel counted; it will not verify");
         }
         let Some(closing) = self.closing.get(&id) else { return };
-        let end = End { outcome: closing.outcome.clone(), closed_at: Timestamp::now() };
+        let end = End { outcome: closing.outcome.clone(), closed_at: session.calendar(clock::boot_ns()) };
         let outcome = end.outcome.clone();
         let closed = self.journal.append(StateEntry::Closed { session: id, end, kernel: kernel.clone() });
         if self.noted(closed).is_err() {

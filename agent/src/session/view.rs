@@ -61,6 +61,13 @@ impl Session {
         newest.map_or(self.opened_at, |newest| newest.max(self.opened_at))
     }
 
+    /// The calendar time of this kernel time, as the two stood to each other when the session was opened: a calendar that
+    /// jumps meanwhile does not change how long the session took.
+    #[must_use]
+    pub fn calendar(&self, boot_ns: u64) -> Timestamp {
+        self.clock.at(boot_ns).map_or(self.opened_at, |at| at.max(self.opened_at))
+    }
+
     /// How many of its records are not in the store, and their bytes.
     #[must_use]
     pub fn unsealed(&self) -> Count {

@@ -129,3 +129,31 @@ pub enum TapError {
         cookie: SocketCookie,
     },
 }
+
+impl TapError {
+    /// Whether the node may be the reason: the kernel, a privilege, the BPF file system.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBpffs { .. }
+                | Self::File { .. }
+                | Self::Load { .. }
+                | Self::Map { .. }
+                | Self::Mmap { .. }
+                | Self::Socket { .. }
+        )
+    }
+
+    /// The kernel's answer, if it was one.
+    pub(super) fn answer(&self) -> Option<&io::Error> {
+        causes(self).find_map(|cause| cause.downcast_ref())
+    }
+}
+
+/// An error and what caused it.
+pub(super) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}

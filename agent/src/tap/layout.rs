@@ -34,6 +34,8 @@ enum Size {
     Ring,
 }
 
+/// The ring of the program's diagnostics, as aya-log-ebpf makes it.
+const LOG_BYTES: u64 = 128 * 1024;
 const COOKIE_BYTES: u32 = 8;
 const STATE_BYTES: u32 = 4;
 #[expect(clippy::cast_possible_truncation, reason = "a few integers")]
@@ -58,6 +60,22 @@ const MAPS: [Layout; 4] = [
 
 // A version that changes a map needs a table of its own.
 const _: () = assert!(OLDEST_ABI_VERSION == 1 && ABI_VERSION == 2);
+
+/// Roughly what the kernel's memory has to hold for a ring of this agent's version, for where it cannot be asked.
+pub(super) fn estimated_bytes(options: &TapOptions) -> u64 {
+    // `struct htab_elem` and a bucket of `kernel/bpf/hashtab.c`; hash maps are allocated in full when they are made.
+    const ELEMENT_BYTES: u64 = 48;
+    const BUCKET_BYTES: u64 = 16;
+    let bytes = |map: &Layout| match map.size {
+        Size::Ring => u64::from(options.ring_bytes),
+        Size::Taps => {
+            let element = ELEMENT_BYTES + u64::from(map.key_bytes + map.value_bytes.next_multiple_of(8));
+            let taps = u64::from(options.max_taps);
+            taps * element + taps.next_power_of_two() * BUCKET_BYTES
+        }
+    };
+    LOG_BYTES + maps(ABI_VERSION).map(bytes).sum::<u64>()
+}
 
 /// The maps of a version.
 pub(super) fn maps(abi: u16) -> impl Iterator<Item = &'static Layout> {

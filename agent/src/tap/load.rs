@@ -18,7 +18,7 @@ use aya::{
     maps::{Map, MapData},
     programs::SocketFilter,
 };
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use weir_common::abi::{ABI_VERSION, MAX_MESSAGE, PROGRAM, RING_MAP};
 
 use super::{LOG_MAP, Ring, RingId, TapError, Taps, error::Source, layout, map::Maps, rings::PinLock};
@@ -33,6 +33,14 @@ pub struct TapOptions {
     pub ring_bytes: u32,
     /// The most sockets that can be armed on a ring at a time, two per channel. Pinned maps keep theirs.
     pub max_taps: u32,
+}
+
+impl TapOptions {
+    /// Roughly what a ring of this size takes of the kernel's memory, with its maps.
+    #[must_use]
+    pub fn estimated_bytes(&self) -> u64 {
+        layout::estimated_bytes(self)
+    }
 }
 
 /// The smallest ring: one that always has room for the largest message once it is drained.
@@ -52,8 +60,14 @@ pub(super) fn load_ring(
     page: usize,
     lock: &Arc<PinLock>,
 ) -> Result<(Taps, Ring), TapError> {
-    let mut object = load(dir, options)?;
+    let mut object = make_maps(Some(dir), options)?;
+    verify(&mut object)?;
     pin_program(&mut object, dir)?;
+    halves(object, page, lock)
+}
+
+/// A loaded object's two halves.
+pub(super) fn halves(mut object: Ebpf, page: usize, lock: &Arc<PinLock>) -> Result<(Taps, Ring), TapError> {
     let mut take = |name| object.take_map(name).ok_or(TapError::Missing { name });
     let ring = ring(take(RING_MAP)?, page, lock)?;
     let maps = Maps::open(ABI_VERSION, &mut take)?;
@@ -77,23 +91,36 @@ pub(super) fn adopt_ring(
 
 /// Before 5.11 the kernel counts BPF memory against this limit; later it is none of its business.
 pub(super) fn raise_memlock() {
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+    let raised = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY).or_else(|_| {
+        // Without a privilege it can be raised up to the hard limit.
+        let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard)
+    });
+    if let Err(error) = raised {
         tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is; kernels before 5.11 may refuse the maps");
     }
 }
 
-fn load(dir: &Path, options: &TapOptions) -> Result<Ebpf, TapError> {
+/// The object with its maps: those that are pinned in `pins`, or new ones, pinned there; without `pins` nobody else
+/// sees them.
+pub(super) fn make_maps(pins: Option<&Path>, options: &TapOptions) -> Result<Ebpf, TapError> {
     let mut loader = EbpfLoader::new();
     // The program uses no kernel type, so it needs no BTF of the kernel.
     loader.btf(None);
     for map in layout::maps(ABI_VERSION) {
-        loader.map_pin_path(map.name, dir.join(map.name));
         loader.map_max_entries(map.name, map.max_entries(options));
     }
-    loader.map_pin_path(LOG_MAP, dir.join(LOG_MAP));
-    let mut object = loader.load(OBJECT).map_err(|source| load_error("creating the maps", source))?;
-    program(&mut object)?.load().map_err(|source| load_error("verifying the program", source))?;
-    Ok(object)
+    if let Some(dir) = pins {
+        for name in layout::maps(ABI_VERSION).map(|map| map.name).chain([LOG_MAP]) {
+            loader.map_pin_path(name, dir.join(name));
+        }
+    }
+    loader.load(OBJECT).map_err(|source| load_error("creating the maps", source))
+}
+
+/// Has the kernel verify the object's program.
+pub(super) fn verify(object: &mut Ebpf) -> Result<(), TapError> {
+    program(object)?.load().map_err(|source| load_error("verifying the program", source))
 }
 
 /// Puts the program's pin in the place of the one before it, in one step.

@@ -11,6 +11,8 @@
 //!   nothing.
 //! - A record stays in the ring until [`Ring::release`] was told that it is safe elsewhere.
 //!
+//! [`probe()`] and [`pins()`] look whether all this would work, and change nothing.
+//!
 //! Not here: what the bytes mean, whose session a cookie belongs to, when to read and when to release.
 
 mod error;
@@ -19,6 +21,8 @@ mod load;
 mod log;
 mod map;
 mod mapping;
+mod pins;
+mod probe;
 mod ring;
 mod rings;
 mod socket;
@@ -28,6 +32,8 @@ pub use error::TapError;
 pub use load::{MIN_RING_BYTES, TapOptions};
 use log::LOG_MAP;
 pub use log::ProgramLog;
+pub use pins::{Pins, holder, pins};
+pub use probe::{Probe, Refusal, Step, probe};
 pub use ring::{Record, Records, Ring, RingId};
 pub use rings::{RingPlace, Rings};
 pub use taps::{TapState, Taps};

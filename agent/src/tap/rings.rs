@@ -6,7 +6,6 @@
 //! Owns that one agent uses the pins of a node at a time.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     fs::{self, DirBuilder, File},
     io,
@@ -20,11 +19,13 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
     unistd::{SysconfVar, sysconf},
 };
-use weir_common::abi::{ABI_VERSION, OLDEST_ABI_VERSION, RING_MAP};
+use weir_common::abi::{ABI_VERSION, OLDEST_ABI_VERSION};
 
 use super::{
-    MIN_RING_BYTES, Ring, TapError, TapOptions, Taps, layout,
+    MIN_RING_BYTES, Pins, Ring, TapError, TapOptions, Taps, layout,
     load::{self, file_error},
+    pins,
+    pins::rings_dir,
 };
 
 /// A ring's place on this node.
@@ -41,6 +42,13 @@ impl RingPlace {
     #[must_use]
     pub fn current(ring: u16) -> Self {
         Self { abi: ABI_VERSION, ring }
+    }
+
+    /// Where it is pinned below the directory of all rings.
+    pub(super) fn dir_in(self, rings: &Path) -> PathBuf {
+        let Self { abi, ring } = self;
+        let version = rings.join(abi.to_string());
+        if abi == 1 && ring == 0 { version } else { version.join(ring.to_string()) }
     }
 }
 
@@ -77,7 +85,7 @@ impl Rings {
             Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => {}
             _ => return Err(TapError::NoBpffs { path: options.bpf_dir.clone() }),
         }
-        let dir = options.bpf_dir.join("weir");
+        let dir = rings_dir(&options.bpf_dir);
         make_dir(&dir)?;
         // An agent that knows no rings locks its version's directory.
         let before = dir.join(OLDEST_ABI_VERSION.to_string());
@@ -93,17 +101,11 @@ impl Rings {
     /// # Errors
     /// [`TapError::File`].
     pub fn pinned(&self) -> Result<Vec<RingPlace>, TapError> {
-        let mut places = BTreeSet::new();
-        for abi in numbers(&self.dir)? {
-            if !(OLDEST_ABI_VERSION..=ABI_VERSION).contains(&abi) {
-                tracing::warn!(abi, "taps of another version of the agent are pinned; they are left alone");
-                continue;
-            }
-            let rings = numbers(&self.dir.join(abi.to_string()))?;
-            let candidates = rings.into_iter().chain([0]).map(|ring| RingPlace { abi, ring });
-            places.extend(candidates.filter(|&place| self.dir_of(place).join(RING_MAP).exists()));
+        let Pins { places, unknown, .. } = pins(&self.options.bpf_dir)?;
+        for abi in unknown {
+            tracing::warn!(abi, "taps of another version of the agent are pinned; they are left alone");
         }
-        Ok(places.into_iter().collect())
+        Ok(places)
     }
 
     /// Makes a ring, or adopts it where it is pinned.
@@ -154,9 +156,7 @@ impl Rings {
     /// Where a ring is pinned.
     #[must_use]
     pub fn dir_of(&self, place: RingPlace) -> PathBuf {
-        let RingPlace { abi, ring } = place;
-        let version = self.dir.join(abi.to_string());
-        if abi == 1 && ring == 0 { version } else { version.join(ring.to_string()) }
+        place.dir_in(&self.dir)
     }
 }
 
@@ -165,21 +165,6 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-/// The directories in this one whose names are numbers; none if it is not there.
-fn numbers(dir: &Path) -> Result<Vec<u16>, TapError> {
-    let items = match fs::read_dir(dir) {
-        Ok(items) => items,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(file_error("reading", dir)(error)),
-    };
-    let mut found = Vec::new();
-    for item in items {
-        let name = item.map_err(file_error("reading", dir))?.file_name();
-        found.extend(name.to_str().and_then(|name| name.parse::<u16>().ok()));
-    }
-    Ok(found)
 }
 
 fn make_dir(dir: &Path) -> Result<(), TapError> {
@@ -194,6 +179,6 @@ fn lock(dir: &Path) -> Result<Flock<File>, TapError> {
     })
 }
 
-fn page_size() -> usize {
+pub(super) fn page_size() -> usize {
     sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()).unwrap_or(4096)
 }

@@ -39,6 +39,11 @@ pub(super) fn lock_filter(socket: BorrowedFd<'_>) -> Result<(), TapError> {
     check(result).map_err(|source| TapError::Socket { op: "locking the filter", source })
 }
 
+/// Whether the socket's filter is permanent.
+pub(super) fn is_locked(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(option(socket, libc::SO_LOCK_FILTER).map(libc::c_int::from_ne_bytes)? != 0)
+}
+
 /// Bytes waiting to be received, over all queued messages.
 pub(super) fn queued(socket: BorrowedFd<'_>) -> Result<u64, TapError> {
     let mut bytes: libc::c_int = 0;

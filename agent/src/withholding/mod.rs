@@ -18,7 +18,10 @@ use std::{collections::BTreeMap, fmt};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use weir_analysis::transfers::{ContentRange, Transfer};
+use weir_analysis::{
+    requests::{Request, Requests},
+    transfers::{ContentRange, Transfer},
+};
 use weir_common::{
     digest::Sha256,
     frame::{ChannelType, Direction, Header, Kind, Message},
@@ -212,6 +215,15 @@ impl CarriedChannel {
 }
 
 impl State {
+    fn requests(&self) -> Requests {
+        Requests { unanswered: self.unanswered, answer: self.answer, terminal: self.terminal }
+    }
+
+    fn keep_requests(&mut self, requests: Requests) {
+        let Requests { unanswered, answer, terminal } = requests;
+        (self.unanswered, self.answer, self.terminal) = (unanswered, answer, terminal);
+    }
+
     /// Whether the recording shows a file transfer: the target has accepted it, and both sides speak its protocol.
     fn is_shown(&self) -> bool {
         self.used_for == Use::Files && self.answer.is_none() && self.spoken == [true; 2]
@@ -252,7 +264,10 @@ impl Channel {
                 // A program may be among what is missing, and the answers that come may be to that.
                 self.state.used_for = Use::Other;
             }
-            (self.state.unanswered, self.state.answer, self.transfer) = (0, None, None);
+            let mut requests = self.state.requests();
+            requests.lose_track();
+            self.state.keep_requests(requests);
+            self.transfer = None;
         }
     }
 
@@ -264,28 +279,19 @@ impl Channel {
             (Direction::TargetToClient, Kind::Success | Kind::Failure) => {
                 self.answered(kind == Kind::Success);
             }
-            // The requests that the target is asked to answer.
-            (
-                Direction::ClientToTarget,
-                Kind::Pty
-                | Kind::Env
-                | Kind::AgentForward
-                | Kind::X11
-                | Kind::Shell
-                | Kind::Exec
-                | Kind::Subsystem,
-            ) => self.asked(kind, body),
+            (Direction::ClientToTarget, _) => self.asked(kind, body),
             _ => {}
         }
     }
 
     fn asked(&mut self, kind: Kind, body: &[u8]) {
+        let Some(request) = Request::of_kind(kind) else { return };
         let state = &mut self.state;
-        state.unanswered = state.unanswered.saturating_add(1);
-        state.terminal |= kind == Kind::Pty;
-        let is_program = matches!(kind, Kind::Shell | Kind::Exec | Kind::Subsystem);
+        let mut requests = state.requests();
         // A server runs one program: who asks for another one behind it cannot change what the first one is.
-        if !is_program || state.used_for != Use::Nothing {
+        let is_its = requests.asked(request, state.used_for != Use::Nothing);
+        state.keep_requests(requests);
+        if !is_its {
             return;
         }
         let transfer = match kind {
@@ -300,22 +306,16 @@ impl Channel {
         // A program in a folder of the user's own may be anything.
         let transfer = transfer.filter(Transfer::has_content);
         state.used_for = if transfer.is_some() { Use::Files } else { Use::Other };
-        state.answer = Some(state.unanswered);
         self.transfer = transfer.map(Box::new);
     }
 
     fn answered(&mut self, success: bool) {
-        let state = &mut self.state;
-        state.unanswered = state.unanswered.saturating_sub(1);
-        state.answer = match state.answer {
-            Some(1) => {
-                if !success {
-                    (state.used_for, self.transfer) = (Use::Nothing, None);
-                }
-                None
-            }
-            answer => answer.map(|answers| answers.saturating_sub(1)),
-        };
+        let mut requests = self.state.requests();
+        let runs = requests.answered(success);
+        self.state.keep_requests(requests);
+        if runs == Some(false) {
+            (self.state.used_for, self.transfer) = (Use::Nothing, None);
+        }
     }
 
     fn data(

@@ -3,6 +3,7 @@
 
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod bpffs;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod stored;
@@ -19,10 +20,15 @@ use std::{
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 use tempfile::TempDir;
 use weir_agent::tap::RingPlace;
+
+use bpffs::Bpffs;
+
+/// The agent's program.
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
 
 /// How long anything may take before a test gives up on it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +50,7 @@ fn pause() {
 
 /// Directories and a BPF file system that nobody else uses.
 pub(crate) struct Node {
+    bpf: Bpffs,
     dir: TempDir,
     extra: String,
     environment: Vec<(String, String)>,
@@ -53,11 +60,8 @@ impl Node {
     /// A node whose agent has these settings besides short times.
     pub(crate) fn new(extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let bpf = dir.path().join("bpf");
-        fs::create_dir(&bpf).expect("a fresh directory");
-        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
-            .expect("root may mount a bpffs");
-        Self { dir, extra: extra.to_owned(), environment: Vec::new() }
+        let bpf = Bpffs::at(&dir.path().join("bpf"));
+        Self { bpf, dir, extra: extra.to_owned(), environment: Vec::new() }
     }
 
     /// Settings besides those that it was made with.
@@ -78,10 +82,7 @@ impl Node {
 
     /// A fresh BPF file system in place of the old one: what a restart of the node leaves.
     pub(crate) fn forget_kernel_objects(&self) {
-        let bpf = self.path("bpf");
-        umount2(&bpf, MntFlags::MNT_DETACH).expect("mounted");
-        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
-            .expect("root may mount a bpffs");
+        self.bpf.forget();
     }
 
     /// A disk of its own, of this size, for the state.
@@ -128,10 +129,12 @@ impl Node {
         } else {
             format!("store = \"file://{store}\"\n")
         };
-        let mut text =
-            format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}bpf_dir = {bpf:?}\n");
+        let bpf =
+            if self.extra.contains("bpf_dir = ") { String::new() } else { format!("bpf_dir = {bpf:?}\n") };
+        let mut text = format!("control_socket = {socket:?}\nstate_dir = {state:?}\n{store}{bpf}");
+        let allowed_uids = format!("allowed_uids = [{}]", geteuid());
         for line in [
-            "allowed_uids = [0]",
+            &*allowed_uids,
             "ring_bytes = 1048576",
             "max_taps = 1024",
             "reattach_timeout_ms = 15000",
@@ -159,7 +162,12 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn spawn(&self) -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir-agent"))
+        self.spawn_by(Command::new(AGENT))
+    }
+
+    /// Starts the agent by a command to which only its options have to be added.
+    pub(crate) fn spawn_by(&self, mut command: Command) -> Agent {
+        let mut child = command
             .arg("--config")
             .arg(self.write_config())
             .env("WEIR_LOG", "debug")
@@ -181,7 +189,6 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = umount2(&self.path("bpf"), MntFlags::MNT_DETACH);
         let _ = umount2(&self.path("state"), MntFlags::MNT_DETACH);
         let _ = umount2(&self.path("store"), MntFlags::MNT_DETACH);
     }

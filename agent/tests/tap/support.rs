@@ -3,12 +3,12 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use nix::{
     errno::Errno,
-    mount::{MntFlags, MsFlags, mount, umount2},
     sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
 };
 use tempfile::TempDir;
@@ -19,21 +19,24 @@ use weir_common::{
     session::SocketCookie,
 };
 
-/// A BPF filesystem that nobody else uses, gone with this value.
+use crate::bpffs;
+
+/// A BPF file system that nobody else uses, gone with this value.
 pub(crate) struct Bpffs {
-    dir: TempDir,
+    at: PathBuf,
+    _mounted: bpffs::Bpffs,
+    _dir: TempDir,
 }
 
 impl Bpffs {
     pub(crate) fn mount() -> Self {
-        let dir = tempfile::tempdir().expect("a directory to mount on");
-        mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
-            .expect("mounting a bpffs, which takes root");
-        Self { dir }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let at = dir.path().join("bpf");
+        Self { _mounted: bpffs::Bpffs::at(&at), at, _dir: dir }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
+        &self.at
     }
 
     pub(crate) fn options(&self) -> TapOptions {
@@ -59,12 +62,6 @@ impl Bpffs {
 /// The first ring.
 pub(crate) fn open(options: &TapOptions) -> Result<(Taps, Ring), TapError> {
     Rings::open(options)?.open_ring(RingPlace::current(0))
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        umount2(self.dir.path(), MntFlags::MNT_DETACH).expect("unmounting our own bpffs");
-    }
 }
 
 /// A connected pair as the proxy makes it, with room for several of the largest messages.
@@ -102,18 +99,28 @@ pub(crate) fn take(socket: &OwnedFd) -> Option<Vec<u8>> {
     }
 }
 
-/// The message with this number: no two are alike from 8 bytes on.
+/// The message with this number: no two are alike from 8 bytes on. Cut from noise that is made once, because the
+/// tests make gigabytes of messages, on emulated processors too.
 pub(crate) fn message(number: u64, len: usize) -> Vec<u8> {
-    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    const PLACES: usize = 65_521;
+    static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| noise(256 * 1024));
+    let at = usize::try_from(number).expect("64 bits") % PLACES;
     let mut bytes = number.to_ne_bytes().to_vec();
-    while bytes.len() < len {
+    bytes.extend_from_slice(&NOISE[at..at + len.saturating_sub(bytes.len())]);
+    bytes.truncate(len);
+    bytes
+}
+
+/// Bytes without a pattern, the same each time.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend_from_slice(&state.to_ne_bytes());
-    }
-    bytes.truncate(len);
-    bytes
+        state.to_ne_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
 }
 
 /// A record's header and message.

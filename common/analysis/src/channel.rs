@@ -12,6 +12,7 @@ use weir_common::{
 use crate::{
     At, Findings, TranscriptLine,
     forwards::Forwarded,
+    requests::{Request, Requests},
     terminal::Terminal,
     transfers::{Chunk, Transfer},
 };
@@ -26,10 +27,11 @@ pub(crate) struct Channel {
     transfer: Option<Transfer>,
     exit_code: Option<i32>,
     stdout_bytes: u64,
-    /// Whether the last that was asked for is a program.
-    asked: bool,
-    /// Whether the target said that a program runs, or sent any data.
+    requests: Requests,
+    /// Whether the target said that the program runs, or sent any data.
     ran: bool,
+    /// Whether it was said that there is no room for its terminal's picture.
+    crowded: bool,
     closed: [bool; 2],
 }
 
@@ -51,8 +53,9 @@ impl Channel {
             transfer: None,
             exit_code: None,
             stdout_bytes: 0,
-            asked: false,
+            requests: Requests::default(),
             ran: false,
+            crowded: false,
             closed: [false; 2],
         }
     }
@@ -62,8 +65,15 @@ impl Channel {
         self.closed == [true; 2]
     }
 
-    pub(crate) fn event(&mut self, event: &Event, content: &[u8], out: &mut dyn Findings) {
+    /// How many cells its terminal takes.
+    pub(crate) fn cells(&self) -> usize {
+        self.terminal.as_ref().map_or(0, Terminal::cells)
+    }
+
+    /// Takes the next event. Its terminal may have `room` cells.
+    pub(crate) fn event(&mut self, event: &Event, content: &[u8], room: usize, out: &mut dyn Findings) {
         let at = At { t: event.t, seq: event.seq };
+        let takes_it = event.dir == Direction::ClientToTarget && self.takes_a_program(&event.what);
         match &event.what {
             What::Open { channel } => self.forwarded = Forwarded::new(channel, at),
             What::OpenFailure(failure) => {
@@ -73,21 +83,22 @@ impl Channel {
                 self.closed = [true; 2];
                 self.end(at, out);
             }
-            What::Pty(pty) => {
-                self.asked = false;
-                self.pty = Some(pty.size);
+            What::Pty(pty) => self.pty = Some(pty.size),
+            What::Success | What::Failure if event.dir == Direction::TargetToClient => {
+                self.ran |= self.requests.answered(matches!(event.what, What::Success)) == Some(true);
             }
-            // The proxy asks one thing at a time.
-            What::Success if self.asked => self.ran = true,
             What::WindowChange(size) => {
                 self.pty = self.pty.map(|_| *size);
-                if let Some(terminal) = &mut self.terminal {
-                    terminal.resize(at, *size, out);
+                let has_room = Terminal::cells_of(*size) <= room.max(self.cells());
+                match &mut self.terminal {
+                    Some(terminal) if has_room => terminal.resize(at, *size, out),
+                    Some(_) => self.crowded("[the window's new size is not followed", at, out),
+                    None => {}
                 }
             }
-            What::Shell if self.takes_a_program() => self.begin(None, at, out),
-            What::Exec(_) if self.takes_a_program() => self.begin(Some(content), at, out),
-            What::Subsystem { name } if self.takes_a_program() && self.pty.is_none() => {
+            What::Shell if takes_it => self.begin(None, at, room, out),
+            What::Exec(_) if takes_it => self.begin(Some(content), at, room, out),
+            What::Subsystem { name } if takes_it && self.pty.is_none() => {
                 self.transfer = Transfer::for_subsystem(name);
             }
             What::Stdin(data) | What::Stdout(data) | What::Stderr(data) => {
@@ -100,7 +111,10 @@ impl Channel {
                     self.end(at, out);
                 }
             }
-            What::Gap(_) => self.gap(event.dir),
+            What::Gap(_) => {
+                self.requests.lose_track();
+                self.gap(event.dir);
+            }
             _ => {}
         }
     }
@@ -130,18 +144,18 @@ impl Channel {
         }
     }
 
-    /// A channel runs one program (RFC 4254, 6.5). One that was asked for and said nothing may have been refused, so the
-    /// next one takes its place; one that is asked for behind a program that speaks is refused and changes nothing.
-    fn takes_a_program(&mut self) -> bool {
-        if self.ran {
-            return false;
+    /// Whether this asks for a program that the channel may run. One that was asked for and said nothing may have been
+    /// refused, so the next one takes its place; one that is asked for behind a program that runs is refused and changes
+    /// nothing.
+    fn takes_a_program(&mut self, what: &What) -> bool {
+        let takes_it = Request::of(what).is_some_and(|request| self.requests.asked(request, self.ran));
+        if takes_it {
+            (self.transfer, self.terminal) = (None, None);
         }
-        (self.transfer, self.terminal) = (None, None);
-        self.asked = true;
-        true
+        takes_it
     }
 
-    fn begin(&mut self, command: Option<&[u8]>, at: At, out: &mut dyn Findings) {
+    fn begin(&mut self, command: Option<&[u8]>, at: At, room: usize, out: &mut dyn Findings) {
         if let Some(command) = command {
             // On a terminal bytes are changed: no protocol of files works there.
             self.transfer = if self.pty.is_none() { Transfer::for_command(command) } else { None };
@@ -153,8 +167,22 @@ impl Channel {
             self.say_exec(Some(at), out);
             self.exec = Some(Exec { text, t: at.t, evidence });
         }
-        if let Some(size) = self.pty {
-            self.terminal = Some(Terminal::new(self.ch, size, command.is_some()));
+        match self.pty {
+            Some(size) if Terminal::cells_of(size) <= room => {
+                self.terminal = Some(Terminal::new(self.ch, size, command.is_some()));
+            }
+            Some(_) => {
+                self.crowded("[what stands on this terminal, and is entered there, is not followed", at, out);
+            }
+            None => {}
+        }
+    }
+
+    /// Says once that the session's terminals are too large together.
+    fn crowded(&mut self, what: &str, at: At, out: &mut dyn Findings) {
+        if !std::mem::replace(&mut self.crowded, true) {
+            let text = format!("{what}: the terminals of this session are too many or too large]");
+            out.line(TranscriptLine { ch: self.ch, t: at.t, pane: None, text, is_command: false });
         }
     }
 
@@ -243,29 +271,12 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::{
-        frame::Pty,
-        recording::findings::{FileAccess, Forward},
-    };
+    use weir_common::frame::{Env, Pty};
 
     use super::*;
-    use crate::TranscriptLine;
+    use crate::{Analysis, Found, masking::Masking};
 
-    #[derive(Default)]
-    struct Found(Vec<String>);
-
-    impl Findings for Found {
-        fn command(&mut self, command: Command) {
-            self.0.push(command.text);
-        }
-        fn file(&mut self, _: FileAccess) {
-            self.0.push("a file".to_owned());
-        }
-        fn forward(&mut self, _: Forward) {}
-        fn line(&mut self, _: TranscriptLine) {}
-    }
-
-    fn found(events: &[(Direction, What)]) -> Vec<String> {
+    fn found(events: &[(Direction, What)]) -> Found {
         let (mut channel, mut found) = (Channel::new(ChannelNo(0)), Found::default());
         for (n, (dir, what)) in (0..).zip(events) {
             let event = Event {
@@ -277,10 +288,10 @@ mod tests {
                 what: what.clone(),
             };
             let content = what.content().and_then(|content| content.bytes(&[])).unwrap_or_default().to_vec();
-            channel.event(&event, &content, &mut found);
+            channel.event(&event, &content, crate::CELLS_MAX, &mut found);
         }
         channel.finish(&mut found);
-        found.0
+        found
     }
 
     #[test]
@@ -296,8 +307,104 @@ mod tests {
         let shell = [(C2T, What::Pty(pty)), (C2T, What::Shell), (T2C, What::Stdout(text("me@host:~$ ")))];
         let run = [(C2T, What::Stdin(text("id\r"))), (T2C, What::Stdout(text("id\r\nuid=0\r\nme@host:~$ ")))];
         let behind: Vec<_> = shell.iter().cloned().chain([sftp()]).chain(run.clone()).collect();
-        assert_eq!(found(&behind), ["id"]);
+        assert_eq!(found(&behind).texts(), ["id"]);
         let before: Vec<_> = [sftp(), (T2C, What::Failure)].into_iter().chain(shell).chain(run).collect();
-        assert_eq!(found(&before), ["id"]);
+        assert_eq!(found(&before).texts(), ["id"]);
+    }
+
+    #[test]
+    fn the_answer_to_a_variable_is_not_the_programs() {
+        use Direction::{ClientToTarget as C2T, TargetToClient as T2C};
+        let env = || What::Env(Env { name: "LANG".to_owned(), value: "C".to_owned() });
+        let exec = |command: &str| (C2T, What::Exec(Content::Text(command.to_owned())));
+        let refused =
+            [(C2T, env()), exec("scp -t x"), (T2C, What::Success), (T2C, What::Failure), exec("id")];
+        assert_eq!(found(&refused).texts(), ["scp -t x", "id"], "the second one runs");
+        let ran =
+            [(C2T, env()), exec("id"), (C2T, env()), (T2C, What::Failure), (T2C, What::Success), exec("ls")];
+        assert_eq!(found(&ran).texts(), ["id"], "it runs already");
+    }
+
+    /// What a session on many terminals sends.
+    #[derive(Default)]
+    struct Terminals {
+        t: u64,
+        analysis: Option<Analysis>,
+        found: Found,
+    }
+
+    impl Terminals {
+        fn say(&mut self, ch: u32, dir: Direction, what: What) {
+            let analysis = self.analysis.get_or_insert_with(|| Analysis::new(None, Masking::default()));
+            let content = what.content().and_then(|content| content.bytes(&[])).unwrap_or_default().to_vec();
+            self.t += 1;
+            let event = Event { t: self.t, dir, ch: ChannelNo(ch), seq: self.t, len: 0, what };
+            analysis.event(&event, &content, &mut self.found);
+        }
+
+        /// A shell on a terminal of this size prints a line.
+        fn shell(&mut self, ch: u32, cols: u32, rows: u32) {
+            let size = WindowSize { cols, rows, width_px: 0, height_px: 0 };
+            let pty = Pty { term: "xterm".to_owned(), size, modes: Vec::new() };
+            self.say(ch, Direction::ClientToTarget, What::Pty(pty));
+            self.say(ch, Direction::ClientToTarget, What::Shell);
+            let line = Content::Text(format!("printed on {ch}\r\n"));
+            self.say(ch, Direction::TargetToClient, What::Stdout(line));
+        }
+
+        fn close(&mut self, ch: u32) {
+            for dir in [Direction::ClientToTarget, Direction::TargetToClient] {
+                self.say(ch, dir, What::Close);
+            }
+        }
+    }
+
+    #[test]
+    fn terminals_that_are_too_large_together_are_said_to_be_followed_no_more() {
+        const FITTING: u32 = 27;
+        let mut terminals = Terminals::default();
+        for ch in 0..40 {
+            terminals.shell(ch, u32::MAX, u32::MAX);
+        }
+        assert_eq!(
+            terminals.found.lines.len(),
+            40 - FITTING as usize,
+            "nothing is final yet but what is said of them"
+        );
+        for (line, ch) in terminals.found.lines.iter().zip(FITTING..) {
+            assert_eq!(line.ch, ChannelNo(ch));
+            assert!(
+                line.text.contains("is not followed: the terminals of this session are too many"),
+                "{}",
+                line.text
+            );
+        }
+        terminals.close(3);
+        assert_eq!(terminals.found.transcript().last(), Some(&"printed on 3"));
+        terminals.shell(50, 500, 300);
+        terminals.close(50);
+        assert_eq!(terminals.found.transcript().last(), Some(&"printed on 50"), "there is room again");
+    }
+
+    #[test]
+    fn a_window_that_grows_beyond_the_room_is_followed_at_its_size_and_that_is_said_once() {
+        let mut terminals = Terminals::default();
+        for ch in 0..28 {
+            terminals.shell(ch, 500, 250);
+        }
+        let grown = What::WindowChange(WindowSize { cols: 500, rows: 300, ..Default::default() });
+        for ch in 0..28 {
+            for _ in 0..3 {
+                terminals.say(ch, Direction::ClientToTarget, grown.clone());
+            }
+        }
+        let said = terminals.found.transcript();
+        assert!(said.len() < 28 && !said.is_empty(), "{said:?}");
+        assert!(
+            said.iter().all(|line| line.starts_with("[the window's new size is not followed: ")),
+            "{said:?}"
+        );
+        terminals.close(27);
+        assert_eq!(terminals.found.transcript().last(), Some(&"printed on 27"));
     }
 }

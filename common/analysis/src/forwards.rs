@@ -84,32 +84,14 @@ fn join(host: &str, port: u32) -> String {
 mod tests {
     use weir_common::{
         frame::OpenFailure,
-        recording::{
-            Content, Event, What,
-            findings::{Command, FileAccess},
-        },
+        recording::{Content, Event, What},
     };
 
     use super::*;
-    use crate::{Analysis, Findings, TranscriptLine, masking::Masking};
+    use crate::{Analysis, Found, masking::Masking};
 
     const C2T: Direction = Direction::ClientToTarget;
     const T2C: Direction = Direction::TargetToClient;
-
-    #[derive(Default)]
-    struct Found(Vec<Forward>);
-
-    impl Findings for Found {
-        fn command(&mut self, _: Command) {}
-
-        fn file(&mut self, _: FileAccess) {}
-
-        fn forward(&mut self, forward: Forward) {
-            self.0.push(forward);
-        }
-
-        fn line(&mut self, _: TranscriptLine) {}
-    }
 
     /// What these events amount to, which come at 1, 2, 3, … on one channel.
     fn forwards(events: Vec<(Direction, What)>) -> Vec<Forward> {
@@ -120,7 +102,7 @@ mod tests {
             analysis.event(&event, &content, &mut found);
         }
         analysis.finish(&mut found);
-        found.0
+        found.forwards
     }
 
     fn text(text: &str) -> Content {

@@ -10,7 +10,7 @@ use weir_common::{
 };
 
 use crate::{
-    Analysis, Findings, TranscriptLine,
+    Analysis, Findings, Found, TranscriptLine,
     masking::{LineState, MASK, Masking},
 };
 
@@ -221,7 +221,7 @@ struct Session {
     /// When it is, and the number of the frame.
     now: u64,
     input_bytes: usize,
-    found: Found,
+    found: Checked,
 }
 
 impl Session {
@@ -229,7 +229,7 @@ impl Session {
         let clock = Clock { boot_ns: 0, at: jiff::Timestamp::UNIX_EPOCH };
         let analysis = Analysis::new(Some(clock), Masking::default());
         let mut session =
-            Self { analysis, now: 0, input_bytes: 0, found: Found { in_order, ..Found::default() } };
+            Self { analysis, now: 0, input_bytes: 0, found: Checked { in_order, ..Checked::default() } };
         if in_order {
             session.say(Direction::ClientToTarget, What::Open { channel: ChannelType::Session });
         }
@@ -251,24 +251,21 @@ impl Session {
     fn end(mut self) -> Found {
         self.analysis.finish(&mut self.found);
         self.found.check(self.input_bytes);
-        self.found
+        self.found.found
     }
 }
 
-/// What was found. Each finding is checked as it comes.
-#[derive(Default, PartialEq)]
-struct Found {
+/// Each finding is checked as it comes.
+#[derive(Default)]
+struct Checked {
     /// Whether time goes on from event to event.
     in_order: bool,
-    commands: Vec<Command>,
-    files: Vec<FileAccess>,
-    forwards: Vec<Forward>,
-    lines: Vec<TranscriptLine>,
+    found: Found,
 }
 
-impl Found {
+impl Checked {
     fn check(&self, input_bytes: usize) {
-        let Self { in_order: _, commands, files, forwards, lines } = self;
+        let Found { commands, files, forwards, lines } = &self.found;
         let max = FINDINGS_FREE + FINDINGS_PER_BYTE_MAX * input_bytes;
         for found in [commands.len(), files.len(), forwards.len(), lines.len()] {
             assert!(found <= max, "{found} findings of {input_bytes} bytes");
@@ -295,20 +292,20 @@ fn is_short(text: &str) -> bool {
     text.len() <= PATH_BYTES_MAX + '…'.len_utf8()
 }
 
-impl Findings for Found {
+impl Findings for Checked {
     fn command(&mut self, command: Command) {
-        check_number(command.n, self.commands.len());
+        check_number(command.n, self.found.commands.len());
         self.check_span(&command.span);
         assert!(command.text.chars().count() <= COMMAND_CHARS_MAX);
         assert!(command.evidence.from <= command.evidence.to, "{:?}", command.evidence);
         assert!(!self.in_order || command.evidence.first_seq <= command.evidence.last_seq);
         assert!(command.cwd.as_deref().is_none_or(is_short));
         comes_back(&command);
-        self.commands.push(command);
+        self.found.command(command);
     }
 
     fn file(&mut self, file: FileAccess) {
-        check_number(file.n, self.files.len());
+        check_number(file.n, self.found.files.len());
         self.check_span(&file.span);
         assert!(is_short(&file.path) && file.other_path.as_deref().is_none_or(is_short));
         match &file.result {
@@ -316,21 +313,21 @@ impl Findings for Found {
             FileResult::Ok | FileResult::Unknown => {}
         }
         comes_back(&file);
-        self.files.push(file);
+        self.found.file(file);
     }
 
     fn forward(&mut self, forward: Forward) {
-        check_number(forward.n, self.forwards.len());
+        check_number(forward.n, self.found.forwards.len());
         self.check_span(&forward.span);
         assert!(is_short(&forward.to) && forward.from.as_deref().is_none_or(is_short));
         comes_back(&forward);
-        self.forwards.push(forward);
+        self.found.forward(forward);
     }
 
     fn line(&mut self, line: TranscriptLine) {
         assert!(line.text.len() <= LINE_BYTES_MAX, "a line of {} bytes", line.text.len());
         assert!(!line.text.contains(['\n', '\r', '\x1b']), "a line is one, and acts on nothing");
-        self.lines.push(line);
+        self.found.line(line);
     }
 }
 

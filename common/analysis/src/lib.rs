@@ -8,9 +8,11 @@
 
 mod channel;
 mod forwards;
+mod found;
 pub mod fuzz;
 pub mod lines;
 pub mod masking;
+pub mod requests;
 pub mod terminal;
 mod text;
 pub mod transcript;
@@ -26,6 +28,7 @@ use weir_common::{
     session::ChannelNo,
 };
 
+pub use self::found::Found;
 use self::{
     channel::Channel,
     masking::{Lines, Masking},
@@ -33,6 +36,10 @@ use self::{
 
 /// The most channels that are followed side by side; more are passed over.
 const CHANNELS_MAX: usize = 1000;
+
+/// The most cells of all terminals that are followed at a time: some 160 MiB, as the emulator has two screens of each.
+/// Room for a thousand of 160 columns and 26 rows.
+const CELLS_MAX: usize = 4 << 20;
 
 /// Takes what is found, as soon as it is.
 pub trait Findings {
@@ -109,9 +116,16 @@ impl Analysis {
             }
             channels.insert(event.ch, Channel::new(event.ch));
         }
+        let room = match event.what {
+            What::Shell | What::Exec(_) | What::WindowChange(_) => {
+                let others = channels.iter().filter(|(ch, _)| **ch != event.ch);
+                CELLS_MAX.saturating_sub(others.map(|(_, channel)| channel.cells()).sum())
+            }
+            _ => 0,
+        };
         let Some(channel) = channels.get_mut(&event.ch) else { return };
         let mut out = Finishing { clock: *clock, masking, lines, numbers, out };
-        channel.event(event, content, &mut out);
+        channel.event(event, content, room, &mut out);
         if channel.is_over() {
             channels.remove(&event.ch);
         }

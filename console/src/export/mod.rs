@@ -71,28 +71,41 @@ pub fn export(recording: &Recording, args: &ExportArgs, world: &mut World<'_>) -
     if !recording.is_finished() {
         told.say("this session is not finished: what is stored so far is exported");
     }
+    match write(recording, args, out, &mut told).and_then(|()| Ok(out.flush()?)) {
+        // Who reads it has enough. What is wrong is wrong all the same.
+        Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    Ok(if told.warned { Exit::Wrong } else { Exit::Fine })
+}
+
+fn write(
+    recording: &Recording,
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    told: &mut Told<'_>,
+) -> Result<(), ExportError> {
+    let mut warnings = Vec::new();
     match args.format {
-        Format::Cast => asciicast(recording, args, Version::V2, out, &mut told)?,
-        Format::Cast3 => asciicast(recording, args, Version::V3, out, &mut told)?,
-        Format::Html => page(recording, args, out, &mut told)?,
+        Format::Cast => asciicast(recording, args, Version::V2, out, told),
+        Format::Cast3 => asciicast(recording, args, Version::V3, out, told),
+        Format::Html => page(recording, args, out, told),
         Format::Txt => {
-            let mut warnings = Vec::new();
-            let origin = text::write(recording, &mut warnings, out)?;
+            let origin = text::write(recording, &mut warnings, out);
             told.warnings(&warnings);
-            told.origin(origin);
+            told.origin(origin?);
+            Ok(())
         }
-        Format::Ndjson => events(recording, args, out, &mut told)?,
+        Format::Ndjson => events(recording, args, out, told),
         Format::Csv => {
             let mut csv = csv::Csv::new(args.what, out);
-            let mut warnings = Vec::new();
             let origin = findings::each(recording, &mut csv, &mut warnings);
-            csv.finish()?;
             told.warnings(&warnings);
+            csv.finish()?;
             told.origin(origin);
+            Ok(())
         }
     }
-    out.flush()?;
-    Ok(if told.warned { Exit::Wrong } else { Exit::Fine })
 }
 
 /// What was typed may be in it, so it is for its owner alone.
@@ -185,7 +198,8 @@ fn asciicast(
     let mut output = Output::new(args.raw, track.term.is_some());
     let mut typed = Utf8::default();
     let mut size = track.size;
-    let beside = track::follow(recording, &track, &marks.commands, &mut |t, beat| {
+    let mut beside = Beside::default();
+    let followed = track::follow(recording, &track, &marks.commands, &mut beside, &mut |t, beat| {
         let event = match beat {
             Beat::Output(bytes) => (Code::Output, output.text(bytes)),
             Beat::Typed(bytes) if args.stdin => (Code::Input, typed.push(bytes)),
@@ -203,7 +217,9 @@ fn asciicast(
             out.write_all(encoder.event(t, code, &data).unwrap_or_default().as_bytes())?;
         }
         Ok::<_, ExportError>(ControlFlow::Continue(()))
-    })?;
+    });
+    told.warnings(&std::mem::take(&mut beside.warnings));
+    followed?;
     told.beside(&beside, &track);
     Ok(())
 }
@@ -254,8 +270,12 @@ fn page(
         idle_limit: args.idle_limit.unwrap_or(html::IDLE_LIMIT_S),
     };
     let mut page = html::Page::new(&about, &track, args.max_bytes, out)?;
-    let beside =
-        track::follow(recording, &track, &marks.commands, &mut |t, beat| page.beat(t, beat, args.stdin))?;
+    let mut beside = Beside::default();
+    let followed = track::follow(recording, &track, &marks.commands, &mut beside, &mut |t, beat| {
+        page.beat(t, beat, args.stdin)
+    });
+    told.warnings(&std::mem::take(&mut beside.warnings));
+    followed?;
     if let Some(cut) = page.finish(&marks.commands, track.start)? {
         told.say(&format!(
             "warning: the page ends after {}.{:03} s of the session, at --max-bytes {}; more makes a longer page",

@@ -9,7 +9,7 @@ use std::{
 };
 
 use weir_analysis::{Findings, TranscriptLine, transcript::Transcript};
-use weir_common::recording::findings::{Command, FileAccess, Forward};
+use weir_common::recording::findings::{Command, FileAccess, Forward, TRANSCRIPT};
 
 use crate::{
     escape,
@@ -26,7 +26,7 @@ const LINE_MAX: u64 = 1 << 20;
 /// If it can't be written.
 pub fn write(recording: &Recording, warnings: &mut Vec<String>, out: &mut dyn Write) -> io::Result<Origin> {
     if let Some(stored) = findings::transcript(recording) {
-        copy(stored, out)?;
+        copy(stored, warnings, out)?;
         return Ok(Origin::Stored);
     }
     let transcript = Transcript::new(recording.clock());
@@ -35,12 +35,17 @@ pub fn write(recording: &Recording, warnings: &mut Vec<String>, out: &mut dyn Wr
     lines.failed.map_or(Ok(Origin::Made), Err)
 }
 
-fn copy(mut stored: impl BufRead, out: &mut dyn Write) -> io::Result<()> {
+fn copy(mut stored: impl BufRead, warnings: &mut Vec<String>, out: &mut dyn Write) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        if stored.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
+        match stored.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                warnings.push(format!("{TRANSCRIPT} can't be read: {error}"));
+                return Ok(());
+            }
         }
         let text = String::from_utf8_lossy(&line);
         writeln!(out, "{}", Safe(text.strip_suffix('\n').unwrap_or(&text)))?;
@@ -104,7 +109,7 @@ mod tests {
     #[test]
     fn a_stored_transcript_is_copied_without_what_a_terminal_would_act_on() {
         let mut out = Vec::new();
-        copy(&b"[now #0] ls\n    a\tb\x1b]52;c;x\x07\n"[..], &mut out).expect("in memory");
+        copy(&b"[now #0] ls\n    a\tb\x1b]52;c;x\x07\n"[..], &mut Vec::new(), &mut out).expect("in memory");
         assert_eq!(out, b"[now #0] ls\n    a\tb\\x1b]52;c;x\\x07\n");
     }
 }

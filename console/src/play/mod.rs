@@ -111,6 +111,20 @@ pub fn play_paced(
 ) -> Result<Exit, PlayError> {
     let styled = world.terminal && !args.text;
     let mut player = Player::new(args, world, styled);
+    match play_all(recording, args, &mut player, pace) {
+        // Who reads it has enough. What is wrong is wrong all the same.
+        Err(PlayError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        played => played?,
+    }
+    Ok(if player.warned { Exit::Wrong } else { Exit::Fine })
+}
+
+fn play_all(
+    recording: &Recording,
+    args: &PlayArgs,
+    player: &mut Player<'_, '_>,
+    pace: &mut dyn Pace,
+) -> Result<(), PlayError> {
     player.introduce(recording)?;
     let (mut last_t, mut first_t) = (None, None);
     for item in recording.events() {
@@ -133,7 +147,7 @@ pub fn play_paced(
         }
         let gap = Duration::from_nanos(event.t.saturating_sub(last_t.unwrap_or(event.t)));
         last_t = last_t.max(Some(event.t));
-        if styled && !gap.is_zero() {
+        if player.styled && !gap.is_zero() {
             player.world.out.flush()?;
         }
         let most = if args.instant { 0.0 } else { args.idle_limit };
@@ -281,7 +295,7 @@ impl<'a, 'w> Player<'a, 'w> {
         self.subsystems.contains(&channel)
     }
 
-    fn finish(mut self) -> Result<Exit, PlayError> {
+    fn finish(&mut self) -> Result<(), PlayError> {
         for stream in self.streams.values() {
             if let Stream::Screen(screen) = stream {
                 self.world.out.write_all(&screen.restore())?;
@@ -294,7 +308,7 @@ impl<'a, 'w> Player<'a, 'w> {
             }
             self.say("end")?;
         }
-        Ok(if self.warned { Exit::Wrong } else { Exit::Fine })
+        Ok(())
     }
 
     fn warn(&mut self, warning: &str) -> Result<(), PlayError> {

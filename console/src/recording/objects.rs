@@ -86,7 +86,7 @@ pub(super) fn check_digests(
     }
 }
 
-pub(super) fn digest(object: Object, session: &SessionDir, name: &str) -> Result<Sha256, StoreError> {
+fn digest(object: Object, session: &SessionDir, name: &str) -> Result<Sha256, StoreError> {
     let stored = Hashed::new(object).finish();
     let stored =
         stored.map_err(|source| StoreError::Io { op: "read", path: session.path().join(name), source })?;

@@ -18,7 +18,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use weir_analysis::masking::Masking;
+use weir_analysis::masking::{LineState, Masking};
 
 pub use self::pattern::{Pattern, PatternError};
 use self::{print::Printer, session::Report};
@@ -54,9 +54,10 @@ impl Options {
         })
     }
 
-    /// A text with its secrets masked; bytes that are no UTF-8 are replaced.
-    fn masked(&self, bytes: &[u8]) -> String {
-        self.masking.mask(&String::from_utf8_lossy(bytes)).0.into_owned()
+    /// A text with its secrets masked, by what lines before it have begun; bytes that are no UTF-8 are replaced.
+    fn masked(&self, bytes: &[u8], before: Option<&LineState>) -> String {
+        let mut state = before.cloned().unwrap_or_default();
+        self.masking.mask_line(&mut state, &String::from_utf8_lossy(bytes)).0.into_owned()
     }
 
     fn looks_in(&self, place: Place) -> bool {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use weir_analysis::{Analysis, Findings, TranscriptLine};
+use weir_analysis::{Analysis, Findings, TranscriptLine, masking::LineState};
 use weir_common::{
     frame::Direction,
     recording::{
@@ -86,6 +86,8 @@ struct Seen<'a> {
     part: Part<'a>,
     command: Belongs<'a>,
     is_entry: bool,
+    /// What lines before have begun; none where the line stands for itself, or is masked already.
+    masks: Option<&'a LineState>,
 }
 
 /// A command on a terminal that is over.
@@ -121,8 +123,16 @@ enum Belongs<'a> {
 /// The lines around the next match of a stream.
 #[derive(Default)]
 struct Around {
-    before: VecDeque<(u64, Vec<u8>, bool)>,
+    before: VecDeque<Before>,
     after: usize,
+}
+
+/// A line that is shown if there is a match behind it.
+struct Before {
+    t: u64,
+    bytes: Vec<u8>,
+    is_entry: bool,
+    masks: Option<LineState>,
 }
 
 /// What a channel is for.
@@ -133,7 +143,7 @@ struct Channel {
     runs: bool,
     command: Option<Arc<str>>,
     /// Standard input, output and error.
-    lines: [Lines; 3],
+    lines: [(Lines, LineState); 3],
     closed: [bool; 2],
 }
 
@@ -233,18 +243,18 @@ impl<'a> Search<'a> {
         match &event.what {
             What::Pty(_) => {
                 channel.has_terminal = true;
-                channel.lines[0] = Lines::new(true);
+                channel.lines[0].0 = Lines::new(true);
             }
             What::Shell => channel.runs = true,
             What::Exec(_) => {
                 channel.runs = true;
-                let command = self.options.masked(content);
+                let command = self.options.masked(content, None);
                 let command: Arc<str> = command.chars().take(COMMAND_CHARS).collect::<String>().into();
                 channel.command = Some(Arc::clone(&command));
                 if self.options.looks_in(Place::Commands) {
                     let stream = Stream::of(Place::Commands, event.ch);
                     let part = Part { t: event.t, bytes: &content[..content.len().min(LINE_MAX)], seen: 0 };
-                    self.see(Seen { stream, part, command: Belongs::To(Some(&command)), is_entry: false });
+                    self.see(Seen::of(stream, part, Belongs::To(Some(&command))));
                 }
             }
             What::Stdin(data) => self.data(event, data, content, 0),
@@ -263,11 +273,12 @@ impl<'a> Search<'a> {
         {
             return;
         }
-        let mut lines = std::mem::take(&mut channel.lines[stream]);
+        let (mut lines, mut masks) = std::mem::take(&mut channel.lines[stream]);
         let command = channel.command.clone();
-        lines.push(event.t, content, |part| self.text(place, event.ch, stream == 2, part, command.as_ref()));
+        let of = Stream { is_error: stream == 2, ..Stream::of(place, event.ch) };
+        lines.push(event.t, content, |part| self.text(of, part, command.as_ref(), &mut masks));
         if let Some(channel) = self.channels.get_mut(&event.ch) {
-            channel.lines[stream] = lines;
+            channel.lines[stream] = (lines, masks);
         }
     }
 
@@ -286,23 +297,18 @@ impl<'a> Search<'a> {
 
     fn end(&mut self, ch: ChannelNo) {
         let Some(channel) = self.channels.remove(&ch) else { return };
-        for (stream, mut lines) in channel.lines.into_iter().enumerate() {
+        for (stream, (mut lines, mut masks)) in channel.lines.into_iter().enumerate() {
             let place = if stream == 0 { Place::Input } else { Place::Output };
-            lines.end(|part| self.text(place, ch, stream == 2, part, channel.command.as_ref()));
+            let of = Stream { is_error: stream == 2, ..Stream::of(place, ch) };
+            lines.end(|part| self.text(of, part, channel.command.as_ref(), &mut masks));
         }
         self.streams.retain(|(_, of, _, _), _| *of != ch);
     }
 
-    fn text(
-        &mut self,
-        place: Place,
-        ch: ChannelNo,
-        is_error: bool,
-        part: Part<'_>,
-        command: Option<&Arc<str>>,
-    ) {
-        let stream = Stream { is_error, ..Stream::of(place, ch) };
-        self.see(Seen { stream, part, command: Belongs::To(command), is_entry: false });
+    /// A line of what has no terminal, behind those that `masks` remembers.
+    fn text(&mut self, of: Stream<'_>, part: Part<'_>, command: Option<&Arc<str>>, masks: &mut LineState) {
+        self.see(Seen { masks: Some(&*masks), ..Seen::of(of, part, Belongs::To(command)) });
+        self.options.masking.pass_line(masks, part.bytes);
     }
 
     /// Looks at a line.
@@ -310,41 +316,44 @@ impl<'a> Search<'a> {
         let Part { t, bytes, seen: again } = seen.part;
         let matched = !self.is_over() && self.options.pattern.is_in(bytes, again);
         if self.options.context == 0 {
-            if let Some(line) = matched.then(|| self.make(seen, t, bytes, true)).filter(|line| line.is_match)
-            {
+            if let Some(line) = matched.then(|| self.make(seen, true)).filter(|line| line.is_match) {
                 self.matches += 1;
                 self.say(line, seen.command);
             }
             return;
         }
-        let line = matched.then(|| self.make(seen, t, bytes, true)).filter(|line| line.is_match);
+        let line = matched.then(|| self.make(seen, true)).filter(|line| line.is_match);
         let mut around = self.streams.remove(&seen.stream.key()).unwrap_or_default();
         if let Some(line) = line {
             self.matches += 1;
-            for (t, bytes, is_entry) in std::mem::take(&mut around.before) {
-                let before = self.make(Seen { is_entry, ..seen }, t, &bytes, false);
+            for Before { t, bytes, is_entry, masks } in std::mem::take(&mut around.before) {
+                let part = Part { t, bytes: &bytes, seen: 0 };
+                let before = self.make(Seen { part, is_entry, masks: masks.as_ref(), ..seen }, false);
                 self.say(before, seen.command);
             }
             self.say(line, seen.command);
             around.after = self.options.context;
         } else if around.after > 0 {
             around.after -= 1;
-            let line = self.make(seen, t, bytes, false);
+            let line = self.make(seen, false);
             self.say(line, seen.command);
         } else {
             if around.before.len() == self.options.context {
                 around.before.pop_front();
             }
-            around.before.push_back((t, bytes[..bytes.len().min(BEFORE_BYTES)].to_vec(), seen.is_entry));
+            let bytes = bytes[..bytes.len().min(BEFORE_BYTES)].to_vec();
+            let Seen { is_entry, masks, .. } = seen;
+            around.before.push_back(Before { t, bytes, is_entry, masks: masks.cloned() });
         }
         if self.streams.len() < CHANNELS_MAX {
             self.streams.insert(seen.stream.key(), around);
         }
     }
 
-    fn make(&self, seen: Seen<'_>, t: u64, bytes: &[u8], is_match: bool) -> Line {
-        let Seen { stream: Stream { place, ch, pane, is_error: _ }, part: _, command, is_entry } = seen;
-        let text = self.options.masked(bytes);
+    fn make(&self, seen: Seen<'_>, is_match: bool) -> Line {
+        let Seen { stream: Stream { place, ch, pane, is_error: _ }, part, command, is_entry, masks } = seen;
+        let Part { t, bytes, seen: _ } = part;
+        let text = self.options.masked(bytes, masks);
         let mut shown = self.options.pattern.show(&text);
         // A secret can't be found out by looking for it.
         let is_match = is_match && self.options.pattern.is_in(text.as_bytes(), 0);
@@ -435,6 +444,13 @@ impl Over {
     }
 }
 
+impl<'a> Seen<'a> {
+    /// A line that stands for itself.
+    fn of(stream: Stream<'a>, part: Part<'a>, command: Belongs<'a>) -> Self {
+        Self { stream, part, command, is_entry: false, masks: None }
+    }
+}
+
 impl Stream<'_> {
     fn of(place: Place, ch: ChannelNo) -> Self {
         Self { place, ch, pane: None, is_error: false }
@@ -457,7 +473,7 @@ impl Findings for Search<'_> {
             let stream = Stream { pane: command.pane.as_deref(), ..Stream::of(Place::Commands, command.ch) };
             let bytes = command.text.as_bytes();
             let part = Part { t: command.span.t, bytes: &bytes[..bytes.len().min(LINE_MAX)], seen: 0 };
-            self.see(Seen { stream, part, command: Belongs::To(Some(&text)), is_entry: false });
+            self.see(Seen::of(stream, part, Belongs::To(Some(&text))));
             is_found = self.matches > before;
         }
         self.settle(&command, is_found);
@@ -474,7 +490,7 @@ impl Findings for Search<'_> {
         };
         let part = Part { t: file.span.t, bytes: &text.as_bytes()[..text.len().min(LINE_MAX)], seen: 0 };
         let stream = Stream::of(Place::Files, file.ch);
-        self.see(Seen { stream, part, command: Belongs::To(Some(&what)), is_entry: false });
+        self.see(Seen::of(stream, part, Belongs::To(Some(&what))));
     }
 
     fn forward(&mut self, _: Forward) {}
@@ -502,6 +518,6 @@ impl Findings for Search<'_> {
             Some(command) => Belongs::To(Some(command)),
             None => Belongs::Waits,
         };
-        self.see(Seen { stream, part, command, is_entry: line.is_command });
+        self.see(Seen { is_entry: line.is_command, ..Seen::of(stream, part, command) });
     }
 }

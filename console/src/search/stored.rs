@@ -1,83 +1,56 @@
 //! The findings that the agent stored, where these are all that is searched.
 
-use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow::{self, Break, Continue};
 
-use serde::de::DeserializeOwned;
 use weir_analysis::Findings;
-use weir_common::recording::findings::{COMMANDS, Command, Cut, FILES, FileAccess, KINDS, Line};
+use weir_common::recording::findings::{COMMANDS, FILES};
 
 use super::session::Search;
-use crate::{cli::Place, recording::Recording};
-
-/// The most bytes of a finding: its texts with every character escaped, and what else it says.
-const FINDING_MAX: u64 = 1 << 20;
+use crate::{
+    cli::Place,
+    findings::{StoredError, lines, stored_objects},
+    recording::Recording,
+};
 
 /// Searches the stored findings; `false` if they are not enough, or not what the list of digests says, and the events
 /// have to be.
 pub(super) fn search(recording: &Recording, search: &mut Search<'_>) -> bool {
-    let (commands, files) = (search.options.looks_in(Place::Commands), search.options.looks_in(Place::Files));
-    let is_enough = !search.options.looks_in(Place::Output) && !search.options.looks_in(Place::Input);
-    let stored = recording.manifest.as_ref().and_then(|manifest| manifest.findings.as_ref());
-    let is_there = match stored {
-        Some(stored) => stored.counts.is_some(),
-        // Where there was nothing to say there is no object: others show that somebody looked.
-        None => KINDS.iter().any(|name| recording.lists(name)),
-    };
-    if !is_enough || !is_there {
+    if search.options.looks_in(Place::Output) || search.options.looks_in(Place::Input) {
         return false;
     }
-    let mut objects = Vec::new();
-    for (kind, _) in [(COMMANDS, commands), (FILES, files)].into_iter().filter(|(_, wanted)| *wanted) {
-        let name = match stored {
-            Some(stored) => stored.object(kind).map(|object| object.name.as_str()),
-            None => Some(kind).filter(|name| recording.lists(name)),
-        };
-        let Some(name) = name else { continue };
-        match recording.listed_object(name) {
-            Ok(Some(object)) => objects.push((kind, object)),
-            Ok(None) => {
-                search.warn(format!("{name} is not what the list of digests says; the events are searched"));
-                return false;
-            }
-            Err(error) => {
-                search.warn(error.to_string());
-                return false;
-            }
+    let wanted = [(COMMANDS, Place::Commands), (FILES, Place::Files)];
+    let wanted = wanted.into_iter().filter(|(_, place)| search.options.looks_in(*place));
+    let kinds: Vec<_> = wanted.map(|(kind, _)| kind).collect();
+    let objects = match stored_objects(recording, &kinds) {
+        Ok(Some(objects)) => objects,
+        Ok(None) => return false,
+        Err(error) => {
+            search.warn(format!("{error}; the events are searched"));
+            return false;
         }
-    }
-    for (name, object) in objects {
-        let read = match name {
-            COMMANDS => each(object, search, |search, command: Command| search.command(command)),
-            _ => each(object, search, |search, file: FileAccess| search.file(file)),
+    };
+    for (kind, object) in objects {
+        let read = match kind {
+            COMMANDS => lines(kind, object, |command| {
+                search.command(command);
+                goes_on(search)
+            }),
+            _ => lines(kind, object, |file| {
+                search.file(file);
+                goes_on(search)
+            }),
         };
-        if let Err(problem) = read {
-            search.warn(format!("{name}: {problem}"));
+        match read {
+            Ok(()) => {}
+            Err(error @ StoredError::LeftOut { .. }) => {
+                search.warn(format!("{error}; search the output as well"));
+            }
+            Err(error) => search.warn(error.to_string()),
         }
     }
     true
 }
 
-fn each<T: DeserializeOwned>(
-    object: impl Read,
-    search: &mut Search<'_>,
-    mut take: impl FnMut(&mut Search<'_>, T),
-) -> Result<(), String> {
-    let mut reader = BufReader::new(object);
-    let mut line = Vec::new();
-    while !search.is_over() {
-        line.clear();
-        let read = reader.by_ref().take(FINDING_MAX).read_until(b'\n', &mut line);
-        if read.map_err(|error| format!("can't be read: {error}"))? == 0 {
-            return Ok(());
-        }
-        let finding =
-            serde_json::from_slice(&line).map_err(|error| format!("has no finding in a line: {error}"))?;
-        match finding {
-            Line::Finding(finding) => take(search, finding),
-            Line::Cut(Cut { left_out }) => {
-                return Err(format!("{left_out} findings are left out; search the output as well"));
-            }
-        }
-    }
-    Ok(())
+fn goes_on(search: &Search<'_>) -> ControlFlow<()> {
+    if search.is_over() { Break(()) } else { Continue(()) }
 }

@@ -69,7 +69,7 @@ impl Channels {
             }
             What::Pty(pty) => channel.terminal = Some(timeline::terminal(pty)),
             What::Env(env) if channel.env.len() < ENVS_MAX => {
-                channel.env.push(format!("{}={}", env.name, env.value));
+                channel.env.push(timeline::assignment(env));
             }
             What::ExitStatus { status } => channel.exit = Some(format!("status {status}")),
             What::ExitSignal(exit) => channel.exit = Some(format!("signal {}", exit.signal)),

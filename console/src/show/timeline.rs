@@ -1,11 +1,12 @@
 //! Puts events into words.
 
+use weir_analysis::masking::MASK;
 use weir_common::{
     frame::{ChannelType, Direction, Env, ExitSignal, OpenFailure, Originator, Pty, TcpAddress, WindowSize},
     recording::{Event, Gap, GapCause, What},
 };
 
-use crate::{recording::content_bytes, table::grouped};
+use crate::{findings::masked, recording::content_bytes, table::grouped};
 
 /// The most characters of a description.
 const WORDS_MAX: usize = 4096;
@@ -18,7 +19,7 @@ pub(super) fn sender(direction: Direction) -> &'static str {
     }
 }
 
-/// An event in words, not escaped; `None` for data.
+/// An event in words, not escaped; `None` for data. Secrets in a command line or a variable are masked as in findings.
 #[must_use]
 pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
     let words = match what {
@@ -33,10 +34,10 @@ pub fn describe(what: &What, bulk: Option<&[u8]>) -> Option<String> {
         What::Pty(pty) => format!("pty {}", terminal(pty)),
         What::Shell => "shell".to_owned(),
         What::Exec(command) => {
-            format!("exec {}", String::from_utf8_lossy(content_bytes(command, bulk)))
+            format!("exec {}", masked(content_bytes(command, bulk)))
         }
         What::Subsystem { name } => format!("subsystem {name}"),
-        What::Env(Env { name, value }) => format!("env {name}={value}"),
+        What::Env(variable) => format!("env {}", assignment(variable)),
         What::WindowChange(size) => format!("window is now {}", window(*size)),
         What::Signal { signal } => format!("signal {signal}"),
         What::AgentForward => "forward the agent".to_owned(),
@@ -109,6 +110,13 @@ fn address(address: &TcpAddress) -> String {
     format!("{}:{}", address.host, address.port)
 }
 
+/// A variable and what it is set to.
+pub(super) fn assignment(Env { name, value }: &Env) -> String {
+    // Where the name says that the value is secret all of it is, whatever stands in it.
+    let is_secret = !value.is_empty() && masked(format!("{name}=anything").as_bytes()).ends_with(MASK);
+    if is_secret { format!("{name}={MASK}") } else { masked(format!("{name}={value}").as_bytes()) }
+}
+
 /// A terminal in short.
 pub(super) fn terminal(pty: &Pty) -> String {
     format!("{} {}", pty.term, window(pty.size))
@@ -146,6 +154,10 @@ mod tests {
     fn requests_are_described_and_data_is_not() {
         let exec = What::Exec(Content::Text("uname -a".into()));
         assert_eq!(describe(&exec, None).as_deref(), Some("exec uname -a"));
+        let secret = What::Exec(Content::Text("mysql -phunter2 db".into()));
+        assert_eq!(describe(&secret, None).as_deref(), Some("exec mysql -p‹masked› db"));
+        let secret = What::Env(Env { name: "DB_PASSWORD".into(), value: "two words".into() });
+        assert_eq!(describe(&secret, None).as_deref(), Some("env DB_PASSWORD=‹masked›"));
         assert_eq!(describe(&What::Stdout(Content::Text("x".into())), None), None);
         let killed = ExitSignal { signal: "KILL".into(), core_dumped: true, message: "bye".into() };
         assert_eq!(

@@ -15,7 +15,7 @@ use weir_common::{
 };
 use weir_console::{
     recording::{Item, Recording},
-    store::{Access, Object, SessionDir, Stores},
+    store::{Access, SessionDir, Stores},
 };
 use weir_store_testing::{ENVIRONMENT, Fault, Server, credentials};
 
@@ -247,8 +247,7 @@ fn digests_are_compared_on_the_way_where_that_is_asked_for() {
     );
     let listed = |name| recording.listed_object(name).expect("readable");
     let mut text = String::new();
-    let object: Option<Object> = listed("commands.ndjson");
-    object.expect("listed").read_to_string(&mut text).expect("readable");
+    listed("commands.ndjson").expect("listed").read_to_string(&mut text).expect("readable");
     assert_eq!(text, "{}\n");
     assert!(listed("000001.ndjson.zst").is_none() && listed("files.ndjson").is_none());
 }

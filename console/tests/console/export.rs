@@ -1,12 +1,12 @@
 //! What `weir export` writes, and that nothing hostile is in it.
 
-use std::fs;
+use std::{fs, io};
 
 use bytes::Bytes;
 use clap::Parser;
 use serde_json::Value;
 use weir_common::{
-    frame::{Message, Pty, WindowSize},
+    frame::{ChannelType, Message, Pty, WindowSize},
     recording::{
         StoredFindings,
         findings::{COMMANDS, Command, Confidence, Evidence, FindingCounts, Source, Span},
@@ -28,21 +28,25 @@ struct Exported {
 }
 
 fn weir(case: &Case, args: &[&str]) -> Exported {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = run_into(case, args, &mut out, &mut err);
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Exported { out: text(out), err: text(err), exit }
+}
+
+fn run_into(case: &Case, args: &[&str], out: &mut dyn io::Write, err: &mut dyn io::Write) -> Exit {
     let dir = case.dir.to_str().expect("UTF-8");
     let cli = Cli::try_parse_from([&["weir"][..], args, &[dir]].concat()).expect("a good command line");
-    let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut world = World {
-        out: &mut out,
-        err: &mut err,
+        out,
+        err,
         terminal: false,
         look: Look::default(),
         signers_paths: Vec::new(),
         now: jiff::Timestamp::UNIX_EPOCH,
         zone: jiff::tz::TimeZone::UTC,
     };
-    let exit = run(&cli, &mut world).expect("it can be carried out");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Exported { out: text(out), err: text(err), exit }
+    run(&cli, &mut world).expect("it can be carried out")
 }
 
 fn export(case: &Case, args: &[&str]) -> Exported {
@@ -171,6 +175,57 @@ fn csv_has_the_stored_commands_and_no_formulas() {
         Some("1,0,,,1.500,3,\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\\x1b[31m\",screen,high,false,0,,,,0,0")
     );
     assert!(exported.err.contains("as the agent stored it"), "{}", exported.err);
+}
+
+#[test]
+fn the_command_in_an_asciicasts_header_and_in_what_is_told_is_masked() {
+    let mut draft = sample();
+    for ch in [2, 3] {
+        draft.frame(1, ChannelNo(ch), C2T, Message::Open(ChannelType::Session));
+        draft.frame(1, ChannelNo(ch), C2T, Message::Exec(b"mysql -phunter2 db".to_vec()));
+        draft.frame(1, ChannelNo(ch), T2C, Message::Success);
+        draft.frame(1, ChannelNo(ch), T2C, Message::Stdout(Bytes::from_static(b"1\n")));
+    }
+    let case = Case::signed(draft.seal());
+    for format in ["cast", "cast3"] {
+        let Exported { out, err, .. } = export(&case, &[format, "--channel", "2"]);
+        let header: Value = serde_json::from_str(out.lines().next().expect("a header")).expect("JSON");
+        assert_eq!(header["command"], "mysql -p‹masked› db");
+        assert!(err.contains("channel 3 is not in it: exec mysql -p‹masked› db"), "{err}");
+        assert!(!out.contains("hunter2") && !err.contains("hunter2"), "{out}{err}");
+    }
+}
+
+/// A pipe whose reader takes so many bytes and goes.
+struct Pipe(usize);
+
+impl io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_does_not_change_what_is_wrong() {
+    let good = with_commands(&[command(1, 5_500_000_000, "ls")]);
+    let bad = with_commands(&[command(1, 5_500_000_000, "ls")]);
+    bad.write(COMMANDS, b"{}");
+    let formats =
+        ["cast", "cast3", "html", "txt", "ndjson", "csv"].map(|format| ["export", "--format", format]);
+    for (case, exit) in [(&good, Exit::Fine), (&bad, Exit::Wrong)] {
+        for args in formats.iter().map(|args| &args[..]).chain([&["play"][..], &["show"]]) {
+            for taken in [0, 20] {
+                let mut err = Vec::new();
+                let exited = run_into(case, args, &mut Pipe(taken), &mut err);
+                assert_eq!(exited, exit, "{args:?} {taken}: {}", String::from_utf8_lossy(&err));
+            }
+        }
+    }
 }
 
 #[test]

@@ -288,6 +288,28 @@ fn secrets_are_masked_and_not_found() {
 }
 
 #[test]
+fn a_secret_over_several_lines_is_masked_and_not_found_where_there_was_no_terminal() {
+    let key = "needle before\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\nsecretneedle\n\
+               -----END OPENSSH PRIVATE KEY-----\nneedle behind\nmysql \\\n  -phunter2needle\n";
+    let chunks: Vec<_> = key.as_bytes().chunks(7).collect();
+    let shelf = Shelf::new(&[exec("alice", "cat key", &chunks).seal()]);
+    for args in
+        [&["search", "needle"][..], &["search", "needle", "-C9"], &["search", "-C2", "BEGIN|END|mysql"]]
+    {
+        let ran = shelf.weir(args);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        for secret in ["b3BlbnNzaC1rZXk", "secretneedle", "hunter2"] {
+            assert!(!ran.out.contains(secret), "{args:?}: {}", ran.out);
+        }
+    }
+    assert_eq!(shelf.weir(&["search", "needle"]).column(5), ["needle before", "needle behind"]);
+    let lines = shelf.weir(&["search", "-C2", "BEGIN"]);
+    let begin = "-----BEGIN OPENSSH PRIVATE KEY-----";
+    assert_eq!(lines.column(5), ["needle before", begin, "‹masked›", "‹masked›"]);
+    assert_eq!(shelf.weir(&["search", "b3Blb|hunter2"]).code, Some(1));
+}
+
+#[test]
 fn stored_commands_are_searched_where_the_list_of_digests_vouches_for_them() {
     let command = weir_common::recording::findings::Command {
         n: 1,

@@ -2,10 +2,14 @@
 
 use std::fs;
 
-use weir_common::recording::{MANIFEST, SIGNATURE, SUMS};
+use weir_common::{
+    frame::{ChannelType, Env, Message},
+    recording::{MANIFEST, SIGNATURE, SUMS},
+    session::ChannelNo,
+};
 use weir_console::{look::Look, recording::Recording, show, store::SessionDir};
 
-use crate::support::{Draft, SHELL, case::Case, sample};
+use crate::support::{C2T, Draft, SHELL, T2C, case::Case, sample};
 
 fn shown(case: &Case) -> show::Shown {
     let session = SessionDir::open(&case.dir).expect("a directory");
@@ -47,10 +51,27 @@ fn the_access_context_the_channels_and_the_timeline_are_shown() {
 }
 
 #[test]
+fn secrets_in_what_was_asked_for_are_masked_as_in_the_commands() {
+    let mut draft = sample();
+    let message = Message::Env(Env { name: "PGPASSWORD".into(), value: "hunter2 hunter3".into() });
+    draft.frame(1, ChannelNo(2), C2T, Message::Open(ChannelType::Session));
+    draft.frame(1, ChannelNo(2), C2T, message);
+    draft.frame(1, ChannelNo(2), C2T, Message::Exec(b"mysql -u root -phunter2 db".to_vec()));
+    draft.frame(1, ChannelNo(2), T2C, Message::Success);
+    let case = Case::signed(draft.seal());
+    let mut json = Vec::new();
+    show::print::json(&shown(&case), &mut json).expect("in memory");
+    let text = text(&case);
+    has_line(&text, &["2", "exec mysql -u root -p‹masked› db"]);
+    has_line(&text, &["2", "env PGPASSWORD=‹masked›"]);
+    assert!(!text.contains("hunter") && !String::from_utf8_lossy(&json).contains("hunter"), "{text}");
+}
+
+#[test]
 fn a_gap_is_shown_with_its_time_its_size_and_its_cause() {
     let mut draft = sample();
     draft.meta.capture_policy = weir_common::session::CapturePolicy::BestEffort;
-    draft.gap(2001, SHELL, crate::support::T2C, 70, 4000);
+    draft.gap(2001, SHELL, T2C, 70, 4000);
     let text = text(&Case::signed(draft.seal()));
     has_line(&text, &["Grant g-77, expires 2026-01-02 05:00:00 UTC, permits traffic to go on unrecorded"]);
     let said = "target GAP: 70 messages of 4,000 bytes passed unrecorded, no agent was running, for 2.000 s";
@@ -100,7 +121,7 @@ fn a_timeline_over_the_limit_is_cut_and_says_so() {
     let mut draft = Draft::new();
     draft.segment(false);
     for _ in 0..show::TIMELINE_MAX + 7 {
-        draft.frame(1, SHELL, crate::support::C2T, weir_common::frame::Message::Eof);
+        draft.frame(1, SHELL, C2T, Message::Eof);
     }
     let case = Case::signed(draft.seal());
     assert!(text(&case).ends_with("… and 7 more\n"));

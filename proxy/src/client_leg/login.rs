@@ -10,6 +10,7 @@ use weir_common::session::{Proof, SessionId, SessionMeta};
 
 use super::{Shared, channel::Leg};
 use crate::{
+    agent::AgentError,
     config::Target,
     connections::Stranger,
     grant::{Grant, LiveGrant},
@@ -127,7 +128,11 @@ impl NewSession {
             Session::begin(shared.config.agent.clone(), meta, end.clone()).await.map_err(|error| {
                 tracing::error!(session = %id, %error, "session refused: it would not be recorded");
                 metrics().session_refused("not_recorded");
-                NOT_RECORDED.to_owned()
+                match error {
+                    // In the agent's words, which are meant for users.
+                    AgentError::Refused(reason) => format!("session refused: {reason}"),
+                    _ => NOT_RECORDED.to_owned(),
+                }
             })?;
         let (ending, stopping) = (end.clone(), session.clone());
         session.watch(async move {

@@ -31,7 +31,7 @@ use crate::{
     gate::{self, Gate, GatedStream},
     grant::{Grants, Watcher},
     limits,
-    session::End,
+    session::{Cause, End},
 };
 
 /// What every connection needs.
@@ -151,6 +151,10 @@ async fn serve_until_over(
     // Before the session is finished, which may take its time.
     if let Some(error) = result.err().filter(|error| !is_hangup(error)) {
         tracing::info!(%peer, %error, "client connection ended");
+        if is_vanished(&error) {
+            // Nobody reads it any more but in the recording.
+            end.because_of(Cause::ClientLost, "the connection to the client was lost");
+        }
     }
     login.finish(end).await;
     Ok(())
@@ -176,6 +180,16 @@ fn is_hangup(error: &russh::Error) -> bool {
         russh::Error::IO(error) => {
             matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
         }
+        _ => false,
+    }
+}
+
+/// A client that is not there any more, and never said that it was going.
+fn is_vanished(error: &russh::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    match error {
+        russh::Error::KeepaliveTimeout => true,
+        russh::Error::IO(error) => matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable),
         _ => false,
     }
 }

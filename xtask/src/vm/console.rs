@@ -25,12 +25,14 @@ pub(super) struct Transcript {
     pub(super) status: Option<i32>,
     /// What else went wrong first.
     pub(super) trouble: Option<String>,
-    /// How many of those that passed are not libtest's.
-    own: u32,
+    /// What the tests that run are called together.
+    round: String,
     /// How many of those planned are libtest's.
     libtest: u32,
-    /// Whether libtest has summed up, and that it was content.
-    summed_up: bool,
+    /// How many had passed and were left out when the test program at work began.
+    before: (u32, u32),
+    /// How many test programs have begun, and how many have summed up and were content.
+    programs: (u32, u32),
 }
 
 impl Transcript {
@@ -43,8 +45,11 @@ impl Transcript {
         } else if let Some(test) = line.strip_prefix("test ") {
             self.test(test);
         } else if let Some(count) = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test")) {
-            self.libtest = count.0.parse().unwrap_or(0);
-            self.planned += self.libtest;
+            let count = count.0.parse().unwrap_or(0);
+            self.libtest += count;
+            self.planned += count;
+            self.before = (self.passed, self.ignored);
+            self.programs.0 += 1;
         }
         if FATAL.iter().any(|words| line.contains(words)) {
             self.trouble.get_or_insert_with(|| line.to_owned());
@@ -66,9 +71,10 @@ impl Transcript {
             failed,
             status,
             trouble,
-            own: _,
+            round: _,
             libtest,
-            summed_up,
+            before: _,
+            programs: (programs, content),
         } = self;
         match (trouble, status) {
             (Some(trouble), _) => Some(trouble.clone()),
@@ -78,7 +84,8 @@ impl Transcript {
             _ if self.done() != *planned as usize => {
                 Some(format!("{} of {planned} tests ended", self.done()))
             }
-            _ if *libtest == 0 || !summed_up => Some("no test ran".to_owned()),
+            _ if *libtest == 0 => Some("no test ran".to_owned()),
+            _ if content != programs => Some(format!("{content} of {programs} test programs were content")),
             _ => None,
         }
     }
@@ -90,12 +97,12 @@ impl Transcript {
             "passed" => {
                 self.planned += 1;
                 self.passed += 1;
-                self.own += 1;
             }
             "failed" => {
                 self.planned += 1;
                 self.failed.push(rest.to_owned());
             }
+            "round" => rest.clone_into(&mut self.round),
             "error" => self.trouble = Some(rest.to_owned()),
             "end" => self.status = rest.parse().ok(),
             _ => {}
@@ -105,10 +112,10 @@ impl Transcript {
     /// `name ... ok`, or the summary.
     fn test(&mut self, said: &str) {
         if let Some(summary) = said.strip_prefix("result: ") {
-            self.summed_up = summary.starts_with("ok.");
+            self.programs.1 += u32::from(summary.starts_with("ok."));
             // It counts better than we do when the kernel has interrupted a line.
             if let (Some(passed), Some(ignored)) = (counted(summary, "passed"), counted(summary, "ignored")) {
-                (self.passed, self.ignored) = (self.own + passed, ignored);
+                (self.passed, self.ignored) = (self.before.0 + passed, self.before.1 + ignored);
             }
             return;
         }
@@ -118,7 +125,7 @@ impl Transcript {
         } else if outcome.starts_with("ignored") {
             self.ignored += 1;
         } else if outcome.starts_with("FAILED") {
-            self.failed.push(name.to_owned());
+            self.failed.push(format!("{name} ({})", self.round));
         }
     }
 }
@@ -142,12 +149,17 @@ mod tests {
     const GOOD: &[&str] = &[
         "weir-vm: kernel 5.10.0-46-cloud-amd64\r",
         "weir-vm: passed the_agent_starts_and_stops\r",
+        "weir-vm: round root\r",
         "running 3 tests\r",
         "test a::one ... ok\r",
         "test a::slow has been running for over 60 seconds\r",
         "test a::two - should panic ... ok\r",
         "test a::three ... ignored, for a reason\r",
         "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.23s\r",
+        "weir-vm: round user\r",
+        "running 1 test\r",
+        "test b::four ... ok\r",
+        "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.12s\r",
         "[   12.345678] weir-vm: end 0\r",
     ];
 
@@ -155,13 +167,13 @@ mod tests {
     fn a_good_run_is_counted_and_has_no_complaint() {
         let transcript = transcript(GOOD);
         assert_eq!(transcript.release.as_deref(), Some("5.10.0-46-cloud-amd64"));
-        assert_eq!((transcript.planned, transcript.passed, transcript.ignored), (4, 3, 1));
-        assert_eq!((transcript.done(), transcript.complaint()), (4, None));
+        assert_eq!((transcript.planned, transcript.passed, transcript.ignored), (5, 4, 1));
+        assert_eq!((transcript.done(), transcript.complaint()), (5, None));
     }
 
     #[test]
     fn an_end_that_is_missing_is_a_complaint() {
-        for missing in [2, 7, 8] {
+        for missing in [3, 8, 12, 13] {
             let lines: Vec<_> =
                 GOOD.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, line)| *line).collect();
             assert!(transcript(&lines).complaint().is_some(), "without {}", GOOD[missing]);
@@ -171,9 +183,9 @@ mod tests {
     #[test]
     fn a_line_that_the_kernel_interrupted_is_made_up_for_by_the_summary() {
         let mut lines = GOOD.to_vec();
-        lines.splice(5..6, ["test a::two - should pa[   3.2] mtrr: your CPUs", "nic ... ok"]);
+        lines.splice(6..7, ["test a::two - should pa[   3.2] mtrr: your CPUs", "nic ... ok"]);
         let transcript = transcript(&lines);
-        assert_eq!((transcript.passed, transcript.done(), transcript.complaint()), (3, 4, None));
+        assert_eq!((transcript.passed, transcript.done(), transcript.complaint()), (4, 5, None));
     }
 
     #[test]
@@ -186,7 +198,7 @@ mod tests {
             })
             .collect();
         let transcript = transcript(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(transcript.failed, ["a::two"]);
+        assert_eq!(transcript.failed, ["a::two (root)"]);
         assert_eq!(transcript.complaint().as_deref(), Some("1 failed"));
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 const DIRECTORY: u32 = 0o040_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const REGULAR: u32 = 0o100_000;
+const SYMBOLIC_LINK: u32 = 0o120_000;
 
 /// An archive that is being written. Nothing is in it twice, and folders come before what is in them, if the
 /// caller sees to it.
@@ -28,6 +29,10 @@ impl<W: Write> Archive<W> {
 
     pub(super) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> Result<()> {
         self.entry(path, REGULAR | permissions, (0, 0), content)
+    }
+
+    pub(super) fn symbolic_link(&mut self, path: &str, target: &str) -> Result<()> {
+        self.entry(path, SYMBOLIC_LINK | 0o777, (0, 0), target.as_bytes())
     }
 
     pub(super) fn character_device(&mut self, path: &str, major: u32, minor: u32) -> Result<()> {
@@ -73,6 +78,7 @@ mod tests {
         let mut archive = Archive::new(&mut bytes);
         archive.file("/a", 0o644, b"hello").expect("memory takes everything");
         archive.character_device("dev/console", 5, 1).expect("memory takes everything");
+        archive.symbolic_link("/b", "/a").expect("memory takes everything");
         archive.finish().expect("memory takes everything");
         let expected = "070701\
             00000001000081a40000000000000000000000010000000000000005000000000000000000000000000000000000000200000000\
@@ -81,7 +87,10 @@ mod tests {
             00000002000021800000000000000000000000010000000000000000000000000000000000000005000000010000000c00000000\
             dev/console\0\0\0\
             070701\
-            00000003000000000000000000000000000000010000000000000000000000000000000000000000000000000000000b00000000\
+            000000030000a1ff0000000000000000000000010000000000000002000000000000000000000000000000000000000200000000\
+            b\0/a\0\0\
+            070701\
+            00000004000000000000000000000000000000010000000000000000000000000000000000000000000000000000000b00000000\
             TRAILER!!!\0\0\0\0";
         assert_eq!(String::from_utf8_lossy(&bytes), expected);
     }

@@ -13,15 +13,21 @@ use super::{cpio::Archive, init, payload::Payload};
 
 /// Writes it. It is not compressed: the guest would take longer to unpack it than to load it.
 pub(super) fn write(to: &Path, payload: &Payload, test_arguments: &[String]) -> Result<()> {
-    let Payload { tests, agent, init } = payload;
+    let Payload { tests, agent, agent_at, init } = payload;
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let mut files = vec![
         ("/init".to_owned(), read(init)?),
-        (init::TESTS.to_owned(), read(tests)?),
-        (init::AGENT.to_owned(), read(agent)?),
+        (agent_at.clone(), read(agent)?),
         (init::AGENT_CONFIG.to_owned(), init::AGENT_CONFIG_TEXT.as_bytes().to_owned()),
+        (init::PASSWD.to_owned(), init::PASSWD_TEXT.as_bytes().to_owned()),
         (init::TEST_ARGUMENTS.to_owned(), test_arguments.join("\n").into_bytes()),
     ];
+    for (name, program) in tests {
+        files.push((format!("{}/{name}", init::PAYLOAD), read(program)?));
+    }
+    for (tool, _) in init::TOOLS {
+        files.push(((*tool).to_owned(), read(Path::new(tool))?));
+    }
     for library in payload.libraries()? {
         let content = read(Path::new(&library))?;
         files.push((library, content));
@@ -41,6 +47,7 @@ pub(super) fn write(to: &Path, payload: &Payload, test_arguments: &[String]) -> 
     for (path, content) in &files {
         archive.file(path, 0o755, content)?;
     }
+    archive.symbolic_link(init::AGENT, agent_at)?;
     archive.finish()
 }
 

@@ -106,11 +106,33 @@ fn find(apt: &Apt, series: Series) -> Result<Package> {
     Ok(Package { version: version.to_owned(), name })
 }
 
-/// The package itself, or from 6.19 on the one that it depends on for its image.
+/// The package of the image that [`fetch`] fetched.
+pub(super) fn fetched_package(dir: &Path, series: Series) -> Result<Package> {
+    let file = dir.join(series.to_string()).join("package");
+    let stamp = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let (name, version) = stamp.trim_end().split_once('=').context("the kernel's package was not noted")?;
+    Ok(Package { name: name.to_owned(), version: version.to_owned() })
+}
+
+/// The packages that together have its modules, and the list of those that are built in.
+pub(super) fn holders_of_the_modules(apt: &Apt, package: &Package) -> Result<Vec<Package>> {
+    let modules = holder(apt, package, "linux-modules-")?;
+    if modules == *package {
+        // Its dependency of the other kind has nothing of it, and does not stay as long in the archive.
+        return Ok(vec![modules]);
+    }
+    Ok(vec![modules, holder(apt, package, "linux-base-")?])
+}
+
 fn holder_of_the_image(apt: &Apt, package: &Package) -> Result<Package> {
+    holder(apt, package, "linux-binary-")
+}
+
+/// The package itself, or from 6.19 on the one that it depends on for this part.
+fn holder(apt: &Apt, package: &Package, part: &str) -> Result<Package> {
     let Package { name, version } = package;
     let shown = exec::output(apt.cache().arg("show").arg(format!("{name}={version}")))?;
-    let name = dependency(&shown, "linux-binary-").unwrap_or_else(|| name.clone());
+    let name = dependency(&shown, part).unwrap_or_else(|| name.clone());
     Ok(Package { name, version: version.clone() })
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     progress::Progress,
     qemu::Qemu,
     report,
-    sources::Sources,
+    sources::{self, Sources},
 };
 use crate::workspace;
 
@@ -48,24 +48,49 @@ pub(crate) struct Options {
     /// A machine that says nothing for this long has failed.
     #[arg(long, default_value_t = 240)]
     stall_secs: u64,
+    /// Have the kernels panic before the first test, and fail where that goes unnoticed.
+    #[arg(long)]
+    panic: bool,
 }
 
 /// The oldest kernel that Weir supports, Debian's of today, and newer ones.
 const DEFAULT_KERNELS: &str = "5.10,6.1,6.12,6.18,7.3";
 
+/// Those of Debian's releases: what every change is tested on.
+const USUAL_KERNELS: &str = "5.10,6.1,6.12";
+
 /// A machine's processors, and tests that run at a time on them.
 const PROCESSORS: u32 = 2;
 
-/// Runs it all on every kernel.
+/// Runs it all on the usual kernels.
+///
+/// # Errors
+/// If one fails, or what it takes can't be had.
+pub(crate) fn run_usual() -> Result<()> {
+    run(&Options::parse_from(["cargo xtask vm matrix", "--kernels", USUAL_KERNELS]))
+}
+
+/// Runs it all on every kernel, after a look whether failure would be noticed.
+///
+/// # Errors
+/// If one fails, or what it takes can't be had.
 pub(crate) fn run_all() -> Result<()> {
+    run(&Options::parse_from(["cargo xtask vm matrix", "--kernels", "6.12", "--panic"]))?;
     run(&Options::parse_from(["cargo xtask vm matrix"]))
 }
 
+/// Why there can't be a matrix on this machine, if that is so.
+pub(crate) fn unsupported() -> Option<&'static str> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("the virtual machines are x86-64, as this machine would have to be");
+    }
+    (!sources::is_debian()).then_some("kernels are fetched with apt, which takes a Debian")
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
-    ensure!(
-        cfg!(target_arch = "x86_64"),
-        "the virtual machines are x86-64, as this machine would have to be"
-    );
+    if let Some(why) = unsupported() {
+        bail!("{why}");
+    }
     ensure!(!options.kernels.is_empty(), "no kernel to run on");
     let dir = workspace::target_dir()?.join("vm");
     let logs = dir.join("logs");
@@ -140,12 +165,17 @@ impl Matrix<'_> {
     fn boot(&self, kernel: &Kernel, progress: &Mutex<Progress>) -> Result<Outcome> {
         let Kernel { series, image } = kernel;
         let log: PathBuf = self.logs.join(format!("{series}.log"));
-        let mut machine = self.qemu.machine(image, self.initramfs, PROCESSORS, self.options.memory_mib);
+        let Options { panic, memory_mib, .. } = *self.options;
+        let init: &[&str] = if panic { &["vm", "init", "--panic"] } else { &["vm", "init"] };
+        let mut machine = self.qemu.machine(image, self.initramfs, init, PROCESSORS, memory_mib);
         lock(progress).started(*series);
         let stall = Duration::from_secs(self.options.stall_secs);
-        let outcome = boot(*series, &mut machine, stall, log, &mut |transcript, took| {
+        let mut outcome = boot(*series, &mut machine, stall, log, &mut |transcript, took| {
             lock(progress).running(*series, transcript, took);
         })?;
+        if panic {
+            outcome.complaint = unnoticed_panic(outcome.complaint);
+        }
         lock(progress).ended(&outcome);
         if outcome.passed() && !self.options.keep_logs {
             fs::remove_file(&outcome.log).with_context(|| format!("removing {}", outcome.log.display()))?;
@@ -154,7 +184,36 @@ impl Matrix<'_> {
     }
 }
 
+/// What is to be said of a machine whose kernel was to panic, by what was said of it.
+fn unnoticed_panic(complaint: Option<String>) -> Option<String> {
+    match complaint {
+        Some(noticed) if noticed.contains("Kernel panic") => None,
+        Some(other) => Some(format!("the panic was taken for: {other}")),
+        None => Some("the panic went unnoticed".to_owned()),
+    }
+}
+
 /// A thread that panicked leaves neither queue nor progress in a state that would matter.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_that_was_asked_for_has_to_be_told_as_one() {
+        let told = |complaint: &str| unnoticed_panic(Some(complaint.to_owned()));
+        assert_eq!(told("[    2.1] Kernel panic - not syncing: sysrq triggered crash"), None);
+        assert!(told("silent for 240 s").is_some_and(|why| why.contains("silent")));
+        assert!(unnoticed_panic(None).is_some());
+    }
+
+    #[test]
+    fn the_usual_kernels_are_some_of_all() {
+        let series = |text: &str| text.split(',').map(|series| series.parse().expect("a series")).collect();
+        let (usual, all): (Vec<Series>, Vec<Series>) = (series(USUAL_KERNELS), series(DEFAULT_KERNELS));
+        assert!(usual.iter().all(|series| all.contains(series)) && usual.len() < all.len());
+    }
 }

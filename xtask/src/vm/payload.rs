@@ -7,16 +7,19 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::{build_ebpf, exec, workspace};
+use super::init::{TESTS, TOOLS};
+use crate::{build_ebpf, exec, test, workspace};
 
-/// The programs, without debugging information.
+/// The programs, without symbols.
 pub(super) struct Payload {
-    /// The agent's tests against the real kernel.
-    pub(super) tests: PathBuf,
+    /// The agent's tests against the real kernel, by their names.
+    pub(super) tests: Vec<(&'static str, PathBuf)>,
     /// The agent.
     pub(super) agent: PathBuf,
+    /// Where the tests look for the agent: where cargo put it.
+    pub(super) agent_at: String,
     /// This program, which is the machine's init.
     pub(super) init: PathBuf,
 }
@@ -24,31 +27,42 @@ pub(super) struct Payload {
 impl Payload {
     /// Builds everything; copies are in `dir`.
     pub(super) fn build(dir: &Path) -> Result<Self> {
+        for (tool, package) in TOOLS {
+            ensure!(Path::new(tool).exists(), "{tool} is missing: apt-get install {package}");
+        }
         build_ebpf::build()?;
         eprintln!("Building the tests and the agent");
         let mut build = workspace::cargo();
-        build.args(["test", "--locked", "--no-run", "--package", "weir-agent", "--test", "tap"]);
-        // Most of the time goes into making and comparing messages, and an emulated processor is slow enough.
-        build.args(["--config", "profile.dev.opt-level=2", "--message-format=json-render-diagnostics"]);
+        // Of the same packages and with the same profile as `cargo xtask test`, so that nothing is built twice.
+        build.args(["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]);
+        build.args(test::PACKAGES).args(TESTS.iter().flat_map(|name| ["--test", name]));
         let messages = exec::output(&mut build)?;
         let executable = |kind: &str, name: &str| {
             let found = messages.lines().find_map(|message| executable(message, kind, name));
             found.with_context(|| format!("cargo built no {kind} {name}"))
         };
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let init = std::env::current_exe().context("asking where this program is")?;
+        let agent = executable("bin", "weir-agent")?;
+        let tests =
+            TESTS.iter().map(|name| Ok((*name, stripped(&executable("test", name)?, &dir.join(name))?)));
         Ok(Self {
-            tests: stripped(&executable("test", "tap")?, &dir.join("tests"))?,
-            agent: stripped(&executable("bin", "weir-agent")?, &dir.join("weir-agent"))?,
-            init: stripped(&init, &dir.join("init"))?,
+            tests: tests.collect::<Result<_>>()?,
+            agent_at: agent.to_str().context("the target directory's path is no UTF-8")?.to_owned(),
+            agent: stripped(&agent, &dir.join("weir-agent"))?,
+            init: stripped(
+                &std::env::current_exe().context("asking where this program is")?,
+                &dir.join("init"),
+            )?,
         })
     }
 
     /// The shared libraries and loaders of the programs, where they look for them.
     pub(super) fn libraries(&self) -> Result<BTreeSet<String>> {
-        let Self { tests, agent, init } = self;
+        let Self { tests, agent, agent_at: _, init } = self;
+        let tests = tests.iter().map(|(_, path)| path.as_path());
+        let tools = TOOLS.iter().map(|(tool, _)| Path::new(*tool));
         let mut libraries = BTreeSet::new();
-        for program in [tests, agent, init] {
+        for program in tests.chain(tools).chain([agent.as_path(), init]) {
             libraries.extend(libraries_in(&exec::output(Command::new("ldd").arg(program))?));
         }
         Ok(libraries)
@@ -66,7 +80,7 @@ fn executable(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
 }
 
 fn stripped(program: &Path, to: &Path) -> Result<PathBuf> {
-    exec::run(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(program))?;
+    exec::run(Command::new("strip").arg("-o").arg(to).arg(program))?;
     Ok(to.to_owned())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -81,11 +82,13 @@ impl Qemu {
         Ok(qemu)
     }
 
-    /// A machine without anything but processors, memory and one serial port, which is its standard output.
+    /// A machine without anything but processors, memory and one serial port, which is its standard output. Its first
+    /// program gets these arguments.
     pub(super) fn machine(
         &self,
         kernel: &Path,
         initramfs: &Path,
+        init: &[&str],
         processors: u32,
         memory_mib: u32,
     ) -> Command {
@@ -107,9 +110,32 @@ impl Qemu {
         ]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
         // Warnings and worse; what is wrong enough for an oops ends the machine.
-        command.args(["-append", "console=ttyS0 quiet loglevel=5 oops=panic panic=-1 -- vm init"]);
+        let parameters = "console=ttyS0 quiet loglevel=5 oops=panic panic=-1";
+        command.args(["-append", &format!("{parameters} -- {}", init.join(" "))]);
         command.stdin(Stdio::null());
         command
+    }
+
+    /// A program that takes QEMU's arguments and needs no environment, for those who start it themselves. Written
+    /// to `wrapper` where it takes more than the host's QEMU.
+    pub(super) fn emulator(&self, wrapper: &Path) -> Result<PathBuf> {
+        if self.root.is_none() {
+            return Ok(Path::new("/usr/bin").join(PROGRAM));
+        }
+        let mut script = "#!/bin/sh\n".to_owned();
+        let command = self.command();
+        for (name, value) in command.get_envs() {
+            let value = value.unwrap_or_default();
+            script += &format!("export {}='{}'\n", name.to_string_lossy(), value.to_string_lossy());
+        }
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let words: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        script += &format!("exec {} \"$@\"\n", words.join(" "));
+        fs::write(wrapper, script).with_context(|| format!("writing {}", wrapper.display()))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(wrapper, mode)
+            .with_context(|| format!("making {} executable", wrapper.display()))?;
+        Ok(wrapper.to_owned())
     }
 
     fn command(&self) -> Command {
@@ -117,7 +143,7 @@ impl Qemu {
         let mut command = Command::new(root.join("usr/bin").join(PROGRAM));
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir));
         command.env("LD_LIBRARY_PATH", format!("{}:{}", libraries[0].display(), libraries[1].display()));
-        for data in ["usr/share/qemu", "usr/share/seabios"] {
+        for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
             command.arg("-L").arg(root.join(data));
         }
         command
@@ -164,6 +190,21 @@ mod tests {
             Some(7)
         );
         assert_eq!(major("something else"), None);
+    }
+
+    #[test]
+    fn an_emulator_brings_its_libraries_and_data() {
+        let dir = std::env::temp_dir().join(format!("weir-emulator-{}", std::process::id()));
+        fs::create_dir_all(dir.join("root/usr/bin")).expect("a temporary folder");
+        let program = dir.join("root/usr/bin").join(PROGRAM);
+        fs::write(&program, "#!/bin/sh\necho \"$LD_LIBRARY_PATH\" \"$@\"\n").expect("it is written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let qemu = Qemu { root: Some(dir.join("root")), accelerator: Accelerator::Tcg };
+        let emulator = qemu.emulator(&dir.join("emulator")).expect("it is written");
+        let said = exec::output(Command::new(emulator).arg("two words")).expect("it runs");
+        assert!(said.starts_with(&format!("{}/root/usr/lib/x86_64-linux-gnu:", dir.display())), "{said}");
+        assert!(said.contains("root/usr/share/seabios") && said.ends_with(" two words\n"), "{said}");
+        fs::remove_dir_all(&dir).expect("it was ours");
     }
 
     #[test]

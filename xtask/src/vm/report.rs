@@ -73,6 +73,7 @@ mod tests {
         let mut transcript = Transcript::default();
         transcript.line("weir-vm: kernel 5.10.0-46-cloud-amd64");
         transcript.line("weir-vm: passed one");
+        transcript.line("weir-vm: round root");
         if complaint.is_some() {
             transcript.line("test a::b ... FAILED");
         }
@@ -93,7 +94,7 @@ kernel  release                passed  failed  seconds  verdict
 6.1     5.10.0-46-cloud-amd64       1       1      1.2  1 failed
 
 6.1: see target/vm/logs/6.1.log
-  failed: a::b
+  failed: a::b (root)
 ";
         assert_eq!(table(&[outcome("5.10", None), outcome("6.1", Some("1 failed"))]), expected);
     }
@@ -103,6 +104,6 @@ kernel  release                passed  failed  seconds  verdict
         let outcomes = [outcome("5.10", None), outcome("6.1", Some("1 failed"))];
         assert_eq!(counts(&outcomes), (1, 1));
         let report = json(&outcomes, Accelerator::Tcg).expect("it is JSON");
-        assert!(report.contains(r#""accelerator": "tcg""#) && report.contains(r#""a::b""#), "{report}");
+        assert!(report.contains(r#""accelerator": "tcg""#) && report.contains(r#""a::b (root)""#), "{report}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 /// The Debian release and mirror of this machine.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,18 +16,9 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Reads `/etc/os-release` and the sources below `/etc/apt`.
+    /// Reads os-release(5) and the sources below `/etc/apt`.
     pub(super) fn of_this_machine() -> Result<Self> {
-        let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
-        let value = |key: &str| {
-            let line = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-            line.map(|value| value.trim_matches('"').to_owned())
-        };
-        ensure!(
-            value("ID").as_deref() == Some("debian"),
-            "kernels are fetched with apt, which takes a Debian"
-        );
-        let codename = value("VERSION_CODENAME").context("/etc/os-release names no VERSION_CODENAME")?;
+        let codename = release("VERSION_CODENAME").context("/etc/os-release names no VERSION_CODENAME")?;
         let found = Self::find(&codename, &texts(Path::new("/etc/apt"))?);
         found.with_context(|| format!("no source below /etc/apt is for {codename}"))
     }
@@ -42,6 +33,18 @@ impl Sources {
             security: of(&format!("{codename}-security")),
         })
     }
+}
+
+/// Whether this machine is a Debian.
+pub(super) fn is_debian() -> bool {
+    release("ID").as_deref() == Some("debian")
+}
+
+/// A value of os-release(5).
+fn release(key: &str) -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let value = release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
 }
 
 /// One suite of one source of binary packages.

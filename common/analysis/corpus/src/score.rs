@@ -3,8 +3,8 @@
 use std::iter::Sum;
 
 use serde::Serialize;
-use weir_analysis::{Analysis, Findings, TranscriptLine, masking::Masking};
-use weir_common::recording::findings::{Command, FileAccess, Forward, Source};
+use weir_analysis::{Analysis, Found, masking::Masking};
+use weir_common::recording::findings::{Command, Source};
 
 use crate::{session::Transcript, shells::Truth};
 
@@ -108,7 +108,7 @@ pub fn compare(transcript: &Transcript) -> Outcome {
         transcript
             .secrets
             .iter()
-            .filter(|secret| collected.holds(secret))
+            .filter(|secret| holds(&collected, secret))
             .map(|_| "a password that was not shown is among the findings".to_owned()),
     );
     for program in &transcript.full_screen {
@@ -147,37 +147,14 @@ fn disagreement(truth: &Truth, command: &Command) -> Vec<String> {
     faults
 }
 
-#[derive(Default)]
-struct Collected {
-    commands: Vec<Command>,
-    lines: Vec<TranscriptLine>,
-}
-
-impl Collected {
-    /// Whether a text occurs anywhere.
-    fn holds(&self, text: &str) -> bool {
-        self.commands.iter().any(|command| command.text.contains(text))
-            || self.lines.iter().any(|line| line.text.contains(text))
-    }
-}
-
-impl Findings for Collected {
-    fn command(&mut self, command: Command) {
-        self.commands.push(command);
-    }
-
-    fn file(&mut self, _: FileAccess) {}
-
-    fn forward(&mut self, _: Forward) {}
-
-    fn line(&mut self, line: TranscriptLine) {
-        self.lines.push(line);
-    }
+/// Whether a text occurs anywhere.
+fn holds(found: &Found, text: &str) -> bool {
+    found.texts().into_iter().chain(found.transcript()).any(|found| found.contains(text))
 }
 
 /// Commands in the order in which they began: an inner shell's come after the one that started it.
-fn analyse(transcript: &Transcript) -> Collected {
-    let mut collected = Collected::default();
+fn analyse(transcript: &Transcript) -> Found {
+    let mut collected = Found::default();
     let mut analysis = Analysis::new(None, Masking::default());
     for recorded in &transcript.recorded {
         analysis.event(&recorded.event, &recorded.content, &mut collected);

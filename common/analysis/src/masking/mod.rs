@@ -76,30 +76,34 @@ impl Masking {
     /// It gets no longer than four times its length and a mask's. Takes linear time, as far as the built-in rules go.
     #[must_use]
     pub fn mask<'a>(&self, text: &'a str) -> (Cow<'a, str>, u32) {
-        let (masked, count, _) = self.mask_all(text);
-        (masked, count)
+        replaced(text, self.secrets(text).0)
     }
 
-    /// The same; also says whether the text ends inside a private key.
-    fn mask_all<'a>(&self, text: &'a str) -> (Cow<'a, str>, u32, bool) {
+    /// Where the secrets of a text are, in no order, and whether it ends inside a private key.
+    fn secrets(&self, text: &str) -> (Vec<Range<usize>>, bool) {
         let found = if self.rules.builtin { scan::scan(text) } else { scan::Found::default() };
         let mut secrets = found.secrets;
         self.rules.added.find(text, &mut secrets);
-        secrets.retain(|range| !range.is_empty() && &text[range.clone()] != MASK);
-        if secrets.is_empty() {
-            return (Cow::Borrowed(text), 0, found.open_key);
-        }
-        let secrets = merged(secrets);
-        let mut masked = String::with_capacity(text.len() + secrets.len() * MASK.len());
-        let mut at = 0;
-        for secret in &secrets {
-            masked.push_str(&text[at..secret.start]);
-            masked.push_str(MASK);
-            at = secret.end;
-        }
-        masked.push_str(&text[at..]);
-        (Cow::Owned(masked), u32::try_from(secrets.len()).unwrap_or(u32::MAX), found.open_key)
+        (secrets, found.open_key)
     }
+}
+
+/// The text with a mask in the place of each secret, and how many these are.
+fn replaced(text: &str, mut secrets: Vec<Range<usize>>) -> (Cow<'_, str>, u32) {
+    secrets.retain(|range| !range.is_empty() && &text[range.clone()] != MASK);
+    if secrets.is_empty() {
+        return (Cow::Borrowed(text), 0);
+    }
+    let secrets = merged(secrets);
+    let mut masked = String::with_capacity(text.len() + secrets.len() * MASK.len());
+    let mut at = 0;
+    for secret in &secrets {
+        masked.push_str(&text[at..secret.start]);
+        masked.push_str(MASK);
+        at = secret.end;
+    }
+    masked.push_str(&text[at..]);
+    (Cow::Owned(masked), u32::try_from(secrets.len()).unwrap_or(u32::MAX))
 }
 
 /// In order, those that overlap as one.

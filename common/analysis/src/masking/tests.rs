@@ -344,6 +344,78 @@ fn a_private_key_is_masked_line_by_line() {
     assert_eq!(hidden, shapes::KEY_LINES_MAX, "no key goes on for ever");
 }
 
+#[test]
+fn what_stands_behind_the_end_of_a_private_key_is_masked_as_ever() {
+    let masking = Masking::default();
+    let mut state = LineState::default();
+    let mut mask = |line| masking.mask_line(&mut state, line).0.into_owned();
+    mask("-----BEGIN PRIVATE KEY-----");
+    assert_eq!(
+        mask("MIIE-----END PRIVATE KEY-----; tool --token=abc"),
+        "‹masked›-----END PRIVATE KEY-----; tool --token=‹masked›"
+    );
+    mask("-----BEGIN PRIVATE KEY-----");
+    assert_eq!(
+        mask("MIIE-----END PRIVATE KEY----- -----BEGIN PRIVATE KEY-----"),
+        "‹masked›-----END PRIVATE KEY----- -----BEGIN PRIVATE KEY-----"
+    );
+    assert_eq!(mask("MIIE"), MASK);
+}
+
+#[test]
+fn a_secret_on_a_further_line_of_a_command_is_masked_by_what_stands_before() {
+    let masking = Masking::default();
+    for (lines, shown) in [
+        (&["ada@web-1:~$ mysql \\", "> -phunter2 \\", "> db"][..], "> -p‹masked› \\"),
+        (&["$ mysql -u root \\", "  -phunter2 db"], "  -p‹masked› db"),
+        (&["% tool --token \\", "> hunter2"], "> ‹masked›"),
+        (&["$ curl \\", "> -s \\", "> -u \\", "> ada:hunter2 https://h/"], "> ada:‹masked› https://h/"),
+        (&["$ mysql -e 'select 1 \\", "quote> from x' -phunter2"], "quote> from x' -p‹masked›"),
+        (&["$ mysql \\\\", "-phunter2"], "-phunter2"),
+        (&["$ mysql", "-phunter2"], "-phunter2"),
+        (&["$ cd /srv \\", "> -phunter2"], "> -phunter2"),
+        (&["$ mysql \\", "> db", "-phunter2"], "-phunter2"),
+    ] {
+        let mut state = LineState::default();
+        let masked: Vec<_> =
+            lines.iter().map(|line| masking.mask_line(&mut state, line).0.into_owned()).collect();
+        assert!(masked.contains(&shown.to_owned()), "{masked:?}");
+        assert_eq!(shown.contains(MASK), !masked.concat().contains("hunter2"), "{masked:?}");
+        assert!(!format!("{state:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn what_is_remembered_of_a_command_is_bounded() {
+    let masking = Masking::default();
+    let mut state = LineState::default();
+    for line in ["\\", "x \\", &("x".repeat(5000) + "\\"), &("x".repeat(1000) + "\\")] {
+        for _ in 0..100 {
+            let _ = masking.mask_line(&mut state, line);
+            let LineState { key_lines: _, command, command_lines } = &state;
+            assert!(command.len() <= 4 << 10 && *command_lines <= 32);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_passed_over_counts_as_one_that_is_shown() {
+    let masking = Masking::default();
+    for lines in [
+        &["-----BEGIN PRIVATE KEY-----", "MIIE", "", "MIIE"][..],
+        &["x", "mysql \\", "-u root \\", "-phunter2"],
+    ] {
+        let (last, before) = lines.split_last().expect("lines");
+        let [mut shown, mut passed] = [LineState::default(), LineState::default()];
+        for line in before {
+            let _ = masking.mask_line(&mut shown, line);
+            masking.pass_line(&mut passed, line.as_bytes());
+        }
+        let masked = masking.mask_line(&mut passed, last);
+        assert!(masked.1 == 1 && masked == masking.mask_line(&mut shown, last));
+    }
+}
+
 use weir_common::session::ChannelNo;
 
 fn toml_error(text: &str) -> String {

@@ -143,6 +143,17 @@ impl Emulator {
         self.vt.size().0
     }
 
+    /// How many cells a screen of this size has here.
+    pub(super) fn cells_of(size: WindowSize) -> usize {
+        let (cols, rows) = clamped(size);
+        cols * rows
+    }
+
+    /// How many cells the screen has.
+    pub(super) fn cells(&self) -> usize {
+        self.rows() * self.width()
+    }
+
     /// A row of what is to be seen, from 0.
     pub(super) fn visible(&self, row: usize) -> Option<&Line> {
         self.vt.screen().line(row)

@@ -50,6 +50,8 @@ pub struct Terminal {
     full_screen: Option<At>,
     /// The panes of tmux or screen, if that has it.
     panes: Option<Panes>,
+    /// The size that the window has by now, where laying the screen out anew has to wait.
+    wanted: Option<WindowSize>,
 }
 
 impl Terminal {
@@ -66,7 +68,20 @@ impl Terminal {
             offset: 0,
             full_screen: None,
             panes: None,
+            wanted: None,
         }
+    }
+
+    /// How many cells a terminal of this size takes.
+    #[must_use]
+    pub fn cells_of(size: WindowSize) -> usize {
+        Emulator::cells_of(size)
+    }
+
+    /// How many cells this one takes, or will once it has its window's size.
+    #[must_use]
+    pub fn cells(&self) -> usize {
+        self.wanted.map_or(0, Emulator::cells_of).max(self.emulator.cells())
     }
 
     /// Bytes that the user's client sent.
@@ -85,7 +100,8 @@ impl Terminal {
         self.transcript.at(self.emulator.cursor().row, at.t);
         let mut rest = bytes;
         self.scanner.begin(bytes.len());
-        let cells = self.emulator.rows() * self.emulator.width();
+        self.take_size(out);
+        let cells = self.emulator.cells();
         while let Some((piece, used)) = self.scanner.next(rest, self.shell.wants_lines(), cells) {
             let waited = matches!(piece, Piece::Mode(Mode::Paste, false));
             if let Some(panes) = self.panes.as_mut().filter(|_| waited) {
@@ -182,9 +198,21 @@ impl Terminal {
     /// The user's window has another size now.
     pub fn resize(&mut self, at: At, size: WindowSize, out: &mut dyn Findings) {
         let _ = at;
-        let Self { emulator, transcript, shell, .. } = self;
-        emulator.resize(size, &mut shell.places(), transcript);
-        self.say(out);
+        self.wanted = Some(size);
+        self.take_size(out);
+    }
+
+    /// Lays the screen out anew, unless that is too much work for what was sent: then it waits for more output, and of many
+    /// sizes the last one counts.
+    fn take_size(&mut self, out: &mut dyn Findings) {
+        let Some(size) = self.wanted else { return };
+        let cells = self.emulator.cells() + Emulator::cells_of(size);
+        if self.scanner.affords(cells * RESIZE_WORK) {
+            self.wanted = None;
+            let Self { emulator, transcript, shell, .. } = self;
+            emulator.resize(size, &mut shell.places(), transcript);
+            self.say(out);
+        }
     }
 
     /// Something is missing here.
@@ -213,6 +241,8 @@ fn say(ch: ChannelNo, transcript: &mut Transcript, out: &mut dyn Findings) {
     }
 }
 
+/// How often each cell is gone through when a screen gets another size: laid out anew, and where an entry stands looked up.
+const RESIZE_WORK: usize = 4;
 /// Nanoseconds in a second.
 const NS_PER_S: u64 = 1_000_000_000;
 /// The most characters of a command in a remark about it.

@@ -85,8 +85,8 @@ impl Scanner {
         self.cells = CELLS_MAX.min(self.cells.saturating_add(bytes.saturating_mul(CELLS_PER_BYTE)));
     }
 
-    /// Whether so many cells may be changed.
-    fn affords(&mut self, cells: usize) -> bool {
+    /// Whether so many cells may be changed; then they count as changed.
+    pub(super) fn affords(&mut self, cells: usize) -> bool {
         let rest = self.cells.checked_sub(cells);
         self.cells = rest.unwrap_or(self.cells);
         rest.is_some()

@@ -3,42 +3,12 @@
 use proptest::prelude::*;
 use weir_common::{
     frame::WindowSize,
-    recording::findings::{Command, Confidence, FileAccess, Forward, Source},
+    recording::findings::{Confidence, Source},
     session::ChannelNo,
 };
 
 use super::Terminal;
-use crate::{At, Findings, TranscriptLine};
-
-#[derive(Default)]
-struct Found {
-    commands: Vec<Command>,
-    lines: Vec<TranscriptLine>,
-}
-
-impl Findings for Found {
-    fn command(&mut self, command: Command) {
-        self.commands.push(command);
-    }
-
-    fn file(&mut self, _: FileAccess) {}
-
-    fn forward(&mut self, _: Forward) {}
-
-    fn line(&mut self, line: TranscriptLine) {
-        self.lines.push(line);
-    }
-}
-
-impl Found {
-    fn texts(&self) -> Vec<&str> {
-        self.commands.iter().map(|command| command.text.as_str()).collect()
-    }
-
-    fn transcript(&self) -> Vec<&str> {
-        self.lines.iter().map(|line| line.text.as_str()).collect()
-    }
-}
+use crate::{At, Found};
 
 /// What goes over a terminal.
 #[derive(Clone, Copy)]
@@ -362,6 +332,32 @@ fn wide_and_invalid_characters_stay_in_place() {
     terminal.end(None, None, &mut found);
     assert_eq!(found.texts(), ["echo 日本"]);
     assert_eq!(found.transcript(), ["$ echo 日本", "a\u{fffd}b"]);
+}
+
+#[test]
+fn a_window_that_changes_its_size_without_end_costs_a_bounded_amount_of_work() {
+    let mut found = Found::default();
+    let mut terminal = Terminal::new(ChannelNo(0), size(80, 24), false);
+    let mut drawn = 0;
+    for n in 0..20_000 {
+        terminal.resize(At::default(), size(400 + n % 100, 200 + n % 100), &mut found);
+        drawn += u32::from(terminal.wanted.is_none());
+    }
+    assert!((10..100).contains(&drawn), "{drawn}");
+    assert_eq!(terminal.cells(), 499 * 299, "room for the size that it will have");
+    terminal.output(At::default(), b"as before", &mut found);
+    assert!(terminal.wanted.is_some());
+    terminal.output(At::default(), &b"\r\n".repeat(40_000), &mut found);
+    assert_eq!((terminal.wanted, terminal.emulator.width(), terminal.emulator.rows()), (None, 499, 299));
+}
+
+#[test]
+fn a_window_that_is_drawn_larger_by_hand_is_followed_at_once() {
+    let mut terminal = Terminal::new(ChannelNo(0), size(80, 24), false);
+    for n in 0..100 {
+        terminal.resize(At::default(), size(80 + n, 24 + n / 4), &mut Found::default());
+        assert!(terminal.wanted.is_none(), "{n}");
+    }
 }
 
 /// Pieces of which hostile sessions are made.

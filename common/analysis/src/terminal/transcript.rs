@@ -80,7 +80,12 @@ impl Transcript {
         let begun = seen.or(self.begun.get(1)).or(self.begun.front()).map_or(0, |(_, t)| *t);
         let (_, holds) = self.open.get_or_insert((begun, false));
         *holds |= is_command;
-        let cells = line.cells().iter().filter(|cell| cell.width() > 0);
+        // Most rows are mostly blank: what a line ends without is not copied first.
+        let used = match line.is_wrapped() {
+            true => line.len(),
+            false => line.cells().iter().rposition(|cell| cell.char() != ' ').map_or(0, |last| last + 1),
+        };
+        let cells = line.cells()[..used].iter().filter(|cell| cell.width() > 0);
         self.line.extend(cells.map(avt::Cell::char));
         self.chars += line.len();
         if !line.is_wrapped() || self.chars > LINE_CHARS_MAX {

@@ -1,6 +1,9 @@
 //! SFTP that no client here speaks: concurrent, out of order, at its bounds, hostile.
 
-use weir_analysis::transfers::{Chunk, Transfer};
+use weir_analysis::{
+    Found,
+    transfers::{Chunk, Transfer},
+};
 use weir_common::{
     digest::Sha256,
     recording::findings::{
@@ -12,7 +15,7 @@ use weir_common::{
 };
 
 use crate::{
-    recorded::{C2T, Found, Recorded, T2C},
+    recorded::{C2T, Recorded, T2C},
     relay::{bytes, check, only, whole},
     talk::{
         CLOSE, DATA, EXTENDED, FOR_APPENDING, FOR_READING, FOR_WRITING, FSETSTAT, HANDLE, OPEN, REMOVE,

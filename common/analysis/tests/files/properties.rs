@@ -1,11 +1,14 @@
 //! What holds whatever the bytes are and however they come.
 
 use proptest::prelude::*;
-use weir_analysis::transfers::{Chunk, Transfer};
+use weir_analysis::{
+    Found,
+    transfers::{Chunk, Transfer},
+};
 use weir_common::{frame::Direction, recording::findings::FileAccess, session::ChannelNo};
 
 use crate::{
-    recorded::{C2T, Found, Recorded, T2C, Wanted},
+    recorded::{C2T, Recorded, T2C, Wanted},
     relay::bytes,
     talk::{FOR_READING, FOR_WRITING, REMOVE, Talk, string},
 };

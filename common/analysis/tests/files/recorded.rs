@@ -1,16 +1,13 @@
 //! A channel as it was recorded, and what findings and agent make of it.
 
 use weir_analysis::{
-    Analysis, Findings, TranscriptLine,
+    Analysis, Found,
     masking::Masking,
     transfers::{ContentRange, Transfer},
 };
 use weir_common::{
     frame::{ChannelType, Direction},
-    recording::{
-        Content, Event, Part, What,
-        findings::{Command, FileAccess, Forward},
-    },
+    recording::{Content, Event, Part, What, findings::FileAccess},
     session::ChannelNo,
 };
 
@@ -29,27 +26,6 @@ pub(crate) enum Wanted {
 pub(crate) struct Recorded {
     pub(crate) wanted: Wanted,
     pub(crate) data: Vec<(Direction, Vec<u8>)>,
-}
-
-/// What was found.
-#[derive(Default)]
-pub(crate) struct Found {
-    pub(crate) files: Vec<FileAccess>,
-    pub(crate) forwards: Vec<Forward>,
-}
-
-impl Findings for Found {
-    fn command(&mut self, _: Command) {}
-
-    fn file(&mut self, file: FileAccess) {
-        self.files.push(file);
-    }
-
-    fn forward(&mut self, forward: Forward) {
-        self.forwards.push(forward);
-    }
-
-    fn line(&mut self, _: TranscriptLine) {}
 }
 
 impl Recorded {

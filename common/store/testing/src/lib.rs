@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod program;
+
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
@@ -153,26 +155,21 @@ impl Server {
     }
 
     fn start_with(root: &Path, is_public: bool) -> Self {
-        fs::create_dir_all(root.join(BUCKET).join(PREFIX)).expect("a fresh directory");
-        let builder = || S3ServiceBuilder::new(FileSystem::new(root).expect("a directory"));
-        let mut signed = builder();
+        Self::try_start(root, ([127, 0, 0, 1], 0).into(), is_public).expect("a fresh directory, and any port")
+    }
+
+    fn try_start(root: &Path, address: SocketAddr, is_public: bool) -> io::Result<Self> {
+        fs::create_dir_all(root.join(BUCKET).join(PREFIX))?;
+        let files = || FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")));
+        let mut signed = S3ServiceBuilder::new(files()?);
         signed.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = Service { signed: signed.build(), open: is_public.then(|| builder().build()) };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let mut server = Self {
-            runtime,
-            address: ([127, 0, 0, 1], 0).into(),
-            listening: None,
-            service,
-            state: Arc::default(),
-            root: root.to_owned(),
-        };
-        server.listen();
-        server
+        let open = if is_public { Some(S3ServiceBuilder::new(files()?).build()) } else { None };
+        let service = Service { signed: signed.build(), open };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let mut server =
+            Self { runtime, address, listening: None, service, state: Arc::default(), root: root.to_owned() };
+        server.bind()?;
+        Ok(server)
     }
 
     /// Where it listens.
@@ -218,10 +215,15 @@ impl Server {
 
     /// Listens, on the port that it had.
     pub fn listen(&mut self) {
-        let listener = self.runtime.block_on(TcpListener::bind(self.address)).expect("its own port");
-        self.address = listener.local_addr().expect("bound");
+        self.bind().expect("its own port");
+    }
+
+    fn bind(&mut self) -> io::Result<()> {
+        let listener = self.runtime.block_on(TcpListener::bind(self.address))?;
+        self.address = listener.local_addr()?;
         let (service, state) = (self.service.clone(), Arc::clone(&self.state));
         self.listening = Some(self.runtime.spawn(accept(listener, service, state)));
+        Ok(())
     }
 
     /// From now on connections are refused, and those that there are cut.

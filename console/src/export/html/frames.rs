@@ -91,7 +91,8 @@ impl Differ {
     }
 }
 
-/// By how many rows most of the screen went up, where that spares rows.
+/// By how many rows most of the screen went up, where that spares rows. Of all numbers only those are tried by which most rows
+/// seem to have gone up, so that a screen costs no more than a few looks at each of its rows.
 fn scrolled(before: &[Row], now: &[Row]) -> usize {
     let changed = |up: usize| {
         let stood = before[up..].iter().chain(std::iter::repeat_n(&EMPTY, up));
@@ -101,9 +102,34 @@ fn scrolled(before: &[Row], now: &[Row]) -> usize {
     if still <= 2 || before.len() != now.len() {
         return 0;
     }
-    let best = (1..before.len()).map(|up| (changed(up), up)).min();
+    let best = likely(before, now).into_iter().map(|up| (changed(up), up)).min();
     best.filter(|(rows, _)| *rows < still).map_or(0, |(_, up)| up)
 }
+
+/// The numbers of rows by which the most rows can have gone up.
+fn likely(before: &[Row], now: &[Row]) -> Vec<usize> {
+    let mut stood: HashMap<&Row, Vec<usize>> = HashMap::new();
+    for (at, row) in before.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
+        let places = stood.entry(row).or_default();
+        if places.len() < PLACES_MAX {
+            places.push(at);
+        }
+    }
+    let mut votes = vec![0_usize; before.len()];
+    for (at, row) in now.iter().enumerate() {
+        let places = stood.get(row).into_iter().flatten();
+        places.filter_map(|stood| stood.checked_sub(at)).for_each(|up| votes[up] += 1);
+    }
+    let mut numbers: Vec<_> = (1..votes.len()).filter(|up| votes[*up] > 0).collect();
+    numbers.sort_by_key(|up| std::cmp::Reverse(votes[*up]));
+    numbers.truncate(LIKELY_MAX);
+    numbers
+}
+
+/// The most places that a row is looked for: screens have many that are the same.
+const PLACES_MAX: usize = 8;
+/// The most numbers of rows that are tried.
+const LIKELY_MAX: usize = 8;
 
 static EMPTY: Row = Row::new();
 
@@ -205,6 +231,24 @@ mod tests {
                 prop_assert_eq!(&screen, &expected);
             }
         }
+    }
+
+    #[test]
+    fn a_screen_that_went_up_is_found_whatever_else_is_the_same() {
+        let row = |text: &str| -> Row {
+            vec![crate::emulator::Run { col: 0, wide: false, style: Style::default(), text: text.to_owned() }]
+        };
+        let lines: Vec<_> =
+            (0..500).map(|n| row(&format!("line {}", if n % 3 == 0 { 0 } else { n }))).collect();
+        for up in [1, 2, 7, 300] {
+            let mut now = lines[up..].to_vec();
+            now.extend((0..up).map(|n| row(&format!("new {n}"))));
+            assert_eq!(scrolled(&lines, &now), up);
+        }
+        assert_eq!(scrolled(&lines, &lines), 0);
+        assert!(likely(&lines, &lines).len() <= LIKELY_MAX);
+        let same: Vec<_> = (0..500).map(|_| row("x")).collect();
+        assert!(likely(&same, &same).len() <= LIKELY_MAX && scrolled(&same, &lines) == 0);
     }
 
     #[test]

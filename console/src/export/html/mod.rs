@@ -35,6 +35,8 @@ pub const IDLE_LIMIT_S: f64 = 2.0;
 const RESERVED_PART: u64 = 4;
 /// Output within this time makes one frame: a thirtieth of a second.
 const FRAME_NS: u64 = 33_000_000;
+/// The most gaps that are marked; each takes some hundred bytes of memory until the page ends.
+const GAPS_MAX: usize = 10_000;
 /// The most characters of a command in the list.
 const COMMAND_CHARS_MAX: usize = 500;
 
@@ -68,6 +70,7 @@ pub struct Page<'a> {
     since: Option<u64>,
     typed: String,
     marks: Vec<Mark>,
+    gaps_left_out: usize,
     any: bool,
     now: u64,
     cut: Option<u64>,
@@ -132,6 +135,7 @@ impl<'a> Page<'a> {
             since: Some(0),
             typed: String::new(),
             marks: Vec::new(),
+            gaps_left_out: 0,
             any: false,
             now: 0,
             cut: None,
@@ -152,7 +156,11 @@ impl<'a> Page<'a> {
             Beat::Resize(size) => self.emulator.resize(size),
             Beat::Typed(bytes) if stdin => self.typed.push_str(&crate::escape::bytes(bytes)),
             Beat::Gap(text) => {
-                self.marks.push(Mark { t: t / 1_000_000, text, n: None, ms: None, exit: None });
+                if self.marks.len() < GAPS_MAX {
+                    self.marks.push(Mark { t: t / 1_000_000, text, n: None, ms: None, exit: None });
+                } else {
+                    self.gaps_left_out += 1;
+                }
                 return Ok(ControlFlow::Continue(()));
             }
             _ => return Ok(ControlFlow::Continue(())),
@@ -207,7 +215,7 @@ impl<'a> Page<'a> {
             marks: &self.marks[..kept],
             length: self.cut.unwrap_or(self.now) / 1_000_000,
             cut: self.cut.map(|cut| cut / 1_000_000),
-            marks_left_out: self.marks.len() - kept,
+            marks_left_out: self.marks.len() - kept + self.gaps_left_out,
         };
         let tail = json(&tail)?;
         write!(
@@ -349,6 +357,19 @@ mod tests {
         assert!(page.len() <= 100_000 && page.len() > 60_000, "{}", page.len());
         assert!(page.contains(&format!("\"cut\":{}", cut / 1_000_000)));
         assert!(page.ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn gaps_beyond_the_bound_are_counted() {
+        let mut out = Vec::new();
+        let mut page = Page::new(&about("x"), &track(), 64 << 20, &mut out).expect("in memory");
+        for n in 0..GAPS_MAX as u64 + 7 {
+            let _ = page.beat(n, Beat::Gap("GAP".to_owned()), false).expect("in memory");
+            assert!(page.marks.len() <= GAPS_MAX);
+        }
+        page.finish(&[], 0).expect("in memory");
+        let page = String::from_utf8(out).expect("text");
+        assert!(page.contains("\"marks_left_out\":7") && page.matches("\"GAP\"").count() == GAPS_MAX);
     }
 
     #[test]

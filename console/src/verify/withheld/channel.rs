@@ -1,6 +1,9 @@
 //! Whether a channel is shown to carry a file transfer: what the agent has to go by, told from the same events.
 
-use weir_analysis::transfers::Transfer;
+use weir_analysis::{
+    requests::{Request, Requests},
+    transfers::Transfer,
+};
 use weir_common::{
     frame::Direction,
     recording::{Event, What},
@@ -16,12 +19,7 @@ pub(super) struct Channel {
     program: Program,
     /// The sequence numbers that the next frames have: from the client, from the target.
     next: [u64; 2],
-    /// Requests that the target has not answered yet.
-    unanswered: u32,
-    /// Which of the answers that are to come is the one to the program's request.
-    answer: Option<u32>,
-    /// Whether a terminal was asked for.
-    terminal: bool,
+    requests: Requests,
     /// Who has sent data.
     spoken: [bool; 2],
 }
@@ -48,19 +46,10 @@ impl Channel {
         match (event.dir, &event.what) {
             (Direction::TargetToClient, What::Success) => self.answered(true),
             (Direction::TargetToClient, What::Failure) => self.answered(false),
-            (
-                Direction::ClientToTarget,
-                What::Pty(_)
-                | What::Env(_)
-                | What::AgentForward
-                | What::X11(_)
-                | What::Shell
-                | What::Exec(_)
-                | What::Subsystem { .. },
-            ) => self.asked(&event.what),
             (_, What::Stdin(_) | What::Stdout(_)) if self.program != Program::None => {
                 self.spoken[side(event.dir)] |= event.len > 0;
             }
+            (Direction::ClientToTarget, what) => self.asked(what),
             _ => {}
         }
     }
@@ -69,7 +58,7 @@ impl Channel {
     pub(super) fn problem(&self) -> Option<&'static str> {
         match self.program {
             Program::None | Program::Other => Some(NO_TRANSFER),
-            Program::Transfer if self.answer.is_some() => {
+            Program::Transfer if self.requests.answer.is_some() => {
                 Some("and the target has not accepted the transfer")
             }
             Program::Transfer if self.spoken != [true; 2] => {
@@ -88,42 +77,31 @@ impl Channel {
                 // A program may be among what is missing, or the answer to it.
                 self.program = Program::Other;
             }
-            (self.unanswered, self.answer) = (0, None);
+            self.requests.lose_track();
         }
     }
 
     fn asked(&mut self, what: &What) {
-        self.unanswered = self.unanswered.saturating_add(1);
-        self.terminal |= matches!(what, What::Pty(_));
-        let transfer = match what {
-            What::Shell => None,
-            // A long command that is not UTF-8 lies in the bulk, and the reviewer sees it there.
-            What::Exec(command) if command.bytes(&[]).is_none() => Some(true),
-            What::Exec(command) => {
-                command.bytes(&[]).and_then(Transfer::for_command).map(|it| it.has_content())
-            }
-            What::Subsystem { name } => Transfer::for_subsystem(name).map(|it| it.has_content()),
-            _ => return,
-        };
-        // A server runs one program: who asks for another one behind it cannot change what the first one is.
-        if self.program == Program::None {
-            let is_transfer = transfer == Some(true) && !self.terminal;
-            self.program = if is_transfer { Program::Transfer } else { Program::Other };
-            self.answer = Some(self.unanswered);
+        let Some(request) = Request::of(what) else { return };
+        if !self.requests.asked(request, self.program != Program::None) {
+            return;
         }
+        let is_transfer = match what {
+            // A long command that is not UTF-8 lies in the bulk, and the reviewer sees it there.
+            What::Exec(command) => command
+                .bytes(&[])
+                .is_none_or(|command| Transfer::for_command(command).is_some_and(|it| it.has_content())),
+            What::Subsystem { name } => Transfer::for_subsystem(name).is_some_and(|it| it.has_content()),
+            _ => false,
+        };
+        self.program =
+            if is_transfer && !self.requests.terminal { Program::Transfer } else { Program::Other };
     }
 
     fn answered(&mut self, success: bool) {
-        self.unanswered = self.unanswered.saturating_sub(1);
-        self.answer = match self.answer {
-            Some(1) => {
-                if !success {
-                    self.program = Program::None;
-                }
-                None
-            }
-            answer => answer.map(|answers| answers.saturating_sub(1)),
-        };
+        if self.requests.answered(success) == Some(false) {
+            self.program = Program::None;
+        }
     }
 }
 

@@ -1,0 +1,67 @@
+//! The network is cut on either side of the connector: the session ends after the keepalives that the configuration sets, the
+//! recording is complete up to there and says why.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    bed::{Bed, PROXY, TARGET, USER, seconds},
+    ticker,
+};
+
+/// The connector's side of the target is gone.
+pub(super) fn target(bed: &Bed<'_>) -> Result<()> {
+    bed.configure(PROXY, &[("target_keepalive_ms", "1000")])?;
+    let mut session = bed.session(Some(&ticker::command("target-lost")))?;
+    session
+        .wait_until("20 lines", |received| ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= 20))?;
+    let link = bed.target.link(TARGET)?;
+    bed.target.run(&format!("ip link set {link} down"))?;
+    let began = Instant::now();
+    let ended = session.end()?;
+    let took = began.elapsed();
+    ensure!(ended.status == 255, "ssh ended with {}", ended.status);
+    ensure!(ended.said.contains("the connection to the server was lost"), "the user reads: {}", ended.said);
+
+    let stored = bed.stored("target-lost")?;
+    ensure!(bed.assert_intact(&stored)?, "the kernel's counts are not complete");
+    ensure!(stored.outcome() == ("ended", "the connection to the server was lost"), "{:?}", stored.outcome());
+    // Everything that came is delivered before the session ends.
+    ensure!(
+        stored.recording.stream(0, "stdout") == ended.output,
+        "what was received is not what is recorded"
+    );
+    bed.note(format!("the session ended {} after the link", seconds(took)));
+    bed.target.run(&format!("ip link set {link} up"))?;
+    bed.assert_works("target-back").map(drop)
+}
+
+/// The user is gone, and with it the store, which is the same machine.
+pub(super) fn user(bed: &Bed<'_>) -> Result<()> {
+    bed.configure(PROXY, &[("client_keepalive_ms", "2000")])?;
+    let mut session = bed.session(Some(&ticker::command("user-lost")))?;
+    session
+        .wait_until("20 lines", |received| ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= 20))?;
+    let link = bed.store.link(USER)?;
+    bed.store.run(&format!("ip link set {link} down"))?;
+    let began = Instant::now();
+    bed.connector.wait_for_log(crate::bed::AGENT, "session closed")?;
+    let took = began.elapsed();
+    let received = session.received();
+    drop(session);
+
+    bed.store.run(&format!("ip link set {link} up"))?;
+    let stored = bed.stored("user-lost")?;
+    ensure!(bed.assert_intact(&stored)?, "the kernel's counts are not complete");
+    let (kind, reason) = stored.outcome();
+    ensure!(
+        kind == "ended" && reason.contains("client"),
+        "the recording does not say why it ended: {kind} {reason}"
+    );
+    let recorded = stored.recording.stream(0, "stdout");
+    ensure!(recorded.starts_with(&received), "the user has received what is not recorded");
+    ticker::ticks(&recorded)?;
+    bed.note(format!("the session ended {} after the link: {reason}", seconds(took)));
+    bed.assert_works("user-back").map(drop)
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask vm test`: the whole-system tests, on the machines. What they do is in `tests/vm`.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use weir_machines::report;
+
+use super::{kernel::Series, lab, libvirt, up};
+use crate::{exec, workspace};
+
+/// What the version of the package that is upgraded to has behind the installed one's.
+const UPGRADE: &str = "+upgrade";
+
+/// Run the whole-system tests on the machines: reboots, power cuts, networks, clocks and disks. Takes root.
+///
+/// The machines are brought up if they are not there. Each scenario begins with them as they were when they had come up.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only the scenarios whose names contain this.
+    filter: Option<String>,
+    /// Print the names of the scenarios, and run none.
+    #[arg(long)]
+    list: bool,
+    /// Print the results as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The kernel series of the machines, if they have to be brought up.
+    #[arg(long, default_value = "6.1")]
+    kernel: Series,
+    /// Leave the machines as the last scenario left them.
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        weir_machines::names(options.filter.as_deref()).iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
+    lab::ensure_root()?;
+    let dir = lab::dir()?;
+    if !lab::is_up(&dir) || !libvirt::exists()? {
+        up::run(&up::Options::on(options.kernel))?;
+    }
+    let upgrade = package_to_upgrade_to()?;
+    let lab = weir_machines::Lab::new(lab::vagrant, |program| lab::command(program), &dir)
+        .cutting_power_by(power_cut);
+    let wanted =
+        weir_machines::Options { filter: options.filter.clone(), upgrade: Some(upgrade), keep: options.keep };
+    let outcomes = weir_machines::run(&lab, &wanted)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report::json(&outcomes)).context("writing JSON")?);
+    } else {
+        print!("{}", report::table(&outcomes));
+    }
+    let failed = report::failed(&outcomes);
+    ensure!(failed == 0, "{failed} of {} scenarios failed", outcomes.len());
+    Ok(())
+}
+
+/// Ends a machine as a power cut does.
+fn power_cut(machine: &str) -> Result<Command> {
+    let mut virsh = lab::command("virsh")?;
+    virsh.args(["destroy", &format!("weir-{machine}")]);
+    Ok(virsh)
+}
+
+/// A package of the same agent with a higher version: what is tested is the change from one process to the next.
+fn package_to_upgrade_to() -> Result<PathBuf> {
+    let folder = workspace::target_dir()?.join("packages");
+    let is_it =
+        |name: &str| name.starts_with("weir-agent_") && name.contains(UPGRADE) && name.ends_with(".deb");
+    let find = || -> Option<PathBuf> {
+        let mut files = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path());
+        files.find(|path| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy())))
+    };
+    if let Some(package) = find() {
+        return Ok(package);
+    }
+    let this = env::current_exe().context("asking where this program is")?;
+    let mut package = Command::new(this);
+    exec::run(package.args(["package", "--profile", "dev", "--no-build", "--version-suffix", UPGRADE]))?;
+    find().with_context(|| format!("there is no package with {UPGRADE} in {}", folder.display()))
+}

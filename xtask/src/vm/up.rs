@@ -1,0 +1,200 @@
+//! `cargo xtask vm up`: the machines of the whole-system tests, from nothing to provisioned.
+
+use std::{
+    env, fs,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    apt::Apt,
+    boot_files::{self, BootFiles},
+    down,
+    kernel::Series,
+    lab, libvirt,
+    qemu::{Accelerator, Qemu},
+    sources::Sources,
+    status,
+    vagrant_box::{self, VagrantBox},
+};
+use crate::{exec, prerequisites, workspace};
+
+/// Start the machines of the whole-system tests with Vagrant and libvirt. Takes root.
+///
+/// Box, kernel and packages come from Debian's mirror and this workspace; everything is below target/vm/lab, and
+/// everything runs in the network namespace weirvm. tests/vm/README.md says what the machines are.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The kernel series that the machines run.
+    #[arg(long, default_value = "6.1")]
+    kernel: Series,
+    /// The Debian release in the machines.
+    #[arg(long, default_value = vagrant_box::SUITE)]
+    suite: String,
+    /// A folder with Weir's packages and weir-s3, instead of building them.
+    #[arg(long)]
+    packages: Option<PathBuf>,
+}
+
+impl Options {
+    /// The usual machines, on this kernel.
+    pub(super) fn on(kernel: Series) -> Self {
+        Self { kernel, suite: vagrant_box::SUITE.to_owned(), packages: None }
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    lab::ensure_root()?;
+    let dir = lab::dir()?;
+    if is_complete(&dir)? {
+        eprintln!("The machines are up already; `cargo xtask vm down` ends them.");
+        return status::print(&dir);
+    }
+    let started = Instant::now();
+    let say = |what: &str| eprintln!("[{:>3} s] {what}", started.elapsed().as_secs());
+    prerequisites::ensure_for_machines()?;
+    // What an interrupted `up` has left is in nobody's way then.
+    down::clear(&dir)?;
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let packages = match &options.packages {
+        Some(folder) => folder.canonicalize().with_context(|| format!("looking for {}", folder.display()))?,
+        None => {
+            say("Building Weir's packages and weir-s3");
+            build_packages()?
+        }
+    };
+    let sources = Sources::of_this_machine()?;
+    say("Looking for QEMU, a kernel and the box");
+    let qemu = Qemu::find(&sources, &dir.with_file_name("qemu"))?;
+    let boot = boot_files(&sources, &dir, options.kernel)?;
+    let vagrant_box = vagrant_box::build(&dir.join("box"), &sources, &options.suite)?;
+
+    say("Starting libvirt");
+    libvirt::start(&dir)?;
+    lab::remember(&dir, &environment(&dir, &qemu, &boot, &vagrant_box, &packages)?)?;
+    add_box(&dir, &vagrant_box)?;
+    say(&format!("Starting the machines on Linux {} with {}", options.kernel, qemu.accelerator.name()));
+    exec::run(vagrant()?.args(["up", "--provider", "libvirt"]))?;
+    let config = exec::output(lab::vagrant()?.arg("ssh-config"))?;
+    let file = lab::ssh_config(&dir);
+    fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+    say("The machines are up");
+    status::print(&dir)
+}
+
+/// Whether everything is there: the way into the machines is written down last.
+fn is_complete(dir: &Path) -> Result<bool> {
+    Ok(lab::ssh_config(dir).exists() && libvirt::exists()? && libvirt::answers(dir))
+}
+
+/// What a machine is booted with, for a kernel of this series.
+pub(super) fn boot_files(sources: &Sources, dir: &Path, series: Series) -> Result<BootFiles> {
+    let kernels = dir.with_file_name("kernels");
+    let suite = series.suite();
+    // Not the matrix's: it would read its lists again each time.
+    let apt = Apt::open(&kernels.join(format!("apt-{suite}")), sources, &[suite])?;
+    boot_files::prepare(&apt, &kernels, &dir.join("boot"), series)
+}
+
+/// Debian packages, and the S3 server that stands in for a bucket.
+fn build_packages() -> Result<PathBuf> {
+    let target = workspace::target_dir()?;
+    let packages = target.join("packages");
+    let this = env::current_exe().context("asking where this program is")?;
+    exec::run(Command::new(this).args(["package", "--profile", "dev"]))?;
+    let mut build = workspace::cargo();
+    build.args(["build", "--locked", "--package", "weir-store-testing", "--bin", S3_SERVER]);
+    exec::run(&mut build)?;
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-debug").arg("-o").arg(packages.join(S3_SERVER));
+    exec::run(strip.arg(target.join("debug").join(S3_SERVER)))?;
+    Ok(packages)
+}
+
+/// What the Vagrantfile reads, and what this program wants to know later.
+fn environment(
+    dir: &Path,
+    qemu: &Qemu,
+    boot: &BootFiles,
+    vagrant_box: &VagrantBox,
+    packages: &Path,
+) -> Result<Vec<(&'static str, String)>> {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let driver = match qemu.accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "qemu",
+    };
+    Ok(vec![
+        ("WEIR_VM_BOX", vagrant_box.name.clone()),
+        ("WEIR_VM_KERNEL", path(&boot.kernel)),
+        ("WEIR_VM_INITRAMFS", path(&boot.initramfs)),
+        ("WEIR_VM_DRIVER", driver.to_owned()),
+        ("WEIR_VM_EMULATOR", path(&qemu.emulator(&dir.join("qemu-system-x86_64"))?)),
+        ("WEIR_VM_PACKAGES", path(packages)),
+    ])
+}
+
+/// Tells Vagrant of the box, unless it has this one already.
+fn add_box(dir: &Path, vagrant_box: &VagrantBox) -> Result<()> {
+    let VagrantBox { name, file, stamp } = vagrant_box;
+    ensure!(file.exists(), "the box {} is gone", file.display());
+    let noted = dir.join("vagrant").join(format!("{}.stamp", name.replace('/', "-")));
+    if fs::read_to_string(&noted).is_ok_and(|present| present == *stamp) {
+        return Ok(());
+    }
+    exec::run(vagrant()?.args(["box", "add", "--force", "--name", name]).arg(file))?;
+    fs::write(&noted, stamp).with_context(|| format!("writing {}", noted.display()))
+}
+
+/// Vagrant, with a line of progress for those who see it move.
+fn vagrant() -> Result<Command> {
+    let mut vagrant = lab::vagrant()?;
+    if !io::stderr().is_terminal() {
+        vagrant.arg("--no-tty");
+    }
+    Ok(vagrant)
+}
+
+/// The S3 server.
+const S3_SERVER: &str = "weir-s3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tests_vm(path: &str) -> PathBuf {
+        workspace::root().join("tests/vm").join(path)
+    }
+
+    #[test]
+    fn every_machine_is_in_the_vagrantfile_and_has_a_script_that_is_shell() {
+        let vagrantfile = fs::read_to_string(tests_vm("Vagrantfile")).expect("it is in the repository");
+        let common = fs::read_to_string(tests_vm("provision/common.sh")).expect("it is in the repository");
+        for machine in lab::MACHINES {
+            assert!(vagrantfile.contains(&format!("\n  \"{machine}\" => {{")), "{machine}");
+            let own =
+                fs::read_to_string(tests_vm(&format!("provision/{machine}.sh"))).expect("it has a script");
+            // As the Vagrantfile puts them together.
+            exec::output(Command::new("sh").args(["-nc", &format!("{common}\n{own}")])).expect("it is shell");
+        }
+        for script in ["box/customize.sh", "box/init", "provision/keys.sh"] {
+            exec::output(Command::new("sh").arg("-n").arg(tests_vm(script))).expect("it is shell");
+        }
+    }
+
+    #[test]
+    fn keys_are_made_once() {
+        let dir = env::temp_dir().join(format!("weir-vm-keys-{}", std::process::id()));
+        let make = || exec::run(Command::new("sh").arg(tests_vm("provision/keys.sh")).arg(&dir));
+        let read = || fs::read(dir.join("target_host.pub")).expect("there is a key");
+        make().expect("they are made");
+        let first = read();
+        make().expect("they are there");
+        assert_eq!(read(), first);
+        fs::remove_dir_all(&dir).expect("it was ours");
+    }
+}
