@@ -115,6 +115,7 @@ fn files() -> Vec<Vec<u8>> {
         journal.append_records(&[RingRecord { bytes: &bytes, end }], |_| {}).expect("room");
     }
     journal.append(StateEntry::SealStarted { session, index: 1, records: 3 }).expect("in order");
+    journal.append(StateEntry::Frozen { session }).expect("in order");
     drop(journal);
     assert!(Kind::Stdout.goes(Direction::TargetToClient));
     let files = spool::list(dir.path()).expect("readable");

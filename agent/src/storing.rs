@@ -537,9 +537,8 @@ mod tests {
     use crate::{
         journal::{Journal, RingRecord},
         ledger::Ledger,
-        spool::SpoolOptions,
         store::{GetFuture, Put, PutFuture},
-        testing::{armed, closed, opened, session_id, stdout_record},
+        testing::{armed, closed, opened, session_id, spool_options, stdout_record},
     };
 
     const PARALLEL: Parallelism = Parallelism { encoding: 1, uploading: 4 };
@@ -597,12 +596,7 @@ mod tests {
 
     /// A segment of two records of each of these sessions.
     fn segments(dir: &Path, numbers: impl Iterator<Item = u8>) -> Vec<Job> {
-        let options = SpoolOptions {
-            file_bytes: 1 << 20,
-            max_bytes: 1 << 30,
-            flush_interval: Duration::from_millis(1),
-        };
-        let mut journal = Journal::open(dir, options).expect("opens");
+        let mut journal = Journal::open(dir, spool_options()).expect("opens");
         let mut begin = |number| {
             journal.append(opened(number)).expect("in order");
             journal.append(armed(number)).expect("in order");

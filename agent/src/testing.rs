@@ -1,5 +1,7 @@
 //! What unit tests share: a session whose every value is fixed, and records as the kernel writes them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use weir_common::{
@@ -14,7 +16,13 @@ use weir_common::{
 use crate::{
     ledger::StateEntry,
     session::{ChannelKernel, End},
+    spool::SpoolOptions,
 };
+
+/// A spool of some files.
+pub(crate) fn spool_options() -> SpoolOptions {
+    SpoolOptions { file_bytes: 1 << 20, max_bytes: 1 << 30, flush_interval: Duration::from_millis(1) }
+}
 
 /// The session with this number; the same one every time.
 pub(crate) fn session_id(number: u8) -> SessionId {

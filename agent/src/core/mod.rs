@@ -59,6 +59,7 @@ use crate::{
     journal::{Journal, JournalError},
     report::Reports,
     session::SealLimits,
+    spool::FileNo,
     storing::{Done, Job},
     tap::{Ring, TapError, Taps},
 };
@@ -137,6 +138,9 @@ pub struct Core {
     disarming: HashMap<(SessionId, ChannelNo), Disarming>,
     /// Sessions that have used up their share of the spool.
     paused: HashSet<SessionId>,
+    /// What sessions keep of the space, as it was when this file was begun, or at a tick since.
+    kept: HashMap<SessionId, u64>,
+    weighed: Option<FileNo>,
     /// Sessions that wait for a job of theirs.
     line: Line,
     /// Sessions that a job is under way for.
@@ -210,6 +214,8 @@ impl Core {
             closing: HashMap::new(),
             disarming: HashMap::new(),
             paused: HashSet::new(),
+            kept: HashMap::new(),
+            weighed: None,
             line: Line::default(),
             storing: HashSet::new(),
             done: VecDeque::new(),
@@ -292,13 +298,14 @@ impl Core {
             info!(session = %id, "the session's proxy has not come back; ending the session");
             self.lose(id);
         }
+        self.weigh();
         self.schedule_all();
         self.resume_paused();
+        self.reserve_for_notes();
         self.watch_space();
         let given_back = self.journal.give_back();
         if let Err(JournalError::Spool(error)) = given_back {
             error!(%error, "cannot give spool space back");
-        self.reserve_for_notes();
         }
         self.publish(now);
     }

@@ -3,6 +3,12 @@
 //! Owns which sessions are paused. What is paused follows from the spool's content, so an agent that starts anew
 //! comes to the same. A freeze wins: a tap that is frozen stays so whatever is set here. How far a session can pass
 //! its share is bounded: by what of it is in the ring when it is paused.
+//!
+//! What counts is what a session takes of the space, which may be more than it has said: a session that cannot be stored and
+//! says a word now and then keeps whole files, with everything of others in them. One that keeps half its share like that
+//! is stored at once, so that a pause meets those only that cannot be.
+
+use std::collections::HashMap;
 
 use tracing::{info, warn};
 use weir_common::{recording::GapCause, session::SessionId};
@@ -20,8 +26,12 @@ const RESUME_QUARTERS: u64 = 3;
 impl Core {
     /// Pauses those of these sessions that have used up their share.
     pub(super) fn pause_greedy(&mut self, touched: &[SessionId]) {
+        // With each file there is more that may be kept.
+        if self.journal.active_file() != self.weighed {
+            self.weigh();
+        }
         for &id in touched {
-            let unsealed = self.journal.ledger().session(id).map_or(0, Session::unsealed_bytes);
+            let unsealed = self.taken_bytes(id);
             if unsealed > self.options.session_max_bytes && self.paused.insert(id) {
                 warn!(session = %id, unsealed, "the session has used up its share of the spool; it is paused");
                 self.causes.begin(GapCause::SessionQuota, Some(id), clock::boot_ns());
@@ -33,10 +43,10 @@ impl Core {
     /// Lets those go on of which enough is stored.
     pub(super) fn resume_paused(&mut self) {
         let below = self.options.session_max_bytes / 4 * RESUME_QUARTERS;
-        let ledger = self.journal.ledger();
-        let unsealed = |id| ledger.session(id).map_or(0, Session::unsealed_bytes);
-        let resumed: Vec<_> = self.paused.extract_if(|&id| unsealed(id) < below).collect();
+        let resumed: Vec<_> =
+            self.paused.iter().copied().filter(|&id| self.taken_bytes(id) < below).collect();
         for id in resumed {
+            self.paused.remove(&id);
             self.causes.end(GapCause::SessionQuota, Some(id), clock::boot_ns());
             if self.journal.ledger().session(id).is_some_and(|session| session.end().is_none()) {
                 info!(session = %id, "enough of the session is stored; it goes on");
@@ -45,8 +55,27 @@ impl Core {
         }
     }
 
+    /// Looks at what of the space each session keeps. Nobody can keep too much of a spool that has little.
+    pub(super) fn weigh(&mut self) {
+        let may_be_much = self.journal.spool_bytes() > self.options.session_max_bytes / 2;
+        self.weighed = self.journal.active_file();
+        self.kept = if may_be_much { self.journal.kept_bytes() } else { HashMap::new() };
+    }
+
+    /// Whether it keeps so much, for what it has said, that it is to be stored whatever its age.
+    pub(super) fn keeps_much(&self, id: SessionId) -> bool {
+        self.kept.get(&id).is_some_and(|&kept| kept > self.options.session_max_bytes / 2)
+    }
+
+    /// What the session takes of the space: its unsealed records, or what it keeps, as it was looked at last.
+    fn taken_bytes(&self, id: SessionId) -> u64 {
+        let Some(session) = self.journal.ledger().session(id) else { return 0 };
+        session.unsealed_bytes().max(self.kept.get(&id).copied().unwrap_or(0))
+    }
+
     /// Has the kernel do with every session's taps what is due: the agent before may have been killed in between.
     pub(super) fn take_up_pauses(&mut self, live: &[SessionId]) {
+        self.weigh();
         self.pause_greedy(live);
         for &id in live.iter().filter(|&id| !self.paused.contains(id)).collect::<Vec<_>>() {
             self.set_taps(id);

@@ -251,7 +251,8 @@ impl Core {
         }
         frozen?;
         // The kernel first: nothing may wait for a disk.
-        if self.journal.ledger().session(session).is_some_and(|session| !session.is_frozen()) {
+        let unnoted = |session: &Session| session.end().is_none() && !session.is_frozen();
+        if self.journal.ledger().session(session).is_some_and(unnoted) {
             self.append(StateEntry::Frozen { session })?;
         }
         info!(%session, "session frozen");

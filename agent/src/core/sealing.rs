@@ -85,11 +85,12 @@ impl Core {
             || session.due_records(self.seal_limits(session.id()), clock::boot_ns()).is_some()
     }
 
-    /// A session that stands still is waiting for what it has to be stored, so that is due whatever its age.
+    /// A session that stands still is waiting for what it has to be stored, so that is due whatever its age; and so it is where
+    /// it keeps much.
     fn seal_limits(&self, id: SessionId) -> SealLimits {
-        let stands_still = self.stalled_since.is_some() || self.paused.contains(&id);
+        let is_due = self.stalled_since.is_some() || self.paused.contains(&id) || self.keeps_much(id);
         let limits = self.options.seal;
-        SealLimits { max_age_ns: if stands_still { 0 } else { limits.max_age_ns }, ..limits }
+        SealLimits { max_age_ns: if is_due { 0 } else { limits.max_age_ns }, ..limits }
     }
 
     /// Gives jobs to the worker as long as it takes some.

@@ -10,13 +10,14 @@
 mod replay;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     path::Path,
     sync::Arc,
 };
 
 use tracing::{debug, error};
+use weir_common::session::SessionId;
 
 pub use self::replay::Damage;
 use crate::{
@@ -163,6 +164,32 @@ impl Journal {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The file that is appended to.
+    #[must_use]
+    pub fn active_file(&self) -> Option<FileNo> {
+        self.spool.active_file()
+    }
+
+    /// What of the space each session keeps: of every file that is not appended to any more, those that have unsealed records
+    /// in it keep equal parts, whoever else's lies there.
+    #[must_use]
+    pub fn kept_bytes(&self) -> HashMap<SessionId, u64> {
+        let mut keepers: HashMap<FileNo, Vec<SessionId>> = HashMap::new();
+        for session in self.ledger.sessions() {
+            for file in session.files().collect::<BTreeSet<_>>() {
+                keepers.entry(file).or_default().push(session.id());
+            }
+        }
+        let mut kept = HashMap::new();
+        for (file, keepers) in keepers.iter().filter(|(file, _)| self.spool.active_file() != Some(**file)) {
+            let part = self.spool.bytes_of(*file) / keepers.len() as u64;
+            for &session in keepers {
+                *kept.entry(session).or_insert(0) += part;
+            }
+        }
+        kept
     }
 
     /// The spool's directory.

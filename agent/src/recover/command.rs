@@ -95,14 +95,20 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     let lost_reports = place::reports(&arguments.directory);
     let dirs = match place::spools(&arguments.directory) {
         // They were emptied before, and reports are left.
-        Err(RecoverError::NoSpool { .. }) if waiting(lost_reports.as_deref())? > 0 => Vec::new(),
+        Err(RecoverError::NoSpool { .. })
+            if lost_reports.as_deref().map_or(Ok(0), report::waiting_in)? > 0 =>
+        {
+            Vec::new()
+        }
         dirs => dirs?,
     };
     if arguments.dry_run {
         for dir in &dirs {
             recovery.spools.push(spool::look(dir)?);
         }
-        recovery.lost_reports = left_of(lost_reports, None)?;
+        if let Some(directory) = lost_reports {
+            recovery.lost_reports = left_there(directory, None)?;
+        }
         return Ok(recovery);
     }
     let config = Config::load(config)?;
@@ -135,43 +141,42 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     }
     if let Some(reports) = &reports {
         let mut stored: BTreeSet<_> = recovery.stored().collect();
-        let why = lost_reports.as_deref().map(|dir| take_over(reports, dir, &mut stored)).transpose()?;
-        recovery.lost_reports = left_of(lost_reports, why.flatten())?;
+        if let Some(directory) = lost_reports {
+            recovery.lost_reports = take_over(reports, directory, &mut stored)?;
+        }
         let stored = stored.into_iter().collect::<Vec<_>>();
         recovery.reports = Some(runtime.block_on(reports.settled(&stored, tools.patience)));
-    } else {
+    } else if let Some(directory) = lost_reports {
         let why = "the configuration has no [report] that says where to".to_owned();
-        recovery.lost_reports = left_of(lost_reports, Some(why))?;
+        recovery.lost_reports = left_there(directory, Some(why))?;
     }
     runtime.shutdown_background();
     remove_empty(&arguments.directory, &recovery);
     Ok(recovery)
 }
 
-/// Takes the lost node's reports over, and says why some of them are left, if so. Those of stored sessions are added.
+/// Takes the lost node's reports over, and says which are left, if any. Those of stored sessions are added.
 fn take_over(
     reports: &Reports,
-    dir: &Path,
+    directory: PathBuf,
     stored: &mut BTreeSet<SessionId>,
-) -> anyhow::Result<Option<String>> {
-    let _locks = match place::lock_around(dir) {
+) -> anyhow::Result<Option<LostReports>> {
+    let _locks = match place::lock_around(&directory) {
         // They are delivered by the agent that runs there.
-        Err(error @ RecoverError::InUse { .. }) => return Ok(Some(error.to_string())),
+        Err(error @ RecoverError::InUse { .. }) => {
+            return Ok(left_there(directory, Some(error.to_string()))?);
+        }
         locks => locks?,
     };
-    let Adopted { stored: adopted, left: _, why } = reports.adopt(dir)?;
+    let Adopted { stored: adopted, left, why } = reports.adopt(&directory)?;
     stored.extend(adopted);
-    Ok(why)
+    Ok((left > 0).then_some(LostReports { directory, left, why }))
 }
 
-fn waiting(lost_reports: Option<&Path>) -> Result<usize, QueueError> {
-    lost_reports.map_or(Ok(0), report::waiting_in)
-}
-
-/// What is left of the lost node's reports.
-fn left_of(directory: Option<PathBuf>, why: Option<String>) -> Result<Option<LostReports>, QueueError> {
-    let left = waiting(directory.as_deref())?;
-    Ok(directory.filter(|_| left > 0).map(|directory| LostReports { directory, left, why }))
+/// The lost node's reports, if there are any.
+fn left_there(directory: PathBuf, why: Option<String>) -> Result<Option<LostReports>, QueueError> {
+    let left = report::waiting_in(&directory)?;
+    Ok((left > 0).then_some(LostReports { directory, left, why }))
 }
 
 fn spool_not_begun(dir: &Path, error: &RecoverError) -> super::SpoolReport {

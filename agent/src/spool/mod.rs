@@ -342,6 +342,12 @@ impl Spool {
         self.files.keys().copied()
     }
 
+    /// Bytes of a file; none if there is no such.
+    #[must_use]
+    pub fn bytes_of(&self, no: FileNo) -> u64 {
+        self.files.get(&no).copied().unwrap_or(0)
+    }
+
     /// Deletes these files and says how many bytes that gave back. The caller has made sure that what makes
     /// them superfluous is flushed.
     ///

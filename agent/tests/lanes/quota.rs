@@ -78,3 +78,24 @@ fn a_freeze_wins_over_a_pause_and_its_end() {
     assert!(!tap.try_pass(T2C, chunk()));
     finish(&node, &meta, &control, &tap);
 }
+
+#[test]
+fn a_session_that_cannot_be_stored_and_says_little_is_paused_before_it_keeps_everybodys_space() {
+    let node = Node::new(&format!("spool_max_bytes = 4194304\n{SMALL}"));
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let poison = poison(&node, &meta);
+    let (other, other_control, mut other_tap) = begin(&node);
+    // Ten times what there is room for, and a word in every file.
+    let mut said = 0;
+    for _ in 0..700 {
+        said += u32::from(tap.try_pass(C2T, stdin("a word")));
+        other_tap.pass(T2C, &chunk());
+    }
+    agent.wait_for_log("it is paused");
+    assert!((3..350).contains(&said), "{said} words");
+    finish(&node, &other, &other_control, &other_tap);
+    fs::remove_file(poison).expect("removable");
+    tap.pass(C2T, &stdin("it goes on"));
+    finish(&node, &meta, &control, &tap);
+}

@@ -384,26 +384,36 @@ fn reports_that_a_lost_node_did_not_deliver_are_delivered_by_who_recovers_it() {
     fs::rename(lab.node.path("state"), lab.node.path("lost")).expect("on the same disk");
     let damaged = lab.node.path("lost/reports").join(format!("{}.stored.json", meta().session_id));
     fs::write(&damaged, "{}").expect("writable");
-    let recover = |arguments: &[&str]| {
+    let recover = |state: &str, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir-agent"));
-        command.arg("recover").arg("--config").arg(lab.node.write_config()).arg(lab.node.path("lost/spool"));
+        let spools = lab.node.path(state).join("spool");
+        command.arg("recover").arg("--config").arg(lab.node.write_config()).arg(spools);
         let output = command.arg("--give-up-ring").args(arguments).output().expect("it runs");
         (output.status.code(), String::from_utf8(output.stdout).expect("text"))
     };
-    let (code, text) = recover(&["--dry-run"]);
+    let (code, text) = recover("lost", &["--dry-run"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("session reports wait\n") && waits("lost"), "{text}");
     lab.receiver.usually(Does::Take);
-    let (code, text) = recover(&[]);
+    let report =
+        fs::read(lab.node.path("lost/reports").join(format!("{stored}.stored.json"))).expect("is there");
+    let (code, text) = recover("lost", &[]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("2 session reports delivered"), "{text}");
     assert!(text.contains("1 session reports are LEFT") && text.contains("this version reads"), "{text}");
     assert!(lab.receiver.has_stored(stored) && lab.receiver.has_stored(running));
     assert!(!waits("lost") && !waits("state") && damaged.exists());
-    // The spools are empty now, and somebody has looked at what was left.
     fs::remove_file(damaged).expect("removable");
+    // The same for who recovers with the lost node's state directory as its own; its spools are empty now.
     fs::create_dir_all(lab.node.path("lost/spool")).expect("writable");
-    fs::rename(lab.node.path("state"), lab.node.path("again")).expect("on the same disk");
-    let (code, text) = recover(&[]);
-    assert_eq!(code, Some(2), "nothing is there any more: {text}");
+    fs::rename(lab.node.path("state"), lab.node.path("elsewhere")).expect("on the same disk");
+    fs::rename(lab.node.path("lost"), lab.node.path("state")).expect("on the same disk");
+    let (code, text) = recover("state", &[]);
+    assert_eq!(code, Some(2), "there is nothing any more: {text}");
+    let name = format!("{stored}.stored.json");
+    fs::write(lab.node.path("state/reports").join(&name), report).expect("writable");
+    let (code, text) = recover("state", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("1 session reports delivered") && !waits("state"), "{text}");
+    assert_eq!(lab.receiver.taken(stored).iter().filter(|report| totals(report).is_some()).count(), 2);
 }

@@ -1,6 +1,6 @@
 //! Segments that are there already, as a version stored them that follows transfers otherwise.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,10 +11,9 @@ use crate::{
     journal::{Journal, RingRecord},
     ledger::StateEntry,
     signing::SigningKey,
-    spool::SpoolOptions,
     store::FileStore,
     storing::{Done, Job, Parallelism, Stored, Work},
-    testing::{armed, cookies, frame, opened, opening, record, session_id, sftp, upload_of},
+    testing::{armed, cookies, frame, opened, opening, record, session_id, sftp, spool_options, upload_of},
 };
 
 /// A session whose grant keeps file content out, and whose second segment is to be stored.
@@ -28,12 +27,7 @@ struct Lab {
 impl Lab {
     async fn new() -> (Self, Job) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let options = SpoolOptions {
-            file_bytes: 1 << 20,
-            max_bytes: 1 << 30,
-            flush_interval: Duration::from_millis(1),
-        };
-        let journal = Journal::open(&dir.path().join("spool"), options).expect("opens");
+        let journal = Journal::open(&dir.path().join("spool"), spool_options()).expect("opens");
         let mut lab = Self { dir, journal, next: [0; 2] };
         let mut beginning = opened(1);
         if let StateEntry::Opened { meta, .. } = &mut beginning {
@@ -98,6 +92,9 @@ impl Lab {
         fs::write(path, zstd::encode_all(forged.as_bytes(), 3).expect("compresses")).expect("writable");
     }
 }
+
+/// Changes a segment's lines.
+type Forgery = Box<dyn Fn(String) -> String>;
 
 fn source(job: &Job) -> &SegmentSource {
     match &job.work {
@@ -193,7 +190,7 @@ async fn other_evidence_is_a_conflict_whoever_signed_it() {
     lab.worker("key").once(&lost(&job)).await.expect("stored");
     let good = fs::read(lab.path(&job, "000002.ndjson.zst")).expect("is there");
     let last_line = |text: String| text.trim_end().rsplit_once('\n').expect("lines").0.to_owned() + "\n";
-    let forgeries: [(&str, Box<dyn Fn(String) -> String>); 9] = [
+    let forgeries: [(&str, Forgery); 9] = [
         ("the time", Box::new(|text| text.replacen("\"t\":2000", "\"t\":2001", 1))),
         ("the direction", Box::new(|text| text.replacen("c2t", "t2c", 1))),
         ("the kind", Box::new(|text| text.replacen("\"kind\":\"stdin\"", "\"kind\":\"stdout\"", 1))),

@@ -8,7 +8,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -36,10 +35,9 @@ use crate::{
     ledger::StateEntry,
     session::End,
     signing::SigningKey,
-    spool::SpoolOptions,
     store::{FileStore, GetFuture, PutFuture, Store, StoreError},
     storing::{Done, Job, Parallelism, Stored, Worker},
-    testing::{armed, cookies, frame, opened, record, session_id},
+    testing::{armed, cookies, frame, opened, record, session_id, spool_options},
 };
 
 const PARALLEL: Parallelism = Parallelism { encoding: 1, uploading: 4 };
@@ -107,12 +105,7 @@ pub(super) struct Lab {
 impl Lab {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let options = SpoolOptions {
-            file_bytes: 1 << 20,
-            max_bytes: 1 << 30,
-            flush_interval: Duration::from_millis(1),
-        };
-        let journal = Journal::open(&dir.path().join("spool"), options).expect("opens");
+        let journal = Journal::open(&dir.path().join("spool"), spool_options()).expect("opens");
         let store = FileStore::open(&dir.path().join("store")).expect("opens");
         let store = Reluctant {
             store,
