@@ -36,9 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     )?;
     if options.long {
         eprintln!("Soaking the agent for several minutes");
-        exec::run(
-            test().args(["--package", "weir-agent", "--test", "s3", "soak"]).env("WEIR_SOAK", "long"),
-        )?;
+        exec::run(test().args(["--package", "weir-agent", "--test", "s3", "soak"]).env("WEIR_SOAK", "long"))?;
     }
     if options.filter.is_none() {
         on_other_kernels(options.long)?;

@@ -104,6 +104,9 @@ kernel  release                passed  failed  seconds  verdict
         let outcomes = [outcome("5.10", None), outcome("6.1", Some("1 failed"))];
         assert_eq!(counts(&outcomes), (1, 1));
         let report = json(&outcomes, Accelerator::Tcg).expect("it is JSON");
-        assert!(report.contains(r#""accelerator": "tcg""#) && report.contains(r#""a::b (root)""#), "{report}");
+        assert!(
+            report.contains(r#""accelerator": "tcg""#) && report.contains(r#""a::b (root)""#),
+            "{report}"
+        );
     }
 }
