@@ -100,10 +100,10 @@ struct Checked {
 
 impl Checked {
     fn run(node: &Node, before: &[&str]) -> Self {
-        Self::of(with(node, before, &["check", "--json"]))
+        Self::of(&with(node, before, &["check", "--json"]))
     }
 
-    fn of(output: Output) -> Self {
+    fn of(output: &Output) -> Self {
         let findings = serde_json::from_slice(&output.stdout);
         let findings = findings.unwrap_or_else(|error| panic!("{error}: {output:?}"));
         Self { code: output.status.code(), findings }
@@ -196,7 +196,7 @@ fn a_seccomp_filter_is_found_out_in_spite_of_every_capability() {
         let mut command =
             without_bpf(Command::new(node.path("weir-agent")), u32::try_from(errno).expect("positive"));
         let output = command.args(["check", "--json", "--config"]).arg(node.write_config()).output();
-        let checked = Checked::of(output.expect("it runs"));
+        let checked = Checked::of(&output.expect("it runs"));
         assert_eq!(checked.problems(), ["seccomp"], "{:#?}", checked.findings);
         checked.says("seccomp", "problem", &["refuses bpf()", "seccompProfile"]);
     }

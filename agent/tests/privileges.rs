@@ -86,7 +86,7 @@ fn anybody_may() -> bool {
 /// Whether BPF memory counts against RLIMIT_MEMLOCK.
 fn memory_counts() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut number = || numbers.next().and_then(Result::ok).expect("a release is two numbers and more");
     (number(), number()) < (5, 11)
 }

@@ -24,7 +24,10 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
     if cause == Some(Cause::StrictVerifier) {
         let text =
             "CAP_PERFMON is missing: without it this kernel's verifier is stricter, and refuses the program";
-        return Finding::problem(ABOUT, text).advice(granting(process, PERFMON));
+        return Finding::problem(ABOUT, text).advice(format!(
+            "{}; and tell us which kernel this is: the program is made to do without",
+            granting(process, PERFMON)
+        ));
     }
     if may_bpf(facts) {
         return Finding::ok(ABOUT, held(facts, process));
