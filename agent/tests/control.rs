@@ -198,7 +198,8 @@ fn users_that_are_not_allowed_are_refused_by_their_user_id() {
 
 #[test]
 fn users_are_allowed_by_name_and_a_name_that_nobody_has_is_told_before_anything_is_opened() {
-    let node = Node::new("allowed_uids = []\nallowed_users = [\"root\"]");
+    let own = nix::unistd::User::from_uid(nix::unistd::geteuid()).expect("readable").expect("has a name");
+    let node = Node::new(&format!("allowed_uids = []\nallowed_users = [{:?}]", own.name));
     let _agent = node.start();
     assert_eq!(Control::connect(&node.socket()).open(&meta(), false), Some(Reply::Opened));
 

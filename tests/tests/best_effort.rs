@@ -205,3 +205,47 @@ fn a_best_effort_session_outlives_its_agent_and_the_next_one_tells_the_gap() {
     let _ = verified(&bed, &recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "completed");
 }
+
+#[test]
+fn channels_that_end_or_are_asked_for_while_no_agent_runs_do_not_end_a_best_effort_session() {
+    let mut bed =
+        Bed::start(BedOptions { ring_bytes: 256 << 10, stall_timeout_ms: 1_000, ..Default::default() });
+    let (file, short_file) = (bed.path("delivered"), bed.path("delivered-meanwhile"));
+    let grant = best_effort(&bed);
+    let shared = |role: &[&str]| {
+        let mut ssh = bed.ssh_as(grant, "user/key");
+        ssh.arg("-o").arg(format!("ControlPath={}", bed.control_path().display())).args(role);
+        ssh
+    };
+    let lenient = Upload::start(shared(&["-o", "ControlMaster=yes"]), &file);
+    lenient.wait_for_progress(1 << 20);
+    eventually("the connection can be shared", || bed.control_path().exists().then_some(()));
+    let mut short = shared(&[]);
+    short.arg(format!("cat > {}", short_file.display())).stdin(Stdio::piped());
+    let mut short = short.spawn().expect("ssh starts");
+    short.stdin.as_mut().expect("piped").write_all(b"before\n").expect("it reads");
+    eventually("the other channel is open", || fs::read(&short_file).ok().filter(|said| !said.is_empty()));
+    let commands = [shared(&[]), shared(&[])];
+
+    bed.take_agent().kill();
+    drop(short.stdin.take());
+    assert!(short.wait().expect("ssh ends").success(), "its exit status comes through");
+    // Past the stall timeout, with the end of a channel to tell; then with somebody who asks.
+    let _ = bed.proxy_said("the session goes on, as its grant permits");
+    let [refused, taken] = commands.map(|mut ssh| {
+        ssh.arg("true").stdin(Stdio::null());
+        ssh
+    });
+    let status = { refused }.status().expect("ssh starts");
+    assert!(!status.success(), "what opens a channel needs an agent");
+    lenient.wait_for_progress(1 << 20);
+    bed.start_agent().expect("the next agent starts");
+    assert!({ taken }.status().expect("ssh starts").success());
+    lenient.wait_for_progress(1 << 20);
+    let sent = lenient.finish();
+    assert!(fs::read(&file).expect("the target wrote it") == sent);
+    let recording = recording_of(&bed, "lenient");
+    assert!(compare(&recording, &sent)["agent_down"] > 0);
+    let _ = verified(&bed, &recording);
+    assert_eq!(recording.manifest["outcome"]["kind"], "completed");
+}

@@ -162,9 +162,8 @@ fn garbage_and_silence_on_the_port_disturb_nobody() {
 fn a_user_who_gets_no_session_for_want_of_space_reads_that_and_the_target_hears_nothing() {
     let mut bed = Bed::prepare_temporary(BedOptions::default());
     let config = fs::read_to_string(bed.path("agent.toml")).expect("the bed has written it");
-    // No disk has that much.
-    fs::write(bed.path("agent.toml"), format!("disk_refuse_bytes = {}\n{config}", 1_u64 << 60))
-        .expect("written");
+    // A spool has more than that from its first entry on.
+    fs::write(bed.path("agent.toml"), format!("spool_refuse_bytes = 1\n{config}")).expect("written");
     bed.start_target().expect("the target starts");
     bed.start_agent().expect("the agent starts");
     bed.start_proxy().expect("the proxy starts");

@@ -8,11 +8,17 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use rand::RngExt;
 use sha2::{Digest, Sha256};
+
+/// Bytes at a time, and how long until the next: half a megabyte a second. What is tested is not how much goes through, and
+/// everything has to be read and verified on an emulated processor afterwards.
+const CHUNK_BYTES: usize = 16 << 10;
+const PACE: Duration = Duration::from_millis(30);
 
 /// Feeds until it is told to stop.
 pub(crate) struct Feeder {
@@ -27,7 +33,7 @@ impl Feeder {
         let thread = thread::spawn({
             let (sent, stop) = (Arc::clone(&sent), Arc::clone(&stop));
             move || {
-                let (mut digest, mut chunk) = (Sha256::new(), vec![0; 16 << 10]);
+                let (mut digest, mut chunk) = (Sha256::new(), vec![0; CHUNK_BYTES]);
                 while !stop.load(Ordering::Relaxed) {
                     rand::rng().fill(&mut chunk[..]);
                     if input.write_all(&chunk).is_err() {
@@ -35,6 +41,7 @@ impl Feeder {
                     }
                     digest.update(&chunk);
                     sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    pause();
                 }
                 hex(&digest.finalize())
             }
@@ -52,6 +59,11 @@ impl Feeder {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().ok().context("the feeder panicked")
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pace at which bytes are fed")]
+fn pause() {
+    thread::sleep(PACE);
 }
 
 /// The SHA-256 of some bytes, as `sha256sum` prints it.
