@@ -28,6 +28,7 @@ pub(super) const TESTS: &[&str] = &["tap", "control", "crash", "privileges", "no
 
 /// What the tests and this program start, and Debian's packages that have it.
 pub(super) const TOOLS: &[(&str, &str)] = &[
+    ("/usr/bin/env", "coreutils"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/sha256sum", "coreutils"),
