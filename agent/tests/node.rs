@@ -277,6 +277,41 @@ fn pins_that_an_agent_of_another_user_has_left_are_told() {
 }
 
 #[test]
+fn the_maps_of_all_rings_are_made_at_a_time_as_limits_are_on_the_sum() {
+    // Any limit would do, and of this one every kernel takes notice.
+    let limited = ["prlimit", "--nofile=50:50", "--"];
+    let mut node = node(0);
+    assert_eq!(Checked::run(&node, &limited).find("BPF maps").0, "ok");
+    node.configure("cpu_groups = [\"0\", \"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"9\"]\n");
+    Checked::run(&node, &["env"]).says("BPF maps", "ok", &["10 rings, each"]);
+    Checked::run(&node, &limited).says("BPF maps", "problem", &["Too many open files"]);
+}
+
+#[test]
+fn what_another_users_interrupted_recovery_left_among_the_reports_is_logged_and_keeps_no_agent_from_starting()
+{
+    let mut node = node(USER);
+    let token = node.path("token");
+    fs::write(&token, "a token").expect("writable");
+    node.configure(&format!(
+        "[report]\nurl = \"https://localhost:1/api/v1/reports\"\ntoken_file = {:?}\n",
+        token.display().to_string()
+    ));
+    let reports = node.path("state/reports");
+    let left = reports.join(".tmp/left");
+    fs::create_dir_all(&left).expect("a fresh directory");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).expect("an own directory");
+    for own in [&reports, &reports.join(".tmp")] {
+        chown(own, Some(USER), Some(USER)).expect("root may");
+    }
+    let agent = node.spawn_by(command(&BPF_USER));
+    agent.wait_for_log("ready");
+    assert!(agent.logged("what an interrupted write left stays"), "{}", agent.log());
+    agent.stop();
+    assert!(left.is_dir());
+}
+
+#[test]
 fn a_check_beside_an_agent_with_an_armed_tap_changes_nothing_and_the_session_is_whole() {
     let node = Node::new("");
     let agent = node.start();
