@@ -15,6 +15,7 @@ mod down;
 mod init;
 mod initramfs;
 mod kernel;
+mod kernel_log;
 mod lab;
 mod libvirt;
 mod matrix;
