@@ -27,6 +27,7 @@ mod sources;
 mod status;
 mod test;
 mod up;
+mod upgrade;
 mod vagrant_box;
 
 use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
