@@ -347,7 +347,7 @@ fn remove_unused(path: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // Another user's, say. It takes room, and is no reason to deliver nothing.
         Err(error) => {
-            warn!(path = %path.display(), %error, "what an interrupted write left stays: remove it")
+            warn!(path = %path.display(), %error, "what an interrupted write left stays: remove it");
         }
         Ok(()) => {}
     }
