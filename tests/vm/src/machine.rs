@@ -196,7 +196,9 @@ impl<'lab> Machine<'lab> {
     fn wait_for_units(&self) -> Result<()> {
         let patience = PATIENCE.as_secs();
         let wait = format!("timeout {patience} systemctl is-system-running --wait || [ $? -ne 124 ]");
-        self.run(&wait).with_context(|| format!("{} has not started everything after {patience} s", self.name)).map(drop)
+        self.run(&wait)
+            .with_context(|| format!("{} has not started everything after {patience} s", self.name))
+            .map(drop)
     }
 
     /// Cuts the machine's power.

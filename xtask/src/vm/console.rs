@@ -220,7 +220,10 @@ mod tests {
         lines.splice(4..4, ["[    9.000000] refcount_t: underflow; use-after-free.\r", warning]);
         let first = "[    9.000000] refcount_t: underflow; use-after-free.";
         assert_eq!(transcript(&lines).complaint().as_deref(), Some(first));
-        lines.splice(4..5, ["test a::two - should pa[    9.000001] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"]);
+        lines.splice(
+            4..5,
+            ["test a::two - should pa[    9.000001] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"],
+        );
         assert!(transcript(&lines).complaint().is_some_and(|complaint| complaint.contains("WARNING: ")));
         // A panic says more.
         let panic = "[    9.000002] Kernel panic - not syncing: Fatal exception";

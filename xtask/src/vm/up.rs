@@ -222,7 +222,8 @@ mod tests {
         let functions = &common[common.find("fail() {").expect("it has functions")..];
         let end = functions.find("# Installs packages").expect("what comes behind them");
         let functions = functions[..end].replace("/weir/packages", &dir.to_string_lossy());
-        let script = format!("set -eu; name=connector; {functions}\nfile=$(package weir-agent)\necho \"$file\"");
+        let script =
+            format!("set -eu; name=connector; {functions}\nfile=$(package weir-agent)\necho \"$file\"");
         let run = || exec::output(Command::new("sh").args(["-c", &script]));
         run().expect_err("there is none");
         let package = |name: &str| {
