@@ -220,7 +220,7 @@ fn the_configuration_that_comes_with_them_works() {
 
 #[test]
 fn another_folder_for_packages_is_made_and_told_as_a_whole_path() {
-    let target = std::env::temp_dir().join(format!("weir-packages-{}", std::process::id()));
+    let target = env::temp_dir().join(format!("weir-packages-{}", std::process::id()));
     let wanted = target.join("a/../b");
     let out = out_dir(Some(&wanted), &target).expect("it is made");
     assert!(out.is_dir() && out.is_absolute() && out.ends_with("b"), "{}", out.display());
