@@ -99,6 +99,13 @@ impl Node {
             .expect("root may mount a tmpfs");
     }
 
+    /// Another size for a disk of its own.
+    pub(crate) fn enlarge_disk_for(&self, name: &str, bytes: u64) {
+        let size = format!("size={bytes}");
+        mount(None::<&str>, &self.path(name), None::<&str>, MsFlags::MS_REMOUNT, Some(&*size))
+            .expect("root may give it more room");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
