@@ -108,8 +108,10 @@ pub(super) fn stop(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let owner = fs::read_to_string(OWNER).ok();
+    // A daemon that answers in our folder is ours.
+    let others_run = !processes()?.is_empty() && !answers(dir);
     ensure!(
-        may_end(owner.as_deref(), own_path(dir)?, !processes()?.is_empty()),
+        may_end(owner.as_deref(), own_path(dir)?, others_run),
         "the network namespace {NAMESPACE} belongs to {}; run `cargo xtask vm down` in that checkout, or, if that \
          is gone, end what `ip netns pids {NAMESPACE}` lists and `ip netns delete {NAMESPACE}`",
         owner.as_deref().unwrap_or("somebody unknown")
@@ -124,11 +126,12 @@ pub(super) fn stop(dir: &Path) -> Result<()> {
     })
 }
 
-/// Whether the namespace is this checkout's, or nobody's: made by a start that was interrupted before it could say whose.
-fn may_end(owner: Option<&str>, own: &str, something_runs: bool) -> bool {
+/// Whether the namespace is this checkout's, or nobody's: made by a start that was interrupted before it could say whose. Where
+/// nothing says whose it is, something may run in it that is not ours.
+fn may_end(owner: Option<&str>, own: &str, others_run: bool) -> bool {
     match owner {
         Some(owner) => owner == own,
-        None => !something_runs,
+        None => !others_run,
     }
 }
 

@@ -20,9 +20,9 @@ pub(crate) struct Options {
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// The kernel series of the machines, if they have to be brought up.
-    #[arg(long, default_value = "6.1")]
-    kernel: Series,
+    /// The kernel series of the machines; whatever they run, or 6.1, if none is named.
+    #[arg(long)]
+    kernel: Option<Series>,
     /// Leave the machines as the last scenario left them.
     #[arg(long)]
     keep: bool,

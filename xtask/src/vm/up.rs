@@ -29,9 +29,9 @@ use crate::{exec, package, prerequisites, workspace};
 /// everything runs in the network namespace weirvm. tests/vm/README.md says what the machines are.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The kernel series that the machines run.
-    #[arg(long, default_value = "6.1")]
-    kernel: Series,
+    /// The kernel series that the machines run; 6.1 if none is named.
+    #[arg(long)]
+    kernel: Option<Series>,
     /// The Debian release in the machines.
     #[arg(long, default_value = vagrant_box::SUITE)]
     suite: String,
@@ -41,8 +41,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The usual machines, on this kernel.
-    pub(super) fn on(kernel: Series) -> Self {
+    /// The usual machines, on this kernel if one is named.
+    pub(super) fn on(kernel: Option<Series>) -> Self {
         Self { kernel, suite: vagrant_box::SUITE.to_owned(), packages: None }
     }
 }
@@ -53,12 +53,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Brings them up, unless they are up. Says what it does on standard error alone.
+///
+/// # Errors
+/// If they can't be brought up, or are up on another kernel than one that is named.
 pub(super) fn bring_up(options: &Options) -> Result<()> {
     lab::ensure_root()?;
     let dir = lab::dir()?;
     if is_complete(&dir)? {
-        return say_what_they_have(&dir);
+        return say_what_they_have(&dir, options.kernel);
     }
+    let kernel = options.kernel.unwrap_or_else(|| DEFAULT_KERNEL.parse().expect("a series"));
     let started = Instant::now();
     let say = |what: &str| eprintln!("[{:>3} s] {what}", started.elapsed().as_secs());
     prerequisites::ensure_for_machines()?;
@@ -75,14 +79,14 @@ pub(super) fn bring_up(options: &Options) -> Result<()> {
     let sources = Sources::of_this_machine()?;
     say("Looking for QEMU, a kernel and the box");
     let qemu = Qemu::find(&sources, &dir.with_file_name("qemu"))?;
-    let boot = boot_files(&sources, &dir, options.kernel)?;
+    let boot = boot_files(&sources, &dir, kernel)?;
     let vagrant_box = vagrant_box::build(&dir.join("box"), &sources, &options.suite)?;
 
     say("Starting libvirt");
     libvirt::start(&dir)?;
     lab::remember(&dir, &environment(&dir, &qemu, &boot, &vagrant_box, &packages)?)?;
     add_box(&dir, &vagrant_box)?;
-    say(&format!("Starting the machines on Linux {} with {}", options.kernel, qemu.accelerator.name()));
+    say(&format!("Starting the machines on Linux {kernel} with {}", qemu.accelerator.name()));
     exec::run(vagrant()?.args(["up", "--provider", "libvirt"]).stdout(io::stderr()))?;
     let config = exec::output(lab::vagrant()?.arg("ssh-config"))?;
     let file = lab::ssh_config(&dir);
@@ -92,9 +96,13 @@ pub(super) fn bring_up(options: &Options) -> Result<()> {
 }
 
 /// Machines that are up keep kernel and packages, whatever is built or asked for later.
-fn say_what_they_have(dir: &Path) -> Result<()> {
+fn say_what_they_have(dir: &Path, wanted: Option<Series>) -> Result<()> {
     let kernel = lab::remembered(dir, "WEIR_VM_KERNEL")?;
     let series = kernel.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    ensure!(
+        wanted.is_none_or(|wanted| wanted.to_string() == series),
+        "the machines are up on Linux {series}; `cargo xtask vm down` ends them"
+    );
     let minutes = lab::since(dir)?.elapsed().unwrap_or_default().as_secs() / 60;
     eprintln!(
         "The machines have been up for {minutes} minutes, on Linux {series} and with the packages that were in {} then: what was \
@@ -184,6 +192,9 @@ fn vagrant() -> Result<Command> {
     Ok(vagrant)
 }
 
+/// Debian 12's, as the machines are.
+const DEFAULT_KERNEL: &str = "6.1";
+
 /// Where the Vagrantfile looks for packages.
 const PACKAGES: &str = "WEIR_VM_PACKAGES";
 
@@ -212,6 +223,20 @@ mod tests {
         for script in ["box/customize.sh", "box/init", "provision/keys.sh"] {
             exec::output(Command::new("sh").arg("-n").arg(tests_vm(script))).expect("it is shell");
         }
+    }
+
+    #[test]
+    fn machines_that_are_up_on_another_kernel_are_not_what_was_asked_for() {
+        let dir = std::env::temp_dir().join(format!("weir-vm-has-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary folder");
+        let noted = [("WEIR_VM_KERNEL", "/lab/boot/5.10/vmlinuz"), (PACKAGES, "/lab/packages")];
+        lab::remember(&dir, &noted.map(|(name, value)| (name, value.to_owned()))).expect("it is written");
+        let series = |text: &str| Some(text.parse().expect("a series"));
+        say_what_they_have(&dir, None).expect("whatever they run");
+        say_what_they_have(&dir, series("5.10")).expect("what they run");
+        let error = say_what_they_have(&dir, series(DEFAULT_KERNEL)).expect_err("another").to_string();
+        assert!(error.contains("up on Linux 5.10"), "{error}");
+        fs::remove_dir_all(&dir).expect("it was ours");
     }
 
     #[test]
