@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs::{self, File},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use support::{
@@ -160,6 +166,61 @@ fn the_spool_of_a_lost_node_is_recovered_elsewhere_and_verifies() {
     assert_eq!(recording.frames[&(ChannelNo(0), T2C)], tap.sent(T2C));
     assert_eq!(recording.frames[&(ChannelNo(0), C2T)], tap.sent(C2T));
     assert_eq!(recording.manifest.channels[0].t2c.kernel, None);
+}
+
+/// The owners of everything below a directory.
+fn owners(dir: &Path) -> Vec<u32> {
+    let items = fs::read_dir(dir).expect("a directory").map(|item| item.expect("readable").path());
+    items
+        .flat_map(|path| {
+            let own = fs::symlink_metadata(&path).expect("it is there").uid();
+            let below = if path.is_dir() { owners(&path) } else { Vec::new() };
+            [own].into_iter().chain(below)
+        })
+        .collect()
+}
+
+#[test]
+fn root_recovers_nothing_for_an_agent_that_is_an_ordinary_user_and_is_told_the_command_that_does() {
+    const USER: u32 = 4_990;
+    let node = Node::new(SMALL);
+    let agent = node.start();
+    let (meta, _control, mut tap) = begin(&node);
+    talk(&mut tap, 20);
+    agent.stop();
+    let (lost, config) = (node.path("state/spool"), node.path("elsewhere.toml"));
+    let [state, store] = ["elsewhere", "elsewhere-store"].map(|name| node.path(name));
+    for own in [&state, &store] {
+        fs::create_dir(own).expect("a fresh directory");
+        chown(own, Some(USER), Some(USER)).expect("root may");
+    }
+    fs::set_permissions(node.path("."), fs::Permissions::from_mode(0o755)).expect("an own directory");
+    let text =
+        format!("allowed_uids = [0]\nstate_dir = {state:?}\nstore = \"file://{}\"\n{SMALL}", store.display());
+    fs::write(&config, text).expect("writable");
+    // By a name that this user can follow: the build directory may lie where it can't go.
+    let run = |command: &mut Command| {
+        let output =
+            command.stdin(File::open(support::AGENT).expect("it is built")).output().expect("it runs");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
+        (output.status.code(), text)
+    };
+    let mut recover = Command::new("/proc/self/fd/0");
+    recover.args(["recover", "--give-up-ring", "--json", "--config"]).args([&config, &lost]);
+    let (code, [_, error]) = run(&mut recover);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("is user 4990's"), "{error}");
+    assert_eq!((owners(&state), owners(&store)), (vec![], vec![]), "nothing was done");
+    let (_, command) = error.split_once("Run it as that user: ").expect("a command");
+    let command = shlex::split(command).expect("as a shell takes it");
+    let (code, [text, error]) = run(Command::new(&command[0]).args(&command[1..]));
+    assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.contains(&meta.session_id.to_string()) && text.contains(r#""emptied":true"#), "{text}");
+    for dir in [&state, &store] {
+        let owners = owners(dir);
+        assert!(!owners.is_empty() && owners.iter().all(|owner| *owner == USER), "{owners:?}");
+    }
+    assert_eq!(names(&lost), Vec::<String>::new());
 }
 
 #[test]

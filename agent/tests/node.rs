@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
@@ -17,7 +17,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 use support::{
-    Node, names,
+    AGENT, Node, names,
     proxy::{Control, meta, stdin},
     stored::verify,
 };
@@ -31,11 +31,9 @@ use weir_common::{
 const USER: u32 = 54_321;
 const C2T: Direction = Direction::ClientToTarget;
 
-/// A node whose directories are this user's, and the agent's program where that user can run it.
+/// A node whose directories are this user's.
 fn node(owner: u32) -> Node {
     let node = Node::new("");
-    let (built, program) = (env!("CARGO_BIN_EXE_weir-agent"), node.path("weir-agent"));
-    fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).expect("there is room");
     for name in ["", "bpf", "state", "store", "run"] {
         let dir = node.path(name);
         fs::create_dir_all(&dir).expect("a fresh directory");
@@ -46,16 +44,16 @@ fn node(owner: u32) -> Node {
 }
 
 /// The agent's program with these words before it.
-fn command(node: &Node, before: &[&str]) -> Command {
-    let program = node.path("weir-agent");
+fn command(before: &[&str]) -> Command {
     let mut command = Command::new(before[0]);
-    command.args(&before[1..]).arg(program);
+    // Opened here: the build directory may lie where an ordinary user can't go.
+    command.args(&before[1..]).arg("/proc/self/fd/0").stdin(File::open(AGENT).expect("it is built"));
     command
 }
 
 fn with(node: &Node, before: &[&str], arguments: &[&str]) -> Output {
     let config = node.write_config();
-    command(node, before).args(arguments).arg("--config").arg(config).output().expect("it runs")
+    command(before).args(arguments).arg("--config").arg(config).output().expect("it runs")
 }
 
 const PLAIN_USER: [&str; 5] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--"];
@@ -147,7 +145,7 @@ fn an_ordinary_user_with_cap_bpf_alone_is_fine_and_the_agent_it_starts_gets_read
         assert_eq!(checked.find(about).0, "ok", "{about}");
     }
     assert!(!node.path("bpf/weir").exists(), "nothing was pinned");
-    let agent = node.spawn_by(command(&node, &BPF_USER));
+    let agent = node.spawn_by(command(&BPF_USER));
     agent.wait_for_log("ready");
     assert_eq!(fs::metadata(node.path("bpf/weir")).expect("pinned").uid(), USER);
     Checked::run(&node, &BPF_USER).says("running agent", "ok", &["leaves them alone"]);
@@ -193,8 +191,7 @@ fn in_a_user_namespace_even_roots_capabilities_are_said_to_be_worth_nothing() {
 fn a_seccomp_filter_is_found_out_in_spite_of_every_capability() {
     let node = node(0);
     for errno in [libc::EPERM, libc::ENOSYS] {
-        let mut command =
-            without_bpf(Command::new(node.path("weir-agent")), u32::try_from(errno).expect("positive"));
+        let mut command = without_bpf(Command::new(AGENT), u32::try_from(errno).expect("positive"));
         let output = command.args(["check", "--json", "--config"]).arg(node.write_config()).output();
         let checked = Checked::of(&output.expect("it runs"));
         assert_eq!(checked.problems(), ["seccomp"], "{:#?}", checked.findings);
@@ -253,11 +250,65 @@ fn a_bpf_file_system_that_is_read_only_somebody_elses_or_out_of_reach_is_told_as
 fn pins_that_an_agent_of_another_user_has_left_are_told() {
     let node = node(USER);
     node.start().stop();
-    for dir in ["bpf/weir", "bpf/weir/2", "bpf/weir/2/0"] {
-        fs::set_permissions(node.path(dir), fs::Permissions::from_mode(0o777)).expect("root may");
-    }
+    let give = |names: &[&str]| {
+        let paths = names.iter().map(|name| node.path(name));
+        let given = Command::new("chown").args(["-hR", "54321:54321"]).args(paths).status();
+        assert!(given.expect("it runs").success());
+    };
+    // The next agent is another user's, who was given everything but the pins.
+    give(&["state", "store", "run"]);
+    let weir = node.path("bpf/weir");
     let checked = Checked::run(&node, &BPF_USER);
-    checked.says("pins", "problem", &["may not open", "2/0/", "root's", "rm -r"]);
+    checked.says("pins", "problem", &["may not use", "bpf/weir (root's, mode 0700)"]);
+    for (made_own, refused) in
+        [("", "2 (root's, mode 0700)"), ("2", "2/0 (root's, mode 0700)"), ("2/0", "2/0/")]
+    {
+        chown(weir.join(made_own), Some(USER), Some(USER)).expect("root may");
+        let checked = Checked::run(&node, &BPF_USER);
+        assert_eq!((checked.code, checked.problems()), (Some(1), vec!["pins"]), "{:#?}", checked.findings);
+        checked.says("pins", "problem", &["may not use", refused, "root's", "rm -r", "chown -R 54321 "]);
+        let said = told(&with(&node, &BPF_USER, &[]));
+        assert!(said.contains("may not use") && said.contains(refused), "{said}");
+    }
+    give(&["bpf/weir"]);
+    let agent = node.spawn_by(command(&BPF_USER));
+    agent.wait_for_log("ready");
+    agent.stop();
+}
+
+#[test]
+fn the_maps_of_all_rings_are_made_at_a_time_as_limits_are_on_the_sum() {
+    // Any limit would do, and of this one every kernel takes notice.
+    let limited = ["prlimit", "--nofile=50:50", "--"];
+    let mut node = node(0);
+    assert_eq!(Checked::run(&node, &limited).find("BPF maps").0, "ok");
+    node.configure("cpu_groups = [\"0\", \"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"7\", \"8\", \"9\"]\n");
+    Checked::run(&node, &["env"]).says("BPF maps", "ok", &["10 rings, each"]);
+    Checked::run(&node, &limited).says("BPF maps", "problem", &["Too many open files"]);
+}
+
+#[test]
+fn what_another_users_interrupted_recovery_left_among_the_reports_is_logged_and_keeps_no_agent_from_starting()
+{
+    let mut node = node(USER);
+    let token = node.path("token");
+    fs::write(&token, "a token").expect("writable");
+    node.configure(&format!(
+        "[report]\nurl = \"https://localhost:1/api/v1/reports\"\ntoken_file = {:?}\n",
+        token.display().to_string()
+    ));
+    let reports = node.path("state/reports");
+    let left = reports.join(".tmp/left");
+    fs::create_dir_all(&left).expect("a fresh directory");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).expect("an own directory");
+    for own in [&reports, &reports.join(".tmp")] {
+        chown(own, Some(USER), Some(USER)).expect("root may");
+    }
+    let agent = node.spawn_by(command(&BPF_USER));
+    agent.wait_for_log("ready");
+    assert!(agent.logged("what an interrupted write left stays"), "{}", agent.log());
+    agent.stop();
+    assert!(left.is_dir());
 }
 
 #[test]
@@ -271,7 +322,7 @@ fn a_check_beside_an_agent_with_an_armed_tap_changes_nothing_and_the_session_is_
     let pinned = || names(&node.path("bpf/weir/2/0"));
     let (before, descriptors) = (pinned(), agent.open_descriptors());
     for _ in 0..3 {
-        let output = Command::new(env!("CARGO_BIN_EXE_weir-agent"))
+        let output = Command::new(AGENT)
             .args(["check", "--json", "--config"])
             .arg(node.write_config())
             .output()

@@ -94,6 +94,24 @@ fn an_agent_that_ends_is_started_again_for_ever_and_takes_nobody_with_it() {
     assert_eq!(values(MOUNT, "RefuseManualStop"), ["yes"]);
 }
 
+#[test]
+fn pins_that_root_left_are_given_to_the_agent_before_it_starts() {
+    let dir = "/run/weir/bpf/weir";
+    let commands = values(AGENT, "ExecStartPre");
+    assert_eq!(
+        commands,
+        [
+            // As root, whatever the unit gives the agent; the directory first, so that the second has one.
+            format!("+/usr/bin/install -d -m 0700 -o weir-agent -g weir-agent {dir}"),
+            // No symbolic link is followed.
+            format!("+/usr/bin/chown -hR weir-agent:weir-agent {dir}"),
+        ]
+    );
+    // Only root can put something in the place of the directory: what is around it is a mount of root's.
+    assert_eq!(values(AGENT, "RequiresMountsFor"), [values(MOUNT, "Where").concat()]);
+    assert!(values(MOUNT, "Options").concat().ends_with("mode=0711"));
+}
+
 /// A root directory with nothing but what systemd-sysusers makes of our files.
 fn made(users: &[&str]) -> TempDir {
     let root = TempDir::new().expect("a temporary directory");

@@ -15,7 +15,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
 use weir_agent::{
     core::{Ask, ConnectionId, Core, CoreHandle, CoreOptions, LaneNo, Roster},
     journal::{Journal, entry_bytes},
@@ -149,6 +152,7 @@ fn lane(rings: &Rings, spool: &Path, ring: u16) -> Result<Lane> {
     let (taps, ring) = rings.open_ring(RingPlace::current(ring))?;
     let options = CoreOptions {
         reports: None,
+        outage: watch::channel(None).1,
         lane: LaneNo(0),
         stays: true,
         roster: Arc::new(Roster::new(16)),

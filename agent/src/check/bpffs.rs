@@ -63,7 +63,8 @@ fn pinnable(dir: &Path) -> Finding {
         )
         .advice(format!(
             "give the agent one of its own: mount -t bpf bpf /run/weir/bpf, chown that to its user, and set bpf_dir; \
-             or, with no agent running, chown {}",
+             or, with no agent running, chown -R {} {}",
+            geteuid(),
             place.display()
         )),
     }
@@ -113,12 +114,13 @@ fn pinned(dir: &Path, pins: &Pins) -> Finding {
     if let Some(path) = foreign.first() {
         let more = foreign.len() - 1;
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        return Finding::problem(ABOUT, format!("this user may not open {}{more}", owned(path))).advice(
-            format!(
-                "an agent of another user has left them: let its sessions end, stop it and rm -r {}",
-                dir.join("weir").display()
-            ),
-        );
+        let rings = dir.join("weir");
+        let rings = rings.display();
+        return Finding::problem(ABOUT, format!("this user may not use {}{more}", owned(path))).advice(format!(
+            "an agent of another user has left them: stop it; if sessions run, chown -R {} {rings}, and they go on; \
+             else rm -r {rings}",
+            geteuid(),
+        ));
     }
     if !unknown.is_empty() {
         let versions = list(unknown);

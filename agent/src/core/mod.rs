@@ -32,7 +32,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info};
 use weir_common::{
     recording::{GapCause, Recorder},
@@ -55,6 +55,7 @@ pub use self::{
     roster::{LaneNo, NotTaken, Roster},
 };
 use crate::{
+    breaker::Outage,
     clock,
     journal::{Journal, JournalError},
     report::Reports,
@@ -94,6 +95,8 @@ pub struct CoreOptions {
     pub recorder: Recorder,
     /// Who is told of sessions, if anybody.
     pub reports: Option<Reports>,
+    /// Whether the store answers.
+    pub outage: watch::Receiver<Option<Outage>>,
 }
 
 /// Why the core cannot start, or had to stop.
@@ -141,6 +144,8 @@ pub struct Core {
     /// What sessions keep of the space, as it was when this file was begun, or at a tick since.
     kept: HashMap<SessionId, u64>,
     weighed: Option<FileNo>,
+    /// When the store was last seen not to answer.
+    away_at: Option<Instant>,
     /// Sessions that wait for a job of theirs.
     line: Line,
     /// Sessions that a job is under way for.
@@ -216,6 +221,7 @@ impl Core {
             paused: HashSet::new(),
             kept: HashMap::new(),
             weighed: None,
+            away_at: None,
             line: Line::default(),
             storing: HashSet::new(),
             done: VecDeque::new(),

@@ -6,9 +6,13 @@
 //!
 //! What counts is what a session takes of the space, which may be more than it has said: a session that cannot be stored and
 //! says a word now and then keeps whole files, with everything of others in them. One that keeps half its share like that
-//! is stored at once, so that a pause meets those only that cannot be.
+//! is stored at once, so that a pause meets those only that cannot be. While the store does not answer, and shortly after, that
+//! would be everybody: then what a session has said counts, and no more.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 use weir_common::{recording::GapCause, session::SessionId};
@@ -22,6 +26,9 @@ use crate::{
 
 /// A paused session goes on when it is below this part of its share, in quarters.
 const RESUME_QUARTERS: u64 = 3;
+
+/// How long a store that is back has for what has gathered meanwhile.
+const SETTLING: Duration = Duration::from_secs(120);
 
 impl Core {
     /// Pauses those of these sessions that have used up their share.
@@ -59,6 +66,9 @@ impl Core {
     pub(super) fn weigh(&mut self) {
         let may_be_much = self.journal.spool_bytes() > self.options.session_max_bytes / 2;
         self.weighed = self.journal.active_file();
+        if self.options.outage.borrow().is_some() {
+            self.away_at = Some(Instant::now());
+        }
         self.kept = if may_be_much { self.journal.kept_bytes() } else { HashMap::new() };
     }
 
@@ -70,7 +80,13 @@ impl Core {
     /// What the session takes of the space: its unsealed records, or what it keeps, as it was looked at last.
     fn taken_bytes(&self, id: SessionId) -> u64 {
         let Some(session) = self.journal.ledger().session(id) else { return 0 };
-        session.unsealed_bytes().max(self.kept.get(&id).copied().unwrap_or(0))
+        let kept = self.kept.get(&id).filter(|_| self.is_store_settled());
+        session.unsealed_bytes().max(kept.copied().unwrap_or(0))
+    }
+
+    /// Whether the store has answered for long enough that whoever is not stored could have been.
+    fn is_store_settled(&self) -> bool {
+        self.away_at.is_none_or(|at| at.elapsed() > SETTLING) && self.options.outage.borrow().is_none()
     }
 
     /// Has the kernel do with every session's taps what is due: the agent before may have been killed in between.

@@ -249,12 +249,12 @@ impl Core {
                 Err(error) => frozen = Err(tap_refusal(&error)),
             }
         }
-        frozen?;
-        // The kernel first: nothing may wait for a disk.
+        // The kernel first: nothing may wait for a disk. But noted it is, though a tap may be open still.
         let unnoted = |session: &Session| session.end().is_none() && !session.is_frozen();
         if self.journal.ledger().session(session).is_some_and(unnoted) {
             self.append(StateEntry::Frozen { session })?;
         }
+        frozen?;
         info!(%session, "session frozen");
         Ok(())
     }

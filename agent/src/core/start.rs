@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use jiff::Timestamp;
 use tracing::{info, warn};
 use weir_common::session::{Outcome, SessionId};
 
@@ -61,7 +60,7 @@ impl Core {
             let Some(session) = self.journal.ledger().session(id) else { continue };
             let unknown = |(channel, _)| ChannelKernel { channel, c2t: None, t2c: None };
             let kernel = session.taps().map(unknown).collect();
-            let end = End { outcome: Outcome::ConnectorLost, closed_at: Timestamp::now() };
+            let end = End { outcome: Outcome::ConnectorLost, closed_at: session.last_heard_of() };
             info!(session = %id, "the node restarted during the session; ending it");
             metrics().session_closed(&end.outcome);
             self.journal.append(StateEntry::Closed { session: id, end, kernel })?;

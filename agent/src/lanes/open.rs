@@ -11,12 +11,13 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use weir_common::recording::Recorder;
 
 use super::plan::{self, LanePlan};
 use crate::{
+    breaker::Outage,
     config::{Config, CpuGroup},
     core::{Core, CoreError, CoreHandle, CoreOptions, Ended, LaneNo, Roster},
     journal::{Journal, JournalError},
@@ -79,6 +80,7 @@ pub(crate) struct Common {
     recorder: Recorder,
     config: Config,
     reports: Option<Reports>,
+    outage: watch::Receiver<Option<Outage>>,
 }
 
 /// A lane that does not run yet.
@@ -103,6 +105,7 @@ impl Common {
         config: Config,
         recorder: Recorder,
         reports: Option<Reports>,
+        outage: watch::Receiver<Option<Outage>>,
     ) -> Result<Self, LaneError> {
         Ok(Self {
             rings: Rings::open(&config.tap)?,
@@ -111,6 +114,7 @@ impl Common {
             recorder,
             config,
             reports,
+            outage,
         })
     }
 
@@ -153,6 +157,7 @@ impl Common {
             reattach_timeout: self.config.reattach_timeout,
             recorder: self.recorder.clone(),
             reports: self.reports.clone(),
+            outage: self.outage.clone(),
         };
         let (core, handle) = Core::new(ring, taps, journal, sender, options)?;
         if group.is_none() {

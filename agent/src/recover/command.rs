@@ -15,7 +15,7 @@ use clap::Args;
 use weir_common::session::SessionId;
 
 use super::{
-    RecoverError, Tools, place,
+    RecoverError, Tools, owner, place,
     report::{LostReports, Recovery},
     spool::{self, Progress},
 };
@@ -45,7 +45,7 @@ the original may still run: the copy's end of a session would stand in its way.
 Exit codes:
   0  everything is stored, and the directory is empty
   1  something is left in the spool, or session reports wait to be delivered; what and why is printed
-  2  nothing was done: the spool is in use or cannot be read, or the configuration is wrong
+  2  nothing was done: the spool is in use or cannot be read, the configuration is wrong, or this is root and the agent is not
   3  everything is stored, but the spool was damaged: records of some sessions are lost")]
 pub struct RecoverArguments {
     /// A spool, or a directory of such: `<state_dir>/spool` of the lost node.
@@ -112,6 +112,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
         return Ok(recovery);
     }
     let config = Config::load(config)?;
+    owner::refuse_root(&config.state_dir)?;
     let mut tools = Tools::new(&config, Duration::from_secs(arguments.patience))?;
     tools.give_up_ring = arguments.give_up_ring;
     let options = config.report.as_ref();

@@ -8,6 +8,7 @@
 //! [`spool`](mod@spool) does one spool; [`command`] is the command around it.
 
 mod command;
+mod owner;
 mod place;
 mod report;
 mod spool;
@@ -75,6 +76,19 @@ pub enum RecoverError {
         path: PathBuf,
         /// How many.
         sessions: usize,
+    },
+    /// What root makes the agent of this node could not use.
+    #[error(
+        "{} is {user}'s, who could not use what root makes there. Run it as that user: {command}",
+        path.display()
+    )]
+    AnotherUser {
+        /// The state directory.
+        path: PathBuf,
+        /// Whose it is.
+        user: String,
+        /// The command that does it.
+        command: String,
     },
     /// The spool cannot be read or written.
     #[error("{}: {source}", path.display())]

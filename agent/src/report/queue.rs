@@ -324,7 +324,7 @@ impl Temporary {
         let turn = fs::File::open(root).map_err(failed("open", root))?;
         turn.lock().map_err(failed("lock", root))?;
         for name in names(root)? {
-            remove_unused(&root.join(name))?;
+            remove_unused(&root.join(name));
         }
         let dir = tempfile::tempdir_in(root).map_err(failed("make a directory in", root))?;
         let lock = fs::File::open(dir.path()).map_err(failed("open", dir.path()))?;
@@ -333,7 +333,7 @@ impl Temporary {
     }
 }
 
-fn remove_unused(path: &Path) -> Result<(), QueueError> {
+fn remove_unused(path: &Path) {
     let removed = match path.is_dir() {
         true => fs::File::open(path).and_then(|dir| match dir.try_lock() {
             Ok(()) => fs::remove_dir_all(path),
@@ -344,8 +344,12 @@ fn remove_unused(path: &Path) -> Result<(), QueueError> {
     };
     match removed {
         // Its process has ended meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(failed("clear", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Another user's, say. It takes room, and is no reason to deliver nothing.
+        Err(error) => {
+            warn!(path = %path.display(), %error, "what an interrupted write left stays: remove it");
+        }
+        Ok(()) => {}
     }
 }
 

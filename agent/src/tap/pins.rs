@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sys::stat::{major, minor},
     unistd::{AccessFlags, eaccess},
 };
@@ -22,7 +23,7 @@ pub struct Pins {
     pub places: Vec<RingPlace>,
     /// Versions that it does not know.
     pub unknown: Vec<u16>,
-    /// Pins of those rings that this user may not open.
+    /// What this user may not use of them: directories, or pins.
     pub foreign: Vec<PathBuf>,
 }
 
@@ -37,23 +38,47 @@ pub(super) fn rings_dir(bpf_dir: &Path) -> PathBuf {
 /// [`TapError::File`].
 pub fn pins(bpf_dir: &Path) -> Result<Pins, TapError> {
     let dir = rings_dir(bpf_dir);
-    let (mut places, mut unknown) = (BTreeSet::new(), Vec::new());
+    let (mut places, mut unknown, mut foreign) = (BTreeSet::new(), Vec::new(), Vec::new());
+    if is_closed(&dir) {
+        return Ok(Pins { foreign: vec![dir], ..Pins::default() });
+    }
     for abi in numbers(&dir)? {
         if !(OLDEST_ABI_VERSION..=ABI_VERSION).contains(&abi) {
             unknown.push(abi);
             continue;
         }
-        let rings = numbers(&dir.join(abi.to_string()))?;
-        let candidates = rings.into_iter().chain([0]).map(|ring| RingPlace { abi, ring });
-        places.extend(candidates.filter(|place| place.dir_in(&dir).join(RING_MAP).exists()));
+        let version = dir.join(abi.to_string());
+        if is_closed(&version) {
+            foreign.push(version);
+            continue;
+        }
+        let candidates: BTreeSet<_> = numbers(&version)?.into_iter().chain([0]).collect();
+        for place in candidates.into_iter().map(|ring| RingPlace { abi, ring }) {
+            let of_place = place.dir_in(&dir);
+            if is_closed(&of_place) {
+                foreign.push(of_place);
+            } else if of_place.join(RING_MAP).exists() {
+                places.insert(place);
+            }
+        }
     }
     let of_place = |place: &RingPlace| {
         let dir = place.dir_in(&dir);
         layout::maps(place.abi).map(move |map| dir.join(map.name)).filter(|path| path.exists())
     };
     let usable = AccessFlags::R_OK | AccessFlags::W_OK;
-    let foreign = places.iter().flat_map(of_place).filter(|path| eaccess(path, usable).is_err());
-    Ok(Pins { foreign: foreign.collect(), places: places.into_iter().collect(), unknown })
+    foreign.extend(places.iter().flat_map(of_place).filter(|path| is_refused(path, usable)));
+    Ok(Pins { foreign, places: places.into_iter().collect(), unknown })
+}
+
+/// Whether this user may not list and change a directory that can be seen.
+fn is_closed(dir: &Path) -> bool {
+    dir.is_dir() && is_refused(dir, AccessFlags::all())
+}
+
+/// Whether owner and mode are against it: a file system that is read-only is so to everybody.
+fn is_refused(path: &Path, access: AccessFlags) -> bool {
+    eaccess(path, access) == Err(Errno::EACCES)
 }
 
 /// The process that holds the node's pins, if one does and can be seen from this PID namespace.

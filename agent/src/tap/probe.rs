@@ -67,20 +67,23 @@ pub struct Probe {
     pub maps_bytes: Option<u64>,
 }
 
-/// Tries everything, up to the first refusal.
+/// Tries everything, up to the first refusal: the maps of this many rings at a time, and the rest with one.
 #[must_use]
-pub fn probe(options: &TapOptions) -> Probe {
+pub fn probe(options: &TapOptions, rings: usize) -> Probe {
     load::raise_memlock();
     let mut probe = Probe::default();
-    probe.refused = steps(options, &mut probe.maps_bytes).err();
+    probe.refused = steps(options, rings, &mut probe.maps_bytes).err();
     probe
 }
 
-fn steps(options: &TapOptions, maps_bytes: &mut Option<u64>) -> Result<(), Refusal> {
+fn steps(options: &TapOptions, rings: usize, maps_bytes: &mut Option<u64>) -> Result<(), Refusal> {
     let refused = |step| move |error: TapError| Refusal::of(step, &error);
     smallest_map().map_err(refused(Step::Bpf))?;
     let mut object = make_maps(None, options).map_err(refused(Step::Maps))?;
     *maps_bytes = memory(&object);
+    // Held together, as the agent will: limits are on the sum.
+    let others = (1..rings).map(|_| make_maps(None, options)).collect::<Result<Vec<_>, _>>();
+    drop(others.map_err(refused(Step::Maps))?);
     verify(&mut object).map_err(refused(Step::Program))?;
     // There are no pins to lock.
     let (mut taps, ring) = halves(object, page_size(), &Arc::default()).map_err(refused(Step::Maps))?;

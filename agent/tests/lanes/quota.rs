@@ -99,3 +99,39 @@ fn a_session_that_cannot_be_stored_and_says_little_is_paused_before_it_keeps_eve
     tap.pass(C2T, &stdin("it goes on"));
     finish(&node, &meta, &control, &tap);
 }
+
+#[test]
+fn while_the_store_takes_nothing_a_session_that_says_little_answers_for_nobody_elses_bytes() {
+    let node = Node::new(SMALL);
+    node.small_disk_for("store", 64 * 1024);
+    let agent = node.start();
+    let (meta, control, mut tap) = begin(&node);
+    let mut others = Vec::new();
+    // The first fills the store. Of what follows a half each would be the quiet one's: more than its share.
+    for _ in 0..5 {
+        let (other, other_control, mut other_tap) = begin(&node);
+        for _ in 0..8 {
+            other_tap.pass(T2C, &incompressible());
+            tap.pass(C2T, &stdin("a word"));
+        }
+        if others.is_empty() {
+            agent.wait_for_log("the store does not answer");
+        }
+        others.push((other, other_control, other_tap));
+    }
+    for _ in 0..100 {
+        assert!(tap.try_pass(C2T, stdin("another")), "paused");
+    }
+    assert!(!agent.logged("it is paused"));
+    node.enlarge_disk_for("store", 64 * 1024 * 1024);
+    for (other, other_control, other_tap) in &others {
+        finish(&node, other, other_control, other_tap);
+    }
+    finish(&node, &meta, &control, &tap);
+}
+
+/// As much as [`chunk`], and as much in a store.
+fn incompressible() -> Message {
+    let bytes: Vec<u8> = rand::random_iter().take(30_000).collect();
+    Message::Stdout(bytes.into())
+}

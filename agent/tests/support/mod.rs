@@ -99,6 +99,13 @@ impl Node {
             .expect("root may mount a tmpfs");
     }
 
+    /// Another size for a disk of its own.
+    pub(crate) fn enlarge_disk_for(&self, name: &str, bytes: u64) {
+        let size = format!("size={bytes}");
+        mount(None::<&str>, &self.path(name), None::<&str>, MsFlags::MS_REMOUNT, Some(&*size))
+            .expect("root may give it more room");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -242,8 +249,16 @@ impl Agent {
 
     /// Waits for an end that is not of our making.
     pub(crate) fn wait_for_failure(mut self) -> String {
-        let status = self.child.wait().expect("the agent ends");
-        assert!(!status.success());
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            // It is killed when this is dropped.
+            assert!(Instant::now() < deadline, "it was to fail, and runs:\n{}", self.log());
+            pause();
+        };
+        assert!(!status.success(), "{status}:\n{}", self.log());
         self.reader.take().expect("joined once").join().expect("reads to the end");
         self.log()
     }

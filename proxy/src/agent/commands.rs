@@ -39,7 +39,7 @@ pub(super) enum Command {
 /// The commands of a session.
 pub(super) struct Commands {
     receiver: mpsc::Receiver<Command>,
-    /// Nobody waits for these; they are carried out by the next agent.
+    /// These are carried out by the next agent.
     put_off: VecDeque<Command>,
 }
 
@@ -63,9 +63,12 @@ impl Commands {
         self.put_off.push_front(Command::Disarm { channel });
     }
 
-    /// There is no agent: tells those who wait for an answer so, and says whether the session may go on without. It may not
-    /// if it is to end.
+    /// There is no agent: tells those who wait for an answer so, and says whether it is to be waited for once more. A session
+    /// that is to end waits once from then on, so that its recording says how it ended if an agent comes in time.
     pub(super) fn put_off(&mut self) -> bool {
+        if self.put_off.iter().any(|command| matches!(command, Command::Close { .. })) {
+            return false;
+        }
         let busy = || AgentError::Busy("no agent answers".to_owned());
         while let Ok(command) = self.receiver.try_recv() {
             // Whoever has given up waiting is not there to be told.
@@ -76,7 +79,10 @@ impl Commands {
                 // Past the bound the tap stays until the session ends.
                 Command::Disarm { .. } if self.put_off.len() >= COMMANDS => {}
                 Command::Disarm { .. } => self.put_off.push_back(command),
-                Command::Close { .. } => return false,
+                Command::Close { .. } => {
+                    self.put_off.push_back(command);
+                    return true;
+                }
             }
         }
         !self.receiver.is_closed()

@@ -88,3 +88,19 @@ async fn a_session_that_is_to_end_waits_for_its_agent_as_long_as_it_may_stall_an
         drop(registration);
     }
 }
+
+#[tokio::test]
+async fn the_end_of_a_session_is_waited_with_for_an_agent_once_more_from_then_on_and_comes_after_what_was_before()
+ {
+    let (sender, mut commands) = commands::queue();
+    assert!(commands.put_off(), "nothing is to be said");
+    let (done, _answer) = oneshot::channel();
+    let close = Command::Close { outcome: Outcome::Completed, done };
+    for command in [Command::Disarm { channel: ChannelNo(1) }, close] {
+        assert!(sender.send(command).await.is_ok());
+    }
+    assert!(commands.put_off(), "it was not waited with yet");
+    assert!(!commands.put_off(), "it was");
+    assert!(matches!(commands.next().await, Some(Command::Disarm { .. })));
+    assert!(matches!(commands.next().await, Some(Command::Close { outcome: Outcome::Completed, .. })));
+}

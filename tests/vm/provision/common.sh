@@ -10,22 +10,13 @@ fail() {
     exit 1
 }
 
-# The oldest version of a package: newer ones are there for tests of upgrades.
+# The file of a package. Of two versions nobody could say which is meant.
 package() {
-    oldest=
-    for deb in "/weir/packages/$1"_*.deb; do
-        [ -e "$deb" ] || continue
-        if [ -z "$oldest" ] || dpkg --compare-versions "$(version "$deb")" lt "$(version "$oldest")"; then
-            oldest=$deb
-        fi
-    done
-    [ -n "$oldest" ] || fail "there is no package $1; build it with \`cargo xtask package\`"
-    echo "$oldest"
-}
-
-# The version in a package's file name: NAME_VERSION_ARCHITECTURE.deb
-version() {
-    basename "$1" | cut -d _ -f 2
+    wanted=$1
+    set -- "/weir/packages/$wanted"_*.deb
+    [ -e "$1" ] || fail "there is no package $wanted; build it with \`cargo xtask package\`"
+    [ $# -eq 1 ] || fail "there are several versions of $wanted; leave one in the folder: $*"
+    echo "$1"
 }
 
 # Installs packages, with what they depend on where there is a mirror to get it from.

@@ -16,7 +16,9 @@ else
     echo "$name has no disk for /var/lib/weir alone: tests that fill it fill everything"
 fi
 
-install_packages "$(package weir-agent)" "$(package weir-proxy)"
+agent=$(package weir-agent)
+proxy=$(package weir-proxy)
+install_packages "$agent" "$proxy"
 
 cat >/etc/weir/agent.toml <<'T'
 allowed_users = ["weir-proxy"]

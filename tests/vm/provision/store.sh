@@ -20,7 +20,8 @@ systemctl enable weir-s3
 systemctl restart weir-s3
 
 # `weir`, to read and verify what was recorded.
-install_packages "$(package weir)"
+weir=$(package weir)
+install_packages "$weir"
 
 # `ssh connector` as vagrant: Ada's key, the grant's id as the login, the connector's key pinned.
 home=/home/vagrant

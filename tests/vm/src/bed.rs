@@ -195,29 +195,35 @@ impl<'lab> Bed<'lab> {
         Ok(stored)
     }
 
-    /// Keeps what the machines have logged; those that can't be reached are left out.
+    /// Keeps what the machines have logged; those that can't be reached are left out, and the reason is said.
     pub(crate) fn keep_logs(&self, dir: &Path) {
-        if let Err(error) = self.try_keep_logs(dir) {
-            eprintln!("  not all logs could be kept: {error:#}");
+        if let Err(error) = fs::create_dir_all(dir) {
+            eprintln!("  no logs could be kept: {}: {error}", dir.display());
+            return;
         }
-    }
-
-    fn try_keep_logs(&self, dir: &Path) -> Result<()> {
-        fs::create_dir_all(dir)?;
-        for name in MACHINES {
-            // Where the provider keeps them.
-            let console = format!("{name}.console");
-            if let Ok(text) = fs::read(self.lab.dir().join(&console)) {
-                fs::write(dir.join(console), text)?;
-            }
-        }
-        for machine in [&self.connector, &self.target, &self.store] {
-            let journal = machine.run("journalctl --no-pager --output=short-precise --lines=5000")?;
-            fs::write(dir.join(format!("{}.log", machine.name())), journal)?;
+        let consoles = MACHINES.map(|name| self.keep_console(name, dir));
+        let journals = [&self.connector, &self.target, &self.store].map(|machine| keep_journal(machine, dir));
+        for error in consoles.into_iter().chain(journals).filter_map(Result::err) {
+            eprintln!("  a log could not be kept: {error:#}");
         }
         eprintln!("  logs are in {}", dir.display());
+    }
+
+    /// The serial console, where the provider keeps it.
+    fn keep_console(&self, machine: &str, dir: &Path) -> Result<()> {
+        let console = format!("{machine}.console");
+        let from = self.lab.dir().join(&console);
+        if from.exists() {
+            fs::copy(&from, dir.join(console)).with_context(|| format!("copying {}", from.display()))?;
+        }
         Ok(())
     }
+}
+
+fn keep_journal(machine: &Machine<'_>, dir: &Path) -> Result<()> {
+    let journal = machine.run("journalctl --no-pager --output=short-precise --lines=5000")?;
+    let to = dir.join(format!("{}.log", machine.name()));
+    fs::write(&to, journal).with_context(|| format!("writing {}", to.display()))
 }
 
 /// Some seconds, for people.

@@ -51,7 +51,8 @@ pub fn names(filter: Option<&str>) -> Vec<&'static str> {
 /// Runs the scenarios one after the other, says on standard error how far it is, and keeps the logs of what failed.
 ///
 /// # Errors
-/// If nothing is left by the filter, or the machines are not up. What a scenario finds is in its outcome.
+/// If nothing is left by the filter, or the machines are not up. What a scenario finds is in its outcome, and that the machines
+/// could not be brought back after the last one is an outcome, too.
 pub fn run(lab: &Lab, options: &Options) -> Result<Vec<Outcome>> {
     let names = names(options.filter.as_deref());
     ensure!(!names.is_empty(), "no scenario has such a name; there are: {}", self::names(None).join(", "));
@@ -87,7 +88,12 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Vec<Outcome>> {
         outcomes.push(outcome);
     }
     if !options.keep {
-        lab.restore()?;
+        let began = Instant::now();
+        // What the scenarios found is not lost with it.
+        if let Err(error) = lab.restore() {
+            let (failure, took) = (Some(format!("{error:#}")), began.elapsed());
+            outcomes.push(Outcome { name: "restore", failure, restored: took, took, notes: Vec::new() });
+        }
     }
     Ok(outcomes)
 }

@@ -18,6 +18,12 @@ use crate::{
     wait::{PATIENCE, until},
 };
 
+/// How long a script may take that does not run along with something else. A wait inside of it is shorter.
+const MAX_SCRIPT: Duration = Duration::from_secs(600);
+
+/// A place in a machine's journal.
+pub(crate) struct Cursor(String);
+
 /// A machine.
 pub(crate) struct Machine<'lab> {
     lab: &'lab Lab,
@@ -44,9 +50,10 @@ impl<'lab> Machine<'lab> {
             .with_context(|| format!("{}: `{script}` printed no UTF-8", self.name))
     }
 
-    /// How a script ended, and what it said.
+    /// How a script ended, and what it said. One that does not end by itself is ended after [`MAX_SCRIPT`], with the status 124.
     pub(crate) fn output(&self, script: &str) -> Result<Output> {
-        let mut command = self.command(script)?;
+        let limit = format!("timeout --kill-after=10 {}", MAX_SCRIPT.as_secs());
+        let mut command = self.command(&limit, script)?;
         command.stdin(Stdio::null()).output().with_context(|| format!("ssh to {}", self.name))
     }
 
@@ -65,16 +72,17 @@ impl<'lab> Machine<'lab> {
 
     /// Starts a script; its three streams are pipes.
     pub(crate) fn spawn(&self, script: &str) -> Result<Child> {
-        let mut command = self.command(script)?;
+        let mut command = self.command("", script)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().with_context(|| format!("ssh to {}", self.name))
     }
 
-    fn command(&self, script: &str) -> Result<Command> {
+    /// A script as root, started by `by`.
+    fn command(&self, by: &str, script: &str) -> Result<Command> {
         self.connect()?;
         let mut command = self.ssh()?;
         command.args(["-o", "ControlMaster=no", self.name, "--"]);
-        command.arg(format!("sudo -n bash -euc {}", quote(script)));
+        command.arg(format!("sudo -n {by} bash -euc {}", quote(script)));
         Ok(command)
     }
 
@@ -181,7 +189,16 @@ impl<'lab> Machine<'lab> {
             }
             Ok(None)
         })?;
-        self.run("systemctl is-system-running --wait || true").map(drop)
+        self.wait_for_units()
+    }
+
+    /// Waits until systemd has started what there is to start, whether all of that worked or not.
+    fn wait_for_units(&self) -> Result<()> {
+        let patience = PATIENCE.as_secs();
+        let wait = format!("timeout {patience} systemctl is-system-running --wait || [ $? -ne 124 ]");
+        self.run(&wait)
+            .with_context(|| format!("{} has not started everything after {patience} s", self.name))
+            .map(drop)
     }
 
     /// Cuts the machine's power.
@@ -195,7 +212,7 @@ impl<'lab> Machine<'lab> {
     pub(crate) fn switch_on(&self) -> Result<()> {
         self.disconnect();
         self.lab.switch_on(self.name)?;
-        self.run("systemctl is-system-running --wait || true").map(drop)
+        self.wait_for_units()
     }
 
     /// What units have logged since the machine was first started.
@@ -203,10 +220,18 @@ impl<'lab> Machine<'lab> {
         self.run(&format!("journalctl --no-pager --output=short-precise --unit={unit}"))
     }
 
-    /// Waits until the journal of a unit has a line with this text.
-    pub(crate) fn wait_for_log(&self, unit: &str, text: &str) -> Result<()> {
+    /// Where the journal ends now. The place does not move with the clock.
+    pub(crate) fn end_of_journal(&self) -> Result<Cursor> {
+        let shown = self.run("journalctl --quiet --no-pager --lines=1 --show-cursor")?;
+        let cursor = shown.lines().find_map(|line| line.strip_prefix("-- cursor: "));
+        cursor.map(|cursor| Cursor(cursor.to_owned())).with_context(|| format!("no cursor in {shown:?}"))
+    }
+
+    /// Waits until a unit has logged a line with this text behind that place.
+    pub(crate) fn wait_for_log(&self, since: &Cursor, unit: &str, text: &str) -> Result<()> {
+        let script = format!("journalctl --no-pager --unit={unit} --after-cursor={}", quote(&since.0));
         until(&format!("{text:?} in the journal of {unit}"), PATIENCE, || {
-            Ok(self.journal(unit)?.contains(text).then_some(()))
+            Ok(self.run(&script)?.contains(text).then_some(()))
         })
     }
 

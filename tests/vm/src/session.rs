@@ -87,6 +87,14 @@ impl Session {
         })
     }
 
+    /// Waits until nothing has come for so long: what was on its way has arrived.
+    pub(crate) fn wait_for_quiet(&self, quiet: Duration) -> Result<()> {
+        until("nothing comes from the target any more", PATIENCE, || {
+            let is_quiet = lock(&self.output).arrivals.last().is_none_or(|(at, _)| at.elapsed() >= quiet);
+            Ok(is_quiet.then_some(()))
+        })
+    }
+
     /// Types, or sends.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let input = self.input.as_mut().context("the input was ended")?;

@@ -29,9 +29,28 @@ pub(crate) struct Options {
     /// Take the binaries that are there.
     #[arg(long)]
     no_build: bool,
+    /// Where they go, instead of target/packages. What else is there stays.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Options {
+    /// Packages of dev binaries, in a folder that is nobody else's.
+    pub(crate) fn dev(out: &Path) -> Self {
+        let (profile, version_suffix) = ("dev".to_owned(), String::new());
+        Self { profile, version_suffix, no_build: false, out: Some(out.to_owned()) }
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    for package in make(options)? {
+        println!("{}", package.display());
+    }
+    Ok(())
+}
+
+/// Makes them, and returns where they are.
+pub(crate) fn make(options: &Options) -> Result<Vec<PathBuf>> {
     prerequisites::ensure_packaging()?;
     if !options.no_build {
         build_ebpf::build()?;
@@ -41,14 +60,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let packages = Packages {
         binaries: target.join(if options.profile == "dev" { "debug" } else { "release" }),
         version: version(&options.version_suffix)?,
-        out: target.join("packages"),
+        out: out_dir(options.out.as_deref(), &target)?,
         // Of dev binaries nobody keeps the packages, and thorough compression would take a minute.
         quick: options.profile == "dev",
     };
-    for package in packages.make()? {
-        println!("{}", package.display());
-    }
-    Ok(())
+    packages.make()
+}
+
+/// debhelper runs elsewhere, and needs to hear the whole path.
+fn out_dir(wanted: Option<&Path>, target: &Path) -> Result<PathBuf> {
+    let out = wanted.map_or_else(|| target.join("packages"), Path::to_owned);
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+    out.canonicalize().with_context(|| format!("cannot find {}", out.display()))
 }
 
 fn build(profile: &str) -> Result<()> {

@@ -219,6 +219,16 @@ fn the_configuration_that_comes_with_them_works() {
 }
 
 #[test]
+fn another_folder_for_packages_is_made_and_told_as_a_whole_path() {
+    let target = env::temp_dir().join(format!("weir-packages-{}", std::process::id()));
+    let wanted = target.join("a/../b");
+    let out = out_dir(Some(&wanted), &target).expect("it is made");
+    assert!(out.is_dir() && out.is_absolute() && out.ends_with("b"), "{}", out.display());
+    assert!(out_dir(None, &target).expect("it is made").ends_with("packages"));
+    fs::remove_dir_all(&target).expect("it was ours");
+}
+
+#[test]
 fn a_version_has_nothing_in_it_that_dpkg_does_not_take() {
     assert_eq!(version("+2~a.1").expect("fine"), concat!(env!("CARGO_PKG_VERSION"), "+2~a.1"));
     for suffix in ["-1", " 2", "/../x", "\n"] {

@@ -73,7 +73,8 @@ pub(super) fn boot(
     read.with_context(|| format!("copying the console to {}", log.display()))?;
 
     let mut complaint = transcript.complaint();
-    if transcript.status.is_none() && transcript.trouble.is_none() {
+    let said_why = transcript.trouble.is_some() || transcript.broken.is_some();
+    if transcript.status.is_none() && !said_why {
         let ended = || format!("the machine ended before the tests did, {status}");
         complaint = Some(stopped.unwrap_or_else(ended));
         if let (None, Some(last)) = (&transcript.release, last_line(&log)) {

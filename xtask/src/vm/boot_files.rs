@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 
 use super::{
     apt::Apt,
@@ -49,9 +50,9 @@ pub(super) fn prepare(apt: &Apt, kernels: &Path, dir: &Path, series: Series) -> 
     let files = BootFiles { kernel: dir.join("vmlinuz"), initramfs: dir.join("initramfs") };
     let init_file = workspace::root().join(INIT);
     let init = fs::read(&init_file).with_context(|| format!("reading {}", init_file.display()))?;
-    let stamp = format!("{package:?}\n{MODULES:?}\n{}", String::from_utf8_lossy(&init));
+    let made_of = format!("{package:?}\n{MODULES:?}\n{}", String::from_utf8_lossy(&init));
     let stamp_file = dir.join("stamp");
-    if fs::read_to_string(&stamp_file).is_ok_and(|present| present == stamp) {
+    if is_as_made(&stamp_file, &made_of, &files) {
         return Ok(files);
     }
     eprintln!("Fetching the modules of {}", package.name);
@@ -60,8 +61,25 @@ pub(super) fn prepare(apt: &Apt, kernels: &Path, dir: &Path, series: Series) -> 
     write(&files.initramfs, &init, &modules(&unpacked)?)?;
     fs::remove_dir_all(&unpacked).with_context(|| format!("removing {}", unpacked.display()))?;
     fs::copy(&fetched.image, &files.kernel).context("copying the kernel")?;
-    fs::write(&stamp_file, stamp).with_context(|| format!("writing {}", stamp_file.display()))?;
+    fs::write(&stamp_file, stamp(&made_of, &files)?)
+        .with_context(|| format!("writing {}", stamp_file.display()))?;
     Ok(files)
+}
+
+/// Whether the files are those that were made of this: somebody may have put a kernel of their own in their place.
+fn is_as_made(stamp_file: &Path, made_of: &str, files: &BootFiles) -> bool {
+    let noted = fs::read_to_string(stamp_file).ok();
+    noted.is_some() && noted == stamp(made_of, files).ok()
+}
+
+/// What they were made of, and what they are.
+fn stamp(made_of: &str, files: &BootFiles) -> Result<String> {
+    let digest = |path: &Path| -> Result<String> {
+        let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect())
+    };
+    let BootFiles { kernel, initramfs } = files;
+    Ok(format!("{made_of}\n{}\n{}\n", digest(kernel)?, digest(initramfs)?))
 }
 
 /// A module under its file's name, ready to be loaded.
@@ -147,6 +165,25 @@ mod tests {
         let expected =
             ["/k/lib/modules/6.1/kernel/lib/crc16.ko", "/k/lib/modules/6.1/kernel/fs/ext4/ext4.ko"];
         assert_eq!(loaded(printed), expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_kernel_that_was_put_in_the_place_of_ours_is_noticed() {
+        let dir = std::env::temp_dir().join(format!("weir-boot-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary folder");
+        let files = BootFiles { kernel: dir.join("vmlinuz"), initramfs: dir.join("initramfs") };
+        let stamp_file = dir.join("stamp");
+        assert!(!is_as_made(&stamp_file, "of this", &files));
+        fs::write(&files.kernel, "a kernel").expect("it is written");
+        fs::write(&files.initramfs, "an initramfs").expect("it is written");
+        fs::write(&stamp_file, stamp("of this", &files).expect("they can be read")).expect("it is written");
+        assert!(is_as_made(&stamp_file, "of this", &files));
+        assert!(!is_as_made(&stamp_file, "of that", &files));
+        fs::write(&files.kernel, "a kernel of somebody's own").expect("it is written");
+        assert!(!is_as_made(&stamp_file, "of this", &files));
+        fs::remove_file(&files.kernel).expect("it was there");
+        assert!(!is_as_made(&stamp_file, "of this", &files));
+        fs::remove_dir_all(&dir).expect("it was ours");
     }
 
     #[test]

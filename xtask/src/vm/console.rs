@@ -1,12 +1,10 @@
 //! What the virtual machine says on its console, understood: libtest's lines, those of `init`, and the kernel's
-//! last words.
+//! own (`kernel_log`).
+
+use super::kernel_log::{self, Sign};
 
 /// What a line of `init`'s begins with.
 pub(super) const MARK: &str = "weir-vm:";
-
-/// What the kernel says when there is nothing left to be tested.
-const FATAL: &[&str] =
-    &["Kernel panic - not syncing", "Oops: ", "BUG: unable to handle", "BUG: kernel NULL pointer"];
 
 /// Everything that matters of what was said so far.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +23,10 @@ pub(super) struct Transcript {
     pub(super) status: Option<i32>,
     /// What else went wrong first.
     pub(super) trouble: Option<String>,
+    /// The first that the kernel said of being broken, and went on.
+    pub(super) broken: Option<String>,
+    /// How often it said what it may have said because the host was slow.
+    pub(super) slow: u32,
     /// What the tests that run are called together.
     round: String,
     /// How many of those planned are libtest's.
@@ -51,8 +53,15 @@ impl Transcript {
             self.before = (self.passed, self.ignored);
             self.programs.0 += 1;
         }
-        if FATAL.iter().any(|words| line.contains(words)) {
+        if kernel_log::is_fatal(line) {
             self.trouble.get_or_insert_with(|| line.to_owned());
+        }
+        match kernel_log::sign(line) {
+            Some(Sign::Broken) => {
+                self.broken.get_or_insert_with(|| line.to_owned());
+            }
+            Some(Sign::Slow) => self.slow += 1,
+            None => {}
         }
     }
 
@@ -71,12 +80,14 @@ impl Transcript {
             failed,
             status,
             trouble,
+            broken,
+            slow: _,
             round: _,
             libtest,
             before: _,
             programs: (programs, content),
         } = self;
-        match (trouble, status) {
+        match (trouble.as_ref().or(broken.as_ref()), status) {
             (Some(trouble), _) => Some(trouble.clone()),
             (None, None) => Some("the machine ended before the tests did".to_owned()),
             _ if !failed.is_empty() => Some(format!("{} failed", failed.len())),
@@ -200,6 +211,36 @@ mod tests {
         let transcript = transcript(&lines.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!(transcript.failed, ["a::two (root)"]);
         assert_eq!(transcript.complaint().as_deref(), Some("1 failed"));
+    }
+
+    #[test]
+    fn a_kernel_that_says_it_is_broken_fails_although_every_test_passed() {
+        let warning = "[    9.000001] WARNING: CPU: 0 PID: 1 at net/core/sock_map.c:1 sock_map_close+0x1/0x2";
+        let mut lines = GOOD.to_vec();
+        lines.splice(4..4, ["[    9.000000] refcount_t: underflow; use-after-free.\r", warning]);
+        let first = "[    9.000000] refcount_t: underflow; use-after-free.";
+        assert_eq!(transcript(&lines).complaint().as_deref(), Some(first));
+        lines.splice(
+            4..5,
+            ["test a::two - should pa[    9.000001] WARNING: CPU: 0 PID: 1 at x.c:1 f+0x1/0x2"],
+        );
+        assert!(transcript(&lines).complaint().is_some_and(|complaint| complaint.contains("WARNING: ")));
+        // A panic says more.
+        let panic = "[    9.000002] Kernel panic - not syncing: Fatal exception";
+        lines.push(panic);
+        assert_eq!(transcript(&lines).complaint().as_deref(), Some(panic));
+    }
+
+    #[test]
+    fn what_a_slow_host_brings_about_is_counted_and_no_complaint() {
+        let stall = [
+            "[   61.000000] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+            "[   61.000001] rcu: \t1-...!: (1 GPs behind) idle=0d4/0/0x0 softirq=77/77 fqs=0",
+            "[   61.000002] rcu: rcu_preempt kthread starved for 5250 jiffies! g-1007 f0x0 RCU_GP_WAIT_FQS(5)",
+            "[   62.745688] hrtimer: interrupt took 9255450 ns",
+        ];
+        let transcript = transcript(&[&GOOD[..5], &stall, &GOOD[5..]].concat());
+        assert_eq!((transcript.slow, transcript.complaint()), (2, None));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::SystemTime,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,25 @@ pub(crate) fn vagrant() -> Result<Command> {
     let text = fs::read_to_string(&file);
     let text = text.with_context(|| format!("no {}; run `cargo xtask vm up` first", file.display()))?;
     Ok(vagrant_in(&dir, &parse(&text)))
+}
+
+/// A variable of those.
+///
+/// # Errors
+/// If there are no machines, or it was not noted.
+pub(super) fn remembered(dir: &Path, name: &str) -> Result<PathBuf> {
+    let file = dir.join(ENVIRONMENT);
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let found = parse(&text).into_iter().find(|(known, _)| *known == name);
+    let (_, value) = found.with_context(|| format!("{} has no {name}", file.display()))?;
+    Ok(value.into())
+}
+
+/// When the machines were made.
+pub(super) fn since(dir: &Path) -> Result<SystemTime> {
+    let file = dir.join(ENVIRONMENT);
+    let found = fs::metadata(&file).and_then(|found| found.modified());
+    found.with_context(|| format!("looking at {}", file.display()))
 }
 
 /// `ssh` to a machine, by the configuration that `vm up` had Vagrant write: a second faster than `vagrant ssh`.
@@ -160,6 +180,9 @@ mod tests {
         assert_eq!(value("VAGRANT_HOME"), Some(dir.join("vagrant").to_string_lossy().into_owned()));
         let words: Vec<_> = vagrant.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(words, ["netns", "exec", NAMESPACE, "vagrant"]);
+        assert_eq!(remembered(&dir, "WEIR_VM_BOX").expect("it is noted"), PathBuf::from("weir/bookworm"));
+        remembered(&dir, "WEIR_VM").expect_err("there is none");
+        assert!(since(&dir).is_ok());
         forget(&dir).and_then(|()| forget(&dir)).expect("forgetting twice does no harm");
         assert!(!is_up(&dir));
         fs::remove_dir_all(&dir).expect("it was ours");

@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -41,6 +42,10 @@ namespaces = [ ]
 stdio_handler = "file"
 "#;
 
+/// Whose the namespace is: the folder of a lab. It is where the namespace is and goes with it, at the latest when the host restarts;
+/// folders of the lab stay behind.
+const OWNER: &str = "/run/weirvm.owner";
+
 /// How long the daemon may take to answer, and processes to end when they are told to.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -56,7 +61,6 @@ pub(super) fn start(dir: &Path) -> Result<()> {
         // Left behind by something that was interrupted.
         stop(dir)?;
     }
-    // Before the namespace, because they tell whose it is.
     let ours = lab::libvirt(dir);
     for (folder, place) in FOLDERS {
         let folder = ours.join(folder);
@@ -70,7 +74,9 @@ pub(super) fn start(dir: &Path) -> Result<()> {
     };
     write("etc/qemu.conf", QEMU_CONF)?;
     write("etc/libvirtd.conf", &daemon_conf(&ours))?;
+    // It fails if somebody else was faster: whoever gets past it is the owner, whatever an earlier one has left.
     exec::run(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    fs::write(OWNER, own_path(dir)?).with_context(|| format!("writing {OWNER}"))?;
     exec::run(Command::new("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
     exec::run(lab::command_in(dir, "sh").args(["-euc", &start_script(&ours)]))?;
     let deadline = Instant::now() + PATIENCE;
@@ -101,15 +107,37 @@ pub(super) fn stop(dir: &Path) -> Result<()> {
     if !exists()? {
         return Ok(());
     }
+    let owner = fs::read_to_string(OWNER).ok();
+    // A daemon that answers in our folder is ours.
+    let others_run = !processes()?.is_empty() && !answers(dir);
     ensure!(
-        lab::libvirt(dir).exists(),
-        "the network namespace {NAMESPACE} belongs to another checkout; run `cargo xtask vm down` there, or, if that \
-         is gone, end what `ip netns pids {NAMESPACE}` lists and `ip netns delete {NAMESPACE}`"
+        may_end(owner.as_deref(), own_path(dir)?, others_run),
+        "the network namespace {NAMESPACE} belongs to {}; run `cargo xtask vm down` in that checkout, or, if that \
+         is gone, end what `ip netns pids {NAMESPACE}` lists and `ip netns delete {NAMESPACE}`",
+        owner.as_deref().unwrap_or("somebody unknown")
     );
     if !end_all(Signal::SIGTERM)? && !end_all(Signal::SIGKILL)? {
         bail!("processes in the network namespace {NAMESPACE} can't be ended: {:?}", processes()?);
     }
-    exec::run(Command::new("ip").args(["netns", "delete", NAMESPACE]))
+    exec::run(Command::new("ip").args(["netns", "delete", NAMESPACE]))?;
+    fs::remove_file(OWNER).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error).with_context(|| format!("removing {OWNER}")),
+    })
+}
+
+/// Whether the namespace is this checkout's, or nobody's: made by a start that was interrupted before it could say whose. Where
+/// nothing says whose it is, something may run in it that is not ours.
+fn may_end(owner: Option<&str>, own: &str, others_run: bool) -> bool {
+    match owner {
+        Some(owner) => owner == own,
+        None => !others_run,
+    }
+}
+
+/// How a checkout is told from others. The folder need not be there.
+fn own_path(dir: &Path) -> Result<&str> {
+    dir.to_str().with_context(|| format!("{} is no UTF-8", dir.display()))
 }
 
 /// Tells every process in the namespace to end, and returns whether they did.
@@ -162,6 +190,17 @@ fn pause() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_checkouts_own_machines_are_ended_and_what_nobody_owns() {
+        let own = "/a/target/vm/lab";
+        assert!(may_end(Some(own), own, true));
+        assert!(!may_end(Some("/b/target/vm/lab"), own, true));
+        assert!(!may_end(Some("/b/target/vm/lab"), own, false));
+        assert!(!may_end(None, own, true));
+        assert!(may_end(None, own, false));
+        assert!(OWNER.contains(NAMESPACE));
+    }
 
     #[test]
     fn every_folder_that_libvirt_writes_to_is_ours_before_it_starts() {

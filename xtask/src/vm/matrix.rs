@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Keep the consoles of kernels that passed too, below target/vm/logs.
+    /// Keep the consoles of all kernels that passed, below target/vm/logs.
     #[arg(long)]
     keep_logs: bool,
     /// Machines that run at a time.
@@ -177,7 +177,8 @@ impl Matrix<'_> {
             outcome.complaint = unnoticed_panic(outcome.complaint);
         }
         lock(progress).ended(&outcome);
-        if outcome.passed() && !self.options.keep_logs {
+        // What the kernel said of a slow host somebody may want to read.
+        if outcome.passed() && outcome.transcript.slow == 0 && !self.options.keep_logs {
             fs::remove_file(&outcome.log).with_context(|| format!("removing {}", outcome.log.display()))?;
         }
         Ok(outcome)

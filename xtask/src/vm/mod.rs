@@ -15,6 +15,7 @@ mod down;
 mod init;
 mod initramfs;
 mod kernel;
+mod kernel_log;
 mod lab;
 mod libvirt;
 mod matrix;
@@ -26,6 +27,7 @@ mod sources;
 mod status;
 mod test;
 mod up;
+mod upgrade;
 mod vagrant_box;
 
 use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};

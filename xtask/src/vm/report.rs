@@ -10,16 +10,17 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     let release = |outcome: &Outcome| outcome.transcript.release.clone().unwrap_or_else(|| "-".to_owned());
     let width = outcomes.iter().map(|outcome| release(outcome).len()).max().unwrap_or(0).max("release".len());
     let mut text = format!(
-        "{:<8}{:<width$}  {:>6}  {:>6}  {:>7}  verdict\n",
-        "kernel", "release", "passed", "failed", "seconds"
+        "{:<8}{:<width$}  {:>6}  {:>6}  {:>4}  {:>7}  verdict\n",
+        "kernel", "release", "passed", "failed", "slow", "seconds"
     );
     for outcome in outcomes {
         let Outcome { series, transcript, complaint, took, log: _ } = outcome;
         text += &format!(
-            "{series:<8}{:<width$}  {:>6}  {:>6}  {:>7.1}  {}\n",
+            "{series:<8}{:<width$}  {:>6}  {:>6}  {:>4}  {:>7.1}  {}\n",
             release(outcome),
             transcript.passed,
             transcript.failed.len(),
+            transcript.slow,
             took.as_secs_f64(),
             complaint.as_deref().unwrap_or("ok"),
         );
@@ -27,6 +28,14 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     for outcome in outcomes.iter().filter(|outcome| !outcome.passed()) {
         text += &format!("\n{}: see {}\n", outcome.series, outcome.log.display());
         text.extend(outcome.transcript.failed.iter().map(|test| format!("  failed: {test}\n")));
+    }
+    for outcome in outcomes.iter().filter(|outcome| outcome.passed() && outcome.transcript.slow > 0) {
+        text += &format!(
+            "\n{}: kept waiting, as by a slow host ({}): see {}\n",
+            outcome.series,
+            outcome.transcript.slow,
+            outcome.log.display()
+        );
     }
     text
 }
@@ -44,6 +53,7 @@ pub(super) fn json(outcomes: &[Outcome], accelerator: Accelerator) -> Result<Str
                 "passed": transcript.passed,
                 "ignored": transcript.ignored,
                 "failed": transcript.failed,
+                "slow": transcript.slow,
                 "seconds": took.as_secs_f64(),
                 "ok": outcome.passed(),
                 "complaint": complaint,
@@ -89,14 +99,19 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_every_kernel_and_names_what_failed() {
         let expected = "\
-kernel  release                passed  failed  seconds  verdict
-5.10    5.10.0-46-cloud-amd64       1       0      1.2  ok
-6.1     5.10.0-46-cloud-amd64       1       1      1.2  1 failed
+kernel  release                passed  failed  slow  seconds  verdict
+5.10    5.10.0-46-cloud-amd64       1       0     0      1.2  ok
+6.1     5.10.0-46-cloud-amd64       1       1     0      1.2  1 failed
+6.12    5.10.0-46-cloud-amd64       1       0     1      1.2  ok
 
 6.1: see target/vm/logs/6.1.log
   failed: a::b (root)
+
+6.12: kept waiting, as by a slow host (1): see target/vm/logs/6.12.log
 ";
-        assert_eq!(table(&[outcome("5.10", None), outcome("6.1", Some("1 failed"))]), expected);
+        let mut slow = outcome("6.12", None);
+        slow.transcript.line("[    7.745688] hrtimer: interrupt took 9255450 ns");
+        assert_eq!(table(&[outcome("5.10", None), outcome("6.1", Some("1 failed")), slow]), expected);
     }
 
     #[test]

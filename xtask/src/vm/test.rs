@@ -1,15 +1,11 @@
 //! `cargo xtask vm test`: the whole-system tests, on the machines. What they do is in `tests/vm`.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use weir_machines::report;
 
-use super::{kernel::Series, lab, libvirt, up};
-use crate::{exec, workspace};
-
-/// What the version of the package that is upgraded to has behind the installed one's.
-const UPGRADE: &str = "+upgrade";
+use super::{kernel::Series, lab, up, upgrade};
 
 /// Run the whole-system tests on the machines: reboots, power cuts, networks, clocks and disks. Takes root.
 ///
@@ -24,9 +20,9 @@ pub(crate) struct Options {
     /// Print the results as JSON.
     #[arg(long)]
     json: bool,
-    /// The kernel series of the machines, if they have to be brought up.
-    #[arg(long, default_value = "6.1")]
-    kernel: Series,
+    /// The kernel series of the machines; whatever they run, or 6.1, if none is named.
+    #[arg(long)]
+    kernel: Option<Series>,
     /// Leave the machines as the last scenario left them.
     #[arg(long)]
     keep: bool,
@@ -39,10 +35,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     lab::ensure_root()?;
     let dir = lab::dir()?;
-    if !lab::is_up(&dir) || !libvirt::exists()? {
-        up::run(&up::Options::on(options.kernel))?;
-    }
-    let upgrade = package_to_upgrade_to()?;
+    up::bring_up(&up::Options::on(options.kernel))?;
+    let upgrade = upgrade::package(&up::packages(&dir)?, &dir.join("upgrade"))?;
     let lab = weir_machines::Lab::new(lab::vagrant, |program| lab::command(program), &dir)
         .cutting_power_by(power_cut);
     let wanted =
@@ -63,22 +57,4 @@ fn power_cut(machine: &str) -> Result<Command> {
     let mut virsh = lab::command("virsh")?;
     virsh.args(["destroy", &format!("weir-{machine}")]);
     Ok(virsh)
-}
-
-/// A package of the same agent with a higher version: what is tested is the change from one process to the next.
-fn package_to_upgrade_to() -> Result<PathBuf> {
-    let folder = workspace::target_dir()?.join("packages");
-    let is_it =
-        |name: &str| name.starts_with("weir-agent_") && name.contains(UPGRADE) && name.ends_with(".deb");
-    let find = || -> Option<PathBuf> {
-        let mut files = fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path());
-        files.find(|path| path.file_name().is_some_and(|name| is_it(&name.to_string_lossy())))
-    };
-    if let Some(package) = find() {
-        return Ok(package);
-    }
-    let this = env::current_exe().context("asking where this program is")?;
-    let mut package = Command::new(this);
-    exec::run(package.args(["package", "--profile", "dev", "--no-build", "--version-suffix", UPGRADE]))?;
-    find().with_context(|| format!("there is no package with {UPGRADE} in {}", folder.display()))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask vm up`: the machines of the whole-system tests, from nothing to provisioned.
 
 use std::{
-    env, fs,
+    fs,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::Command,
@@ -21,7 +21,7 @@ use super::{
     status,
     vagrant_box::{self, VagrantBox},
 };
-use crate::{exec, prerequisites, workspace};
+use crate::{exec, package, prerequisites, workspace};
 
 /// Start the machines of the whole-system tests with Vagrant and libvirt. Takes root.
 ///
@@ -29,9 +29,9 @@ use crate::{exec, prerequisites, workspace};
 /// everything runs in the network namespace weirvm. tests/vm/README.md says what the machines are.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The kernel series that the machines run.
-    #[arg(long, default_value = "6.1")]
-    kernel: Series,
+    /// The kernel series that the machines run; 6.1 if none is named.
+    #[arg(long)]
+    kernel: Option<Series>,
     /// The Debian release in the machines.
     #[arg(long, default_value = vagrant_box::SUITE)]
     suite: String,
@@ -41,19 +41,28 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The usual machines, on this kernel.
-    pub(super) fn on(kernel: Series) -> Self {
+    /// The usual machines, on this kernel if one is named.
+    pub(super) fn on(kernel: Option<Series>) -> Self {
         Self { kernel, suite: vagrant_box::SUITE.to_owned(), packages: None }
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    bring_up(options)?;
+    status::print(&lab::dir()?)
+}
+
+/// Brings them up, unless they are up. Says what it does on standard error alone.
+///
+/// # Errors
+/// If they can't be brought up, or are up on another kernel than one that is named.
+pub(super) fn bring_up(options: &Options) -> Result<()> {
     lab::ensure_root()?;
     let dir = lab::dir()?;
     if is_complete(&dir)? {
-        eprintln!("The machines are up already; `cargo xtask vm down` ends them.");
-        return status::print(&dir);
+        return say_what_they_have(&dir, options.kernel);
     }
+    let kernel = options.kernel.unwrap_or_else(|| DEFAULT_KERNEL.parse().expect("a series"));
     let started = Instant::now();
     let say = |what: &str| eprintln!("[{:>3} s] {what}", started.elapsed().as_secs());
     prerequisites::ensure_for_machines()?;
@@ -64,26 +73,48 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(folder) => folder.canonicalize().with_context(|| format!("looking for {}", folder.display()))?,
         None => {
             say("Building Weir's packages and weir-s3");
-            build_packages()?
+            build_packages(&dir.join("packages"))?
         }
     };
     let sources = Sources::of_this_machine()?;
     say("Looking for QEMU, a kernel and the box");
     let qemu = Qemu::find(&sources, &dir.with_file_name("qemu"))?;
-    let boot = boot_files(&sources, &dir, options.kernel)?;
+    let boot = boot_files(&sources, &dir, kernel)?;
     let vagrant_box = vagrant_box::build(&dir.join("box"), &sources, &options.suite)?;
 
     say("Starting libvirt");
     libvirt::start(&dir)?;
     lab::remember(&dir, &environment(&dir, &qemu, &boot, &vagrant_box, &packages)?)?;
     add_box(&dir, &vagrant_box)?;
-    say(&format!("Starting the machines on Linux {} with {}", options.kernel, qemu.accelerator.name()));
-    exec::run(vagrant()?.args(["up", "--provider", "libvirt"]))?;
+    say(&format!("Starting the machines on Linux {kernel} with {}", qemu.accelerator.name()));
+    exec::run(vagrant()?.args(["up", "--provider", "libvirt"]).stdout(io::stderr()))?;
     let config = exec::output(lab::vagrant()?.arg("ssh-config"))?;
     let file = lab::ssh_config(&dir);
     fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
     say("The machines are up");
-    status::print(&dir)
+    Ok(())
+}
+
+/// Machines that are up keep kernel and packages, whatever is built or asked for later.
+fn say_what_they_have(dir: &Path, wanted: Option<Series>) -> Result<()> {
+    let kernel = lab::remembered(dir, "WEIR_VM_KERNEL")?;
+    let series = kernel.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    ensure!(
+        wanted.is_none_or(|wanted| wanted.to_string() == series),
+        "the machines are up on Linux {series}; `cargo xtask vm down` ends them"
+    );
+    let minutes = lab::since(dir)?.elapsed().unwrap_or_default().as_secs() / 60;
+    eprintln!(
+        "The machines have been up for {minutes} minutes, on Linux {series} and with the packages that were in {} then: what was \
+         built since is not in them. `cargo xtask vm down` ends them.",
+        packages(dir)?.display()
+    );
+    Ok(())
+}
+
+/// Where the packages are that the machines have.
+pub(super) fn packages(dir: &Path) -> Result<PathBuf> {
+    lab::remembered(dir, PACKAGES)
 }
 
 /// Whether everything is there: the way into the machines is written down last.
@@ -100,19 +131,21 @@ pub(super) fn boot_files(sources: &Sources, dir: &Path, series: Series) -> Resul
     boot_files::prepare(&apt, &kernels, &dir.join("boot"), series)
 }
 
-/// Debian packages, and the S3 server that stands in for a bucket.
-fn build_packages() -> Result<PathBuf> {
+/// Debian packages, and the S3 server that stands in for a bucket. They are in a folder of their own with nothing else in it: in
+/// `target/packages` may be what somebody ships.
+fn build_packages(packages: &Path) -> Result<PathBuf> {
+    if packages.exists() {
+        fs::remove_dir_all(packages).with_context(|| format!("removing {}", packages.display()))?;
+    }
+    package::make(&package::Options::dev(packages))?;
     let target = workspace::target_dir()?;
-    let packages = target.join("packages");
-    let this = env::current_exe().context("asking where this program is")?;
-    exec::run(Command::new(this).args(["package", "--profile", "dev"]))?;
     let mut build = workspace::cargo();
     build.args(["build", "--locked", "--package", "weir-store-testing", "--bin", S3_SERVER]);
     exec::run(&mut build)?;
     let mut strip = Command::new("strip");
     strip.arg("--strip-debug").arg("-o").arg(packages.join(S3_SERVER));
     exec::run(strip.arg(target.join("debug").join(S3_SERVER)))?;
-    Ok(packages)
+    Ok(packages.to_owned())
 }
 
 /// What the Vagrantfile reads, and what this program wants to know later.
@@ -134,7 +167,7 @@ fn environment(
         ("WEIR_VM_INITRAMFS", path(&boot.initramfs)),
         ("WEIR_VM_DRIVER", driver.to_owned()),
         ("WEIR_VM_EMULATOR", path(&qemu.emulator(&dir.join("qemu-system-x86_64"))?)),
-        ("WEIR_VM_PACKAGES", path(packages)),
+        (PACKAGES, path(packages)),
     ])
 }
 
@@ -158,6 +191,12 @@ fn vagrant() -> Result<Command> {
     }
     Ok(vagrant)
 }
+
+/// Debian 12's, as the machines are.
+const DEFAULT_KERNEL: &str = "6.1";
+
+/// Where the Vagrantfile looks for packages.
+const PACKAGES: &str = "WEIR_VM_PACKAGES";
 
 /// The S3 server.
 const S3_SERVER: &str = "weir-s3";
@@ -187,8 +226,48 @@ mod tests {
     }
 
     #[test]
+    fn machines_that_are_up_on_another_kernel_are_not_what_was_asked_for() {
+        let dir = std::env::temp_dir().join(format!("weir-vm-has-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary folder");
+        let noted = [("WEIR_VM_KERNEL", "/lab/boot/5.10/vmlinuz"), (PACKAGES, "/lab/packages")];
+        lab::remember(&dir, &noted.map(|(name, value)| (name, value.to_owned()))).expect("it is written");
+        let series = |text: &str| Some(text.parse().expect("a series"));
+        say_what_they_have(&dir, None).expect("whatever they run");
+        say_what_they_have(&dir, series("5.10")).expect("what they run");
+        let error = say_what_they_have(&dir, series(DEFAULT_KERNEL)).expect_err("another").to_string();
+        assert!(error.contains("up on Linux 5.10"), "{error}");
+        fs::remove_dir_all(&dir).expect("it was ours");
+    }
+
+    #[test]
+    fn provisioning_takes_the_only_version_of_a_package_and_chooses_among_none() {
+        let dir = std::env::temp_dir().join(format!("weir-vm-packages-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a temporary folder");
+        let common = fs::read_to_string(tests_vm("provision/common.sh")).expect("it is in the repository");
+        let functions = &common[common.find("fail() {").expect("it has functions")..];
+        let end = functions.find("# Installs packages").expect("what comes behind them");
+        let functions = functions[..end].replace("/weir/packages", &dir.to_string_lossy());
+        let script =
+            format!("set -eu; name=connector; {functions}\nfile=$(package weir-agent)\necho \"$file\"");
+        let run = || exec::output(Command::new("sh").args(["-c", &script]));
+        run().expect_err("there is none");
+        let package = |name: &str| {
+            let path = dir.join(name);
+            fs::write(&path, "").expect("writable");
+            path
+        };
+        package("weir_1.0_amd64.deb");
+        let one = package("weir-agent_1.0_amd64.deb");
+        assert_eq!(run().expect("there is one").trim_end(), one.to_string_lossy());
+        package("weir-agent_1.1_amd64.deb");
+        let error = run().expect_err("there are two").to_string();
+        assert!(error.contains("several versions of weir-agent"), "{error}");
+        fs::remove_dir_all(&dir).expect("it was ours");
+    }
+
+    #[test]
     fn keys_are_made_once() {
-        let dir = env::temp_dir().join(format!("weir-vm-keys-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("weir-vm-keys-{}", std::process::id()));
         let make = || exec::run(Command::new("sh").arg(tests_vm("provision/keys.sh")).arg(&dir));
         let read = || fs::read(dir.join("target_host.pub")).expect("there is a key");
         make().expect("they are made");

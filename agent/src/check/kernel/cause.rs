@@ -2,7 +2,7 @@
 
 use super::{
     capabilities::{BPF, PERFMON, SYS_ADMIN},
-    facts::Facts,
+    facts::{Facts, Process},
 };
 use crate::tap::{Refusal, Step};
 
@@ -15,8 +15,6 @@ pub(super) enum Cause {
     UserNamespace,
     /// CAP_BPF is not effective.
     Capability,
-    /// CAP_PERFMON is not effective, and the verifier refuses the program.
-    StrictVerifier,
     /// A seccomp filter.
     Seccomp,
     /// SELinux or AppArmor.
@@ -29,6 +27,8 @@ pub(super) enum Cause {
     Memory,
     /// The verifier took exception to the program.
     Verifier,
+    /// The same, of a kernel that is stricter with who lacks CAP_PERFMON, as this process does.
+    StrictVerifier,
     /// Something that is not known here.
     Unknown,
 }
@@ -43,8 +43,7 @@ pub(super) fn cause(facts: &Facts) -> Option<Cause> {
         (_, Some(libc::ENOMEM)) => Cause::Memory,
         (Step::Maps, Some(libc::EINVAL)) => Cause::NoRingBuffer,
         (_, Some(errno @ (libc::EPERM | libc::EACCES))) => forbidden(facts, *step, errno, verifier.is_some()),
-        (Step::Program, _) if !is_trusted_to_speculate(facts) => Cause::StrictVerifier,
-        (Step::Program, _) => Cause::Verifier,
+        (Step::Program, _) => judged(facts, verifier.is_some()),
         _ => Cause::Unknown,
     })
 }
@@ -57,7 +56,7 @@ fn forbidden(facts: &Facts, step: Step, errno: i32, has_verdict: bool) -> Cause 
         return Cause::Capability;
     }
     if step == Step::Program && has_verdict {
-        return if is_trusted_to_speculate(facts) { Cause::Verifier } else { Cause::StrictVerifier };
+        return judged(facts, has_verdict);
     }
     // What SELinux forbids is EACCES; the kernel itself and AppArmor say EPERM.
     if errno == libc::EACCES && facts.labelling() == Some("SELinux") {
@@ -84,13 +83,12 @@ pub(super) fn may_bpf(facts: &Facts) -> bool {
     })
 }
 
-/// Whether the verifier judges this process's programs by what they do. For who lacks CAP_PERFMON, those before 6.17 also
-/// follow branches that are never taken, as a processor might that guesses. The program is made to pass that.
-fn is_trusted_to_speculate(facts: &Facts) -> bool {
-    facts
-        .process
-        .as_ref()
-        .is_none_or(|process| process.effective.has(PERFMON) || process.effective.has(SYS_ADMIN))
+/// Verifiers before 6.17 also follow branches that are never taken, as a processor might that guesses, in what processes
+/// without CAP_PERFMON load. The program is made to pass that.
+fn judged(facts: &Facts, has_verdict: bool) -> Cause {
+    let lacks = |process: &Process| !process.effective.has(PERFMON) && !process.effective.has(SYS_ADMIN);
+    let is_stricter = facts.is_before(6, 17) && facts.process.as_ref().is_some_and(lacks);
+    if has_verdict && is_stricter { Cause::StrictVerifier } else { Cause::Verifier }
 }
 
 /// Whether the kernel has CAP_BPF, which came with 5.8; distributions carry it back.

@@ -59,8 +59,9 @@ impl Facts {
     pub(super) fn gather(config: &Config) -> Self {
         let name = uname().ok();
         let text = |value: &OsStr| value.to_string_lossy().into_owned();
-        let rings = config.cpu_groups.len() as u64;
-        let probe = probe(&config.tap);
+        let rings = config.cpu_groups.len();
+        let probe = probe(&config.tap, rings);
+        let rings = rings as u64;
         Self {
             release: name.as_ref().map_or_else(String::new, |name| text(name.release())),
             machine: name.as_ref().map_or_else(String::new, |name| text(name.machine())),

@@ -104,7 +104,8 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
         Step::Attach => ("tap", "the filter is refused".to_owned()),
         Step::Capture => ("tap", "a tap does not do what it should".to_owned()),
     };
-    let text = match verifier.as_deref().filter(|_| cause != Cause::Verifier) {
+    let is_verdict = matches!(cause, Cause::Verifier | Cause::StrictVerifier);
+    let text = match verifier.as_deref().filter(|_| !is_verdict) {
         Some(reason) => format!("{what}: {answer}: {reason}"),
         None => format!("{what}: {answer}"),
     };
@@ -122,19 +123,24 @@ fn refusal_of(facts: &Facts, refusal: &Refusal, cause: Cause) -> Finding {
                  or lower ring_bytes or max_taps",
             )
         }
-        Cause::Verifier => {
+        Cause::Verifier | Cause::StrictVerifier => {
+            const SEND: &str =
+                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release";
             let reason = verifier.as_deref().map(|line| format!(": {line}")).unwrap_or_default();
-            Finding::problem(about, format!("the verifier refuses it{reason} ({answer})")).advice(
-                "WEIR_LOG=debug shows the verifier's whole log: send it to us with the kernel's release",
-            )
+            let finding = Finding::problem(about, format!("the verifier refuses it{reason} ({answer})"));
+            match cause {
+                Cause::StrictVerifier => finding.advice(format!(
+                    "{SEND}. Before 6.17 verifiers are stricter without CAP_PERFMON, which the program is made to \
+                     pass. Granting that may help until it does; but with it and CAP_BPF the agent may read all of \
+                     the kernel's memory"
+                )),
+                _ => finding.advice(SEND),
+            }
         }
         Cause::Unknown => Finding::problem(about, text)
             .advice("look into the kernel's log (dmesg) and the audit log for the reason"),
-        Cause::UserNamespace
-        | Cause::Capability
-        | Cause::StrictVerifier
-        | Cause::Seccomp
-        | Cause::Module(_)
-        | Cause::Memlock => Finding::cannot_tell(about, format!("{text}, for the reason above")),
+        Cause::UserNamespace | Cause::Capability | Cause::Seccomp | Cause::Module(_) | Cause::Memlock => {
+            Finding::cannot_tell(about, format!("{text}, for the reason above"))
+        }
     }
 }

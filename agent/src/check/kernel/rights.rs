@@ -2,7 +2,7 @@
 
 use super::{
     KIB, MIB,
-    capabilities::{BPF, Capabilities, PERFMON, SYS_ADMIN, SYS_RESOURCE},
+    capabilities::{BPF, Capabilities, SYS_ADMIN, SYS_RESOURCE},
     cause::{Cause, is_filtered, is_memlock_short, knows_cap_bpf, may_bpf},
     facts::{Facts, Process},
 };
@@ -20,14 +20,6 @@ pub(super) fn capabilities(facts: &Facts, cause: Option<Cause>) -> Finding {
     };
     if facts.in_first_user_namespace == Some(false) {
         return Finding::cannot_tell(ABOUT, "those of a user namespace, which bpf() does not ask for");
-    }
-    if cause == Some(Cause::StrictVerifier) {
-        let text =
-            "CAP_PERFMON is missing: without it this kernel's verifier is stricter, and refuses the program";
-        return Finding::problem(ABOUT, text).advice(format!(
-            "{}; and tell us which kernel this is: the program is made to do without",
-            granting(process, PERFMON)
-        ));
     }
     if may_bpf(facts) {
         return Finding::ok(ABOUT, held(facts, process));

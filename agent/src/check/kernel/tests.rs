@@ -231,8 +231,22 @@ fn each_reason_is_the_only_problem_and_says_what_to_do() {
                 probe: rejected("R1 min value is outside of the allowed memory range"),
                 ..node("6.12.0")
             },
-            "capabilities",
-            &["CAP_PERFMON is missing", "verifier", "AmbientCapabilities=CAP_PERFMON", "--cap-add PERFMON"],
+            "BPF program",
+            &[
+                "R1 min value is outside",
+                "→ WEIR_LOG=debug",
+                "stricter without CAP_PERFMON",
+                "kernel's memory",
+            ],
+        ),
+        (
+            "a verifier that refuses where CAP_PERFMON changes nothing",
+            Facts {
+                probe: rejected("R1 min value is outside of the allowed memory range"),
+                ..node("6.18.0")
+            },
+            "BPF program",
+            &["R1 min value is outside", "WEIR_LOG=debug"],
         ),
         (
             "a verifier that refuses",
@@ -258,6 +272,20 @@ fn each_reason_is_the_only_problem_and_says_what_to_do() {
         for words in said {
             assert!(problems[0].1.contains(words), "{what}: no {words:?} in {problems:#?}");
         }
+    }
+}
+
+#[test]
+fn cap_perfmon_is_not_mentioned_where_it_would_change_nothing() {
+    let verdict = || rejected("R1 min value is outside of the allowed memory range");
+    let given = process(995, 1 << BPF | 1 << PERFMON, ALL, false);
+    for (what, facts) in [
+        ("a kernel that does not ask for it", Facts { probe: verdict(), ..node("6.18.0") }),
+        ("it is there", Facts { process: given, probe: verdict(), ..node("6.12.0") }),
+        ("no verdict", Facts { probe: refused(Step::Program, libc::EINVAL), ..node("6.12.0") }),
+    ] {
+        let problems = problems(&facts);
+        assert!(problems.len() == 1 && !problems[0].1.contains("PERFMON"), "{what}: {problems:#?}");
     }
 }
 

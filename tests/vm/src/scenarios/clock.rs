@@ -13,6 +13,7 @@ use crate::{
 /// An hour forwards, two back, and right again. A clock that is wrong by more than a quarter of an hour is one that S3 does not
 /// take anything from; what is not stored meanwhile is stored then.
 pub(super) fn jumps(bed: &Bed<'_>) -> Result<()> {
+    let before = bed.connector.end_of_journal()?;
     let mut session = bed.session(Some(&ticker::command("jumped")))?;
     let lines = |session: &mut Session, lines: usize| {
         session.wait_until(&format!("{lines} lines"), |received| {
@@ -25,7 +26,7 @@ pub(super) fn jumps(bed: &Bed<'_>) -> Result<()> {
     bed.connector.run("date -s '-2 hours'")?;
     lines(&mut session, 100)?;
     let received = end_ticker(bed, session)?;
-    bed.connector.wait_for_log(AGENT, "session closed")?;
+    bed.connector.wait_for_log(&before, AGENT, "session closed")?;
     bed.set_clocks()?;
 
     let stored = bed.stored("jumped")?;

@@ -69,9 +69,10 @@ pub(super) fn goes_on(bed: &Bed<'_>) -> Result<()> {
         Ok((feeder.sent() > running + (256 << 10)).then_some(()))
     })?;
 
+    let before = bed.connector.end_of_journal()?;
     fill(bed, FULL_BYTES)?;
     let stalled = stands_still(&feeder)?;
-    bed.connector.wait_for_log(AGENT, "sessions stall until the spool has room")?;
+    bed.connector.wait_for_log(&before, AGENT, "sessions stall until the spool has room")?;
     give_back(bed)?;
     until("the transfer goes on", PATIENCE, || Ok((feeder.sent() > stalled + (1 << 20)).then_some(())))?;
     let sent = feeder.finish()?;

@@ -5,16 +5,22 @@ use anyhow::{Context, Result, ensure};
 use super::store_away::end_ticker;
 use crate::{
     bed::{AGENT, Bed, PROXY, seconds},
+    shell::quote,
     ticker,
+    wait::PATIENCE,
 };
 
 /// Kills a unit's main process; gives for how many seconds nothing was ready, by the connector's own clock.
 fn kill(bed: &Bed<'_>, unit: &str) -> Result<f64> {
     let before = bed.connector.main_pid(unit)?;
+    let back = format!(
+        "until [ \"$(systemctl show -p MainPID --value {unit})\" != {before} ] && systemctl is-active --quiet {unit}; \
+         do sleep 0.05; done"
+    );
     let script = format!(
-        "began=$EPOCHREALTIME; kill -9 {before}; \
-         until [ \"$(systemctl show -p MainPID --value {unit})\" != {before} ] && systemctl is-active --quiet {unit}; \
-         do sleep 0.05; done; echo $began $EPOCHREALTIME"
+        "began=$EPOCHREALTIME; kill -9 {before}; timeout {} bash -c {}; echo $began $EPOCHREALTIME",
+        PATIENCE.as_secs(),
+        quote(&back)
     );
     let times = bed.connector.run(&script)?;
     let (began, back) = times.trim().split_once(' ').context("two times")?;

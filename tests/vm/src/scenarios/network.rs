@@ -40,13 +40,14 @@ pub(super) fn target(bed: &Bed<'_>) -> Result<()> {
 /// The user is gone, and with it the store, which is the same machine.
 pub(super) fn user(bed: &Bed<'_>) -> Result<()> {
     bed.configure(PROXY, &[("client_keepalive_ms", "2000")])?;
+    let before = bed.connector.end_of_journal()?;
     let mut session = bed.session(Some(&ticker::command("user-lost")))?;
     session
         .wait_until("20 lines", |received| ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= 20))?;
     let link = bed.store.link(USER)?;
     bed.store.run(&format!("ip link set {link} down"))?;
     let began = Instant::now();
-    bed.connector.wait_for_log(crate::bed::AGENT, "session closed")?;
+    bed.connector.wait_for_log(&before, crate::bed::AGENT, "session closed")?;
     let took = began.elapsed();
     let received = session.received();
     drop(session);

@@ -34,8 +34,8 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     ensure!(bed.assert_intact(&stored)?, "the kernel's counts are not complete");
     ensure!(stored.recording.stream(0, "stdout") == received, "what was received is not what is recorded");
     let strangers =
-        bed.connector.run("find /var/lib/weir -not -user weir-agent -not -name lost+found | head")?;
-    bed.note(format!("not weir-agent's afterwards: {}", strangers.trim().replace('\n', " ")));
+        bed.connector.run("find /var/lib/weir -not -user weir-agent -not -name lost+found -ls | head")?;
+    ensure!(strangers.is_empty(), "not weir-agent's afterwards:\n{strangers}");
     Ok(())
 }
 
