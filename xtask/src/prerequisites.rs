@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/xauth", "xauth"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
 /// The same for making packages, and for looking at the units in them.

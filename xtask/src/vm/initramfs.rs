@@ -28,6 +28,8 @@ pub(super) fn write(to: &Path, payload: &Payload, test_arguments: &[String]) -> 
     for (tool, _) in init::TOOLS {
         files.push(((*tool).to_owned(), read(Path::new(tool))?));
     }
+    let (authorities, _) = init::AUTHORITIES;
+    files.push((authorities.to_owned(), read(Path::new(authorities))?));
     for library in payload.libraries()? {
         let content = read(Path::new(&library))?;
         files.push((library, content));

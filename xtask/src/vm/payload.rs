@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::init::{TESTS, TOOLS};
+use super::init::{AUTHORITIES, TESTS, TOOLS};
 use crate::{build_ebpf, exec, test, workspace};
 
 /// The programs, without symbols.
@@ -27,7 +27,7 @@ pub(super) struct Payload {
 impl Payload {
     /// Builds everything; copies are in `dir`.
     pub(super) fn build(dir: &Path) -> Result<Self> {
-        for (tool, package) in TOOLS {
+        for (tool, package) in TOOLS.iter().chain([&AUTHORITIES]) {
             ensure!(Path::new(tool).exists(), "{tool} is missing: apt-get install {package}");
         }
         build_ebpf::build()?;

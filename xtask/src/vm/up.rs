@@ -21,7 +21,7 @@ use super::{
     status,
     vagrant_box::{self, VagrantBox},
 };
-use crate::{exec, package, prerequisites, workspace};
+use crate::{exec, package, prerequisites, test, workspace};
 
 /// Start the machines of the whole-system tests with Vagrant and libvirt. Takes root.
 ///
@@ -140,7 +140,8 @@ fn build_packages(packages: &Path) -> Result<PathBuf> {
     package::make(&package::Options::dev(packages))?;
     let target = workspace::target_dir()?;
     let mut build = workspace::cargo();
-    build.args(["build", "--locked", "--package", "weir-store-testing", "--bin", S3_SERVER]);
+    // Of the same packages as the tests: by itself its dependencies would be built once more, with other features.
+    build.args(["build", "--locked", "--bin", S3_SERVER]).args(test::PACKAGES);
     exec::run(&mut build)?;
     let mut strip = Command::new("strip");
     strip.arg("--strip-debug").arg("-o").arg(packages.join(S3_SERVER));
