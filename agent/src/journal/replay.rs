@@ -117,7 +117,9 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         let len = file.metadata().map_err(spool::failed("look at", &path))?.len();
         let good = replay.file(no, &path, file)?;
         let cut = len - good;
-        let is_torn = Some(no) == last && cut > 0 && !has_entry_behind(&path, good)?;
+        // An agent that was killed right after it had made a file leaves an empty one. What is appended to that would be
+        // lost: nobody reads behind a checkpoint that is not there.
+        let is_torn = Some(no) == last && (cut > 0 || good == 0) && !has_entry_behind(&path, good)?;
         if is_torn && good == 0 {
             warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; it goes");
             damage.push(Damage::TornTail { file: no, bytes: len });

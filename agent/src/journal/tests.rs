@@ -360,21 +360,32 @@ fn a_torn_tail_is_cut_to_the_whole_entries_before_it() {
 }
 
 #[test]
-fn a_file_whose_checkpoint_is_torn_goes_and_the_one_before_is_appended_to() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    recorded(dir.path(), 12);
-    let spool_dir = dir.path().join("spool");
-    let files = spool::list(&spool_dir).expect("readable");
-    let last = *files.last().expect("several");
-    assert!(files.len() > 1);
-    let path = spool::path(&spool_dir, last);
-    let bytes = fs::read(&path).expect("readable");
-    fs::write(&path, &bytes[..60]).expect("writable");
-    let journal = open(dir.path());
-    assert!(!path.exists());
-    assert_eq!(journal.spool.active_file(), Some(FileNo(last.0 - 1)));
-    let accepted = accepted(&journal);
-    assert!(accepted.iter().all(|&records| records > 0) && accepted.iter().sum::<u64>() < 2 * 12);
+fn a_file_whose_checkpoint_is_torn_or_was_not_begun_goes_and_the_one_before_is_appended_to() {
+    for left in [0, 1, 60] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        recorded(dir.path(), 12);
+        let spool_dir = dir.path().join("spool");
+        let files = spool::list(&spool_dir).expect("readable");
+        let last = *files.last().expect("several");
+        assert!(files.len() > 1);
+        let path = spool::path(&spool_dir, last);
+        let bytes = fs::read(&path).expect("readable");
+        fs::write(&path, &bytes[..left]).expect("writable");
+        let mut journal = open(dir.path());
+        assert!(!path.exists(), "{left} bytes");
+        assert_eq!(journal.spool.active_file(), Some(FileNo(last.0 - 1)));
+        let records = accepted(&journal);
+        assert!(records.iter().all(|&records| records > 0) && records.iter().sum::<u64>() < 2 * 12);
+        journal.append(disarmed(1)).expect("in order");
+        drop(journal);
+        let again = open(dir.path());
+        assert_eq!(accepted(&again), records, "{left} bytes");
+        let session = again.ledger().sessions().find(|session| session.id() == session_id(1));
+        assert!(
+            session.is_some_and(|session| session.armed().count() == 0),
+            "{left} bytes: what was appended is read"
+        );
+    }
 }
 
 #[test]
