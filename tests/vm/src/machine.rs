@@ -229,9 +229,12 @@ impl<'lab> Machine<'lab> {
 
     /// Waits until a unit has logged a line with this text behind that place.
     pub(crate) fn wait_for_log(&self, since: &Cursor, unit: &str, text: &str) -> Result<()> {
-        let script = format!("journalctl --no-pager --unit={unit} --after-cursor={}", quote(&since.0));
+        // Not by --unit: with it, journalctl of systemd 252 leaves the first line behind a cursor out.
+        let script = format!("journalctl --no-pager --after-cursor={}", quote(&since.0));
+        let process = format!(" {unit}[");
         until(&format!("{text:?} in the journal of {unit}"), PATIENCE, || {
-            Ok(self.run(&script)?.contains(text).then_some(()))
+            let is_it = |line: &str| line.contains(&process) && line.contains(text);
+            Ok(self.run(&script)?.lines().any(is_it).then_some(()))
         })
     }
 
