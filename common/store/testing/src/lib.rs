@@ -123,6 +123,25 @@ struct State {
     lost: Vec<String>,
 }
 
+/// Settings with which a server of ours at this address is found.
+#[must_use]
+pub fn options_for(endpoint: String) -> S3Options {
+    S3Options {
+        bucket: BUCKET.into(),
+        prefix: PREFIX.into(),
+        region: Some("eu-central-1".into()),
+        endpoint: Some(endpoint),
+        path_style: true,
+        profile: None,
+        encryption: Encryption::BucketDefault,
+        lock: None,
+        tags: [].into(),
+        storage_class: None,
+        connect_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(2),
+    }
+}
+
 /// Who is let in, and to what.
 #[derive(Clone)]
 struct Service {
@@ -187,20 +206,7 @@ impl Server {
     /// Settings with which it is found.
     #[must_use]
     pub fn options(&self) -> S3Options {
-        S3Options {
-            bucket: BUCKET.into(),
-            prefix: PREFIX.into(),
-            region: Some("eu-central-1".into()),
-            endpoint: Some(self.endpoint()),
-            path_style: true,
-            profile: None,
-            encryption: Encryption::BucketDefault,
-            lock: None,
-            tags: [].into(),
-            storage_class: None,
-            connect_timeout: Duration::from_secs(2),
-            request_timeout: Duration::from_secs(2),
-        }
+        options_for(self.endpoint())
     }
 
     /// The same as an agent's configuration.

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use weir_common::digest::Sha256;
-use weir_store::{Encryption, S3Options, S3Store, Store, StoreError};
-use weir_store_testing::{BUCKET, PREFIX, credentials};
+use weir_store::{S3Options, S3Store, Store, StoreError};
+use weir_store_testing::{BUCKET, PREFIX, credentials, options_for};
 
 /// A running server, and its address.
 fn start(root: &Path) -> (Child, String) {
@@ -28,19 +28,11 @@ fn start(root: &Path) -> (Child, String) {
 }
 
 fn store(endpoint: &str) -> S3Store {
+    let patience = Duration::from_secs(10);
     let options = S3Options {
-        bucket: BUCKET.into(),
-        prefix: PREFIX.into(),
-        region: Some("eu-central-1".into()),
-        endpoint: Some(endpoint.to_owned()),
-        path_style: true,
-        profile: None,
-        encryption: Encryption::BucketDefault,
-        lock: None,
-        tags: [].into(),
-        storage_class: None,
-        connect_timeout: Duration::from_secs(10),
-        request_timeout: Duration::from_secs(10),
+        connect_timeout: patience,
+        request_timeout: patience,
+        ..options_for(endpoint.to_owned())
     };
     S3Store::with_credentials(options, credentials())
 }
