@@ -96,17 +96,20 @@ impl Place {
         }
     }
 
-    /// Waits until the agent has met the trouble.
-    fn is_felt(&self, trouble: Trouble, agent: &Agent) {
-        match trouble {
+    /// Waits until the agent has met the trouble with this session, and not with its own object only, which it
+    /// puts as it starts.
+    fn is_felt(&self, trouble: Trouble, agent: &Agent, session: &Session) {
+        let session = session.meta.session_id.to_string();
+        let count = match trouble {
             Trouble::DownAtStart | Trouble::Refusing => {
                 agent.wait_for_log("the store does not answer");
+                return;
             }
-            Trouble::Failing(Fault::Slow(_) | Fault::LostAnswer | Fault::NoChecksum) => {
-                wait_until("a request failed", || self.server.failed() > 0);
-            }
-            Trouble::Failing(_) => wait_until("requests failed", || self.server.failed() >= FAILURES),
-        }
+            // Requests are done all the same, and so not many.
+            Trouble::Failing(Fault::Slow(_) | Fault::LostAnswer | Fault::NoChecksum) => 1,
+            Trouble::Failing(_) => FAILURES,
+        };
+        wait_until("requests failed", || self.server.failed("") >= count && self.server.failed(&session) > 0);
     }
 
     /// Whether the store has all of a session.
@@ -123,7 +126,7 @@ impl Place {
         self.node.spool_files().into_iter().any(holds)
     }
 
-    /// What was said is in the spool or in the bucket, at every moment.
+    /// What was said is in the spool or in the bucket, at every moment since it left the ring.
     fn is_kept(&self, session: &Session) {
         if !self.is_in_spool(&session.mark) {
             assert!(self.is_stored(session), "nothing goes from the spool before the store has it");
@@ -217,9 +220,12 @@ fn comes_through(trouble: Trouble, is_killed: bool) {
     let mut agent = place.node.start();
     let mut session = Session::begin(&place.node);
     session.talk(40);
+    wait_until("the agent has read what was said", || {
+        place.is_in_spool(&session.mark) || place.is_stored(&session)
+    });
     place.begin(trouble);
     session.talk(40);
-    place.is_felt(trouble, &agent);
+    place.is_felt(trouble, &agent, &session);
     place.is_kept(&session);
     if is_killed {
         agent.kill();
@@ -237,7 +243,7 @@ fn comes_through(trouble: Trouble, is_killed: bool) {
     if trouble.is_survived() {
         place.completes(&session);
     } else {
-        place.is_felt(trouble, &agent);
+        place.is_felt(trouble, &agent, &session);
         assert!(!place.is_complete(session.meta.session_id), "{trouble:?}: not while it lasts");
         assert!(place.is_in_spool(&session.mark), "{trouble:?}: nothing acknowledged, nothing deleted");
     }
@@ -288,7 +294,7 @@ fn a_session_whose_directory_always_fails_holds_up_no_other() {
         place.server.fail(Some(fault), Some(&poisoned.meta.session_id.to_string()));
         poisoned.talk(20);
         poisoned.close();
-        place.is_felt(Trouble::Failing(fault), &agent);
+        place.is_felt(Trouble::Failing(fault), &agent, &poisoned);
         for _ in 0..5 {
             let mut other = Session::begin(&place.node);
             other.talk(20);

@@ -81,7 +81,7 @@ fn findings_are_made_of_what_the_bucket_gives_back_as_soon_as_it_does() {
     let mut session = place.session_of_a_killed_agent();
     place.server.fail(Some(Fault::Status(503, "SlowDown")), Some("000001.ndjson"));
     let agent = place.end(&mut session);
-    wait_until("the bucket does not answer", || place.server.failed() >= FAILURES);
+    wait_until("the bucket does not answer", || place.server.failed("") >= FAILURES);
     assert!(!place.holds(&session, "manifest.json"), "it waits for the findings, for a while");
     place.server.fail(None, None);
     let findings = place.manifest(&session).findings.expect("they were made");

@@ -118,7 +118,8 @@ struct State {
     asked: Vec<Asked>,
     forgets: bool,
     reads_only: bool,
-    failed: usize,
+    /// The paths that they asked for.
+    failed: Vec<String>,
     not_allowed: Vec<String>,
     lost: Vec<String>,
 }
@@ -243,14 +244,15 @@ impl Server {
     /// From now on this happens, for paths that contain this.
     pub fn fail(&self, fault: Option<Fault>, only: Option<&str>) {
         let mut state = self.state();
-        (state.fault, state.only, state.failed) = (fault, only.map(str::to_owned), 0);
+        (state.fault, state.only) = (fault, only.map(str::to_owned));
+        state.failed.clear();
         state.lost.clear();
     }
 
-    /// How many requests failed since it was told to.
+    /// How many requests with this in their path failed since it was told to.
     #[must_use]
-    pub fn failed(&self) -> usize {
-        self.state().failed
+    pub fn failed(&self, part: &str) -> usize {
+        self.state().failed.iter().filter(|path| path.contains(part)).count()
     }
 
     /// From now on it does not keep what is asked.
@@ -265,7 +267,7 @@ impl Server {
 
     /// Counts failures from here on.
     pub fn count_anew(&self) {
-        self.state().failed = 0;
+        self.state().failed.clear();
     }
 
     /// Everything that was asked.
@@ -329,7 +331,9 @@ async fn answer(
         let mut state = state.lock().expect("no panic in between");
         let is_meant = state.only.as_ref().is_none_or(|only| head.uri.path().contains(only.as_str()));
         let fault = state.fault.filter(|_| is_meant);
-        state.failed += usize::from(fault.is_some());
+        if fault.is_some() {
+            state.failed.push(head.uri.path().to_owned());
+        }
         fault
     };
     match fault {
