@@ -93,15 +93,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     build_ebpf::build()?;
     match &options.what {
         What::Tap { json, quick } => {
-            let mut command = example("weir-agent", "bench-tap");
+            let mut command = example("bench-tap")?;
             command.args(json.then_some("--json")).args(quick.then_some("--quick"));
             exec::run(&mut command)
         }
         What::Agent { json, quick, only, rounds } => {
-            let mut build = workspace::cargo();
-            build.args(["build", "--release", "--package=weir-agent", "--bins"]);
-            exec::run(&mut build)?;
-            let mut command = example("weir-agent", "bench-agent");
+            let mut command = example("bench-agent")?;
             command.args(json.then_some("--json")).args(quick.then_some("--quick"));
             command.args(only.iter().flat_map(|only| ["--only", only]));
             command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
@@ -109,10 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         What::Ssh { json, quick, only, rounds } => {
             prerequisites::ensure_all()?;
-            let mut build = workspace::cargo();
-            build.args(["build", "--release", "--package=weir-agent", "--package=weir-proxy", "--bins"]);
-            exec::run(&mut build)?;
-            let mut command = example("weir-tests", "bench-ssh");
+            let mut command = example("bench-ssh")?;
             command.args(json.then_some("--json")).args(quick.then_some("--quick"));
             command.args(only.iter().flat_map(|only| ["--only", only]));
             command.args(rounds.iter().flat_map(|rounds| ["--rounds".to_owned(), rounds.to_string()]));
@@ -122,9 +116,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// An example in release, which measures something of its package; add its arguments.
-fn example(package: &str, name: &str) -> Command {
-    let mut command = workspace::cargo();
-    command.args(["run", "--quiet", "--release", "--package", package, "--example", name, "--"]);
-    command
+/// An example in release, which measures something; add its arguments.
+///
+/// All are built in one go with the programs that they start: other sets of packages have other features of shared dependencies,
+/// and each would build these anew, the AWS crates among them.
+fn example(name: &str) -> Result<Command> {
+    let mut build = workspace::cargo();
+    build.args(["build", "--release", "--bins", "--package=weir-agent", "--package=weir-proxy"]);
+    build.args(["--package=weir-console", "--package=weir-tests"]);
+    build.args(["--example=bench-tap", "--example=bench-agent", "--example=bench-ssh"]);
+    exec::run(&mut build)?;
+    let mut command = Command::new(workspace::target_dir()?.join("release/examples").join(name));
+    command.current_dir(workspace::root());
+    Ok(command)
 }
