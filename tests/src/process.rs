@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait::eventually_within;
+use crate::wait::{eventually, eventually_within};
 
 /// A running child process.
 #[derive(Debug)]
@@ -87,6 +87,17 @@ impl Process {
     /// If it is gone.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+        if signal == Signal::SIGSTOP {
+            let threads = format!("/proc/{}/task", self.pid());
+            eventually("every thread is stopped", || {
+                let threads = fs::read_dir(&threads).expect("it runs").filter_map(Result::ok);
+                let states =
+                    threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+                // What is behind the name, which may contain anything. A thread that has ended has none.
+                let mut states = states.filter_map(|stat| Some(stat.rsplit_once(") ")?.1.to_owned()));
+                states.all(|state| state.starts_with('T')).then_some(())
+            });
+        }
     }
 
     /// `kill -9`, and waits until it is gone.

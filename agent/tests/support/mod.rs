@@ -31,7 +31,7 @@ use bpffs::Bpffs;
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_weir-agent");
 
 /// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until this is true.
 pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -144,7 +144,7 @@ impl Node {
             &*allowed_uids,
             "ring_bytes = 1048576",
             "max_taps = 1024",
-            "reattach_timeout_ms = 15000",
+            "reattach_timeout_ms = 120000",
             // Of small disks, and of whatever the machine's has left.
             "disk_refuse_bytes = 0",
         ] {
@@ -229,9 +229,20 @@ impl Agent {
         self.log.0.lock().expect("no panic in between").join("\n")
     }
 
+    /// Sends a signal. With SIGSTOP nothing of the agent runs any more when this returns: the kernel stops one thread after
+    /// the other.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("the agent runs");
+        if signal == Signal::SIGSTOP {
+            wait_until("every thread is stopped", || {
+                let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent runs");
+                threads.filter_map(Result::ok).all(|thread| {
+                    let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+                })
+            });
+        }
     }
 
     /// `kill -9`.

@@ -39,7 +39,7 @@ fn line_with(log: weir_agent::tap::ProgramLog, text: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     runtime.expect("a runtime").block_on(async {
         let forwarding = tokio::spawn(log.run());
-        let line = tokio::time::timeout(Duration::from_secs(10), async {
+        let line = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 match lines.try_recv() {
                     Ok(line) if line.contains(text) => break line,

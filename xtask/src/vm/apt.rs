@@ -50,13 +50,18 @@ impl Apt {
         write("sources.list", &list)?;
         if !apt.lists_are_fresh(&list) {
             eprintln!("Reading the package lists of {}", suites.join(", "));
-            match exec::output(apt.get().arg("update")) {
-                Ok(_) => write("updated", &list)?,
+            match apt.update() {
+                Ok(()) => write("updated", &list)?,
                 // What was fetched before may do; if not, looking up a package says so.
                 Err(error) => eprintln!("warning: {error:#}"),
             }
         }
         Ok(apt)
+    }
+
+    /// Reads the package lists anew.
+    pub(super) fn update(&self) -> Result<()> {
+        exec::output(self.get().arg("update")).map(drop)
     }
 
     /// `apt-get` on our files.
@@ -141,6 +146,7 @@ Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Acquire::Languages "none";
+Acquire::Retries "3";
 // Suites that are closed have no newer lists, and their kernels are what is wanted of them.
 Acquire::Check-Valid-Until "false";
 "#

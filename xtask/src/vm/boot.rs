@@ -20,7 +20,7 @@ use crate::exec;
 const MAX_RUN: Duration = Duration::from_secs(30 * 60);
 
 /// How long it may take to turn itself off after the tests.
-const MAX_POWER_OFF: Duration = Duration::from_secs(10);
+const MAX_POWER_OFF: Duration = Duration::from_secs(60);
 
 /// How often whoever watches hears that the machine still runs.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub(super) fn boot(
     let reader = thread::spawn(move || read(console, file, &sender));
 
     let mut transcript = Transcript::default();
-    let stopped = watch(&lines, started, stall, &mut transcript, progress);
+    let stopped = watch(&lines, started, stall, MAX_POWER_OFF.min(stall), &mut transcript, progress);
     let took = started.elapsed();
     let status = match stopped {
         Some(_) => machine.kill(),
@@ -80,6 +80,9 @@ pub(super) fn boot(
         if let (None, Some(last)) = (&transcript.release, last_line(&log)) {
             complaint = complaint.map(|complaint| format!("{complaint}; it said last: {last}"));
         }
+    } else if complaint.is_none() {
+        // All tests have passed, and it did not end by itself.
+        complaint = stopped;
     }
     Ok(Outcome { series, transcript, complaint, took, log })
 }
@@ -112,6 +115,7 @@ fn watch(
     lines: &Receiver<String>,
     started: Instant,
     stall: Duration,
+    power_off: Duration,
     transcript: &mut Transcript,
     progress: &mut dyn FnMut(&Transcript, Duration),
 ) -> Option<String> {
@@ -127,8 +131,8 @@ fn watch(
             Err(RecvTimeoutError::Timeout) => {}
         }
         let done = transcript.status.is_some();
-        if done && heard.elapsed() > MAX_POWER_OFF {
-            return Some(format!("still on {} s after the tests", MAX_POWER_OFF.as_secs()));
+        if done && heard.elapsed() > power_off {
+            return Some(format!("still on {} s after the tests", power_off.as_secs()));
         }
         if heard.elapsed() > stall {
             return Some(format!("silent for {} s", stall.as_secs()));
@@ -184,7 +188,15 @@ mod tests {
     #[test]
     fn a_machine_that_falls_silent_is_ended() {
         let outcome = run("echo weir-vm: kernel 6.1; exec sleep 1000", Duration::from_millis(100));
-        assert_eq!(outcome.complaint.as_deref(), Some("silent for 0 s"));
+        let complaint = outcome.complaint.expect("it never ended");
+        assert!(complaint.starts_with("silent for 0 s"), "{complaint}");
+    }
+
+    #[test]
+    fn a_machine_that_stays_on_after_its_tests_has_failed() {
+        let outcome = run(&format!("{GOOD}; exec sleep 1000"), Duration::from_secs(2));
+        assert_eq!(outcome.complaint.as_deref(), Some("still on 2 s after the tests"));
+        assert_eq!(outcome.transcript.passed, 1);
     }
 
     #[test]

@@ -59,9 +59,27 @@ pub(super) struct Kernel {
     pub(super) image: PathBuf,
 }
 
-/// Finds the newest kernel of a series, and fetches it if it is not below `dir` already.
+/// Finds the newest kernel of a series, and fetches it if it is not below `dir` already. Where a newer one can't be had, the one
+/// that was fetched before does.
 pub(super) fn fetch(apt: &Apt, dir: &Path, series: Series) -> Result<Kernel> {
     let dir = dir.join(series.to_string());
+    let image = dir.join("vmlinuz");
+    let fetched = fetch_newest(apt, &dir, series).or_else(|error| {
+        // Lists may name a version that a security update has replaced since.
+        eprintln!("warning: {error:#}; reading the package lists again");
+        apt.update()?;
+        fetch_newest(apt, &dir, series)
+    });
+    match fetched {
+        Err(error) if image.exists() => {
+            eprintln!("warning: {error:#}; taking the kernel {series} that was fetched before");
+        }
+        other => other?,
+    }
+    Ok(Kernel { series, image })
+}
+
+fn fetch_newest(apt: &Apt, dir: &Path, series: Series) -> Result<()> {
     let package = find(apt, series)?;
     let stamp = format!("{}={}\n", package.name, package.version);
     let present = fs::read_to_string(dir.join("package")).is_ok_and(|present| present == stamp);
@@ -75,7 +93,7 @@ pub(super) fn fetch(apt: &Apt, dir: &Path, series: Series) -> Result<Kernel> {
         fs::remove_dir_all(&unpacked).with_context(|| format!("removing {}", unpacked.display()))?;
         fs::write(dir.join("package"), stamp).context("noting the kernel's package")?;
     }
-    Ok(Kernel { series, image: dir.join("vmlinuz") })
+    Ok(())
 }
 
 fn find(apt: &Apt, series: Series) -> Result<Package> {

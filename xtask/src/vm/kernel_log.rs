@@ -26,6 +26,7 @@ const SLOW: &[&str] = &[
     "rcu_check_gp_start_stall",
     "blocked for more than",
     "BUG: workqueue lockup",
+    "BUG: soft lockup",
     "hrtimer: interrupt took",
     "perf: interrupt took too long",
     "clocksource: timekeeping watchdog",
@@ -35,10 +36,20 @@ const SLOW: &[&str] = &[
 
 /// How a message begins that a check in the kernel has failed. Only the beginning counts: "Spectre V2 : WARNING: Unprivileged
 /// eBPF is enabled" is advice, and comes whenever the tests permit that.
-const BROKEN: &[&str] = &["WARNING: ", "refcount_t: ", "BUG: ", "kernel BUG at ", "general protection fault"];
+const BROKEN: &[&str] = &[
+    "WARNING: ",
+    "refcount_t: ",
+    "BUG: ",
+    "kernel BUG at ",
+    "general protection fault",
+    "UBSAN: ",
+    "list_add corruption",
+    "list_del corruption",
+    "Out of memory: ",
+];
 
 /// The same, behind the name of who found it: the watchdog.
-const LOCKUPS: &[&str] = &["BUG: soft lockup", "hard LOCKUP"];
+const LOCKUPS: &[&str] = &["hard LOCKUP"];
 
 /// Whether this is the end of the kernel.
 pub(super) fn is_fatal(line: &str) -> bool {
@@ -76,7 +87,9 @@ mod tests {
             "[   12.345678] WARNING: CPU: 1 PID: 204 at kernel/bpf/verifier.c:1234 check_cond_jmp_op+0x1/0x2",
             "[   12.345678] WARNING: kernel/bpf/ringbuf.c:355 at bpf_ringbuf_notify+0x1/0x2, CPU#0: swapper/0/0",
             "[    3.141592] refcount_t: underflow; use-after-free.",
-            "[  101.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [tap-0123:77]",
+            "[   14.000000] UBSAN: array-index-out-of-bounds in kernel/bpf/core.c:1:2",
+            "[   14.000000] list_add corruption. next->prev should be prev (1), but was 2. (next=3).",
+            "[   14.000000] Out of memory: Killed process 77 (weir-agent) total-vm:1kB",
             "[  101.000001] watchdog: Watchdog detected hard LOCKUP on cpu 0",
             "[    9.000000] BUG: sleeping function called from invalid context at kernel/locking/mutex.c:283",
             "[    9.000000] kernel BUG at kernel/bpf/syscall.c:1!",
@@ -95,6 +108,7 @@ mod tests {
             "[   61.000000] rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 22 jiffies s: 5",
             "[  242.000000] INFO: task tap-0123:77 blocked for more than 120 seconds.",
             "[   31.000000] clocksource: timekeeping watchdog on CPU1: Marking clocksource 'tsc' as unstable because",
+            "[  101.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [tap-0123:77]",
             "[   33.000000] BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
             "[   33.000000] WARNING: CPU: 0 PID: 9 at kernel/rcu/tree_stall.h:987 rcu_check_gp_start_stall+0x1/0x2",
         ] {

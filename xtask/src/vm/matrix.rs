@@ -36,9 +36,6 @@ pub(crate) struct Options {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Keep the consoles of all kernels that passed, below target/vm/logs.
-    #[arg(long)]
-    keep_logs: bool,
     /// Machines that run at a time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
@@ -177,10 +174,6 @@ impl Matrix<'_> {
             outcome.complaint = unnoticed_panic(outcome.complaint);
         }
         lock(progress).ended(&outcome);
-        // What the kernel said of a slow host somebody may want to read.
-        if outcome.passed() && outcome.transcript.slow == 0 && !self.options.keep_logs {
-            fs::remove_file(&outcome.log).with_context(|| format!("removing {}", outcome.log.display()))?;
-        }
         Ok(outcome)
     }
 }

@@ -8,15 +8,20 @@ use std::{
 
 use super::{boot::Outcome, console::Transcript, kernel::Series};
 
+/// How often a machine says where it is when there is no terminal.
+const INTERVAL: Duration = Duration::from_secs(20);
+
 /// The machines that run.
 pub(super) struct Progress {
     terminal: bool,
     running: BTreeMap<Series, String>,
+    /// How long each had run when it last said where it is.
+    said: BTreeMap<Series, Duration>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { terminal: io::stderr().is_terminal(), running: BTreeMap::new() }
+        Self { terminal: io::stderr().is_terminal(), running: BTreeMap::new(), said: BTreeMap::new() }
     }
 
     pub(super) fn started(&mut self, series: Series) {
@@ -32,7 +37,13 @@ impl Progress {
             (_, 0) => format!("{}/{planned} tests", transcript.done()),
             (_, failed) => format!("{}/{planned} tests, {failed} failed", transcript.done()),
         };
-        self.running.insert(series, format!("{series}: {done}, {} s", took.as_secs()));
+        let line = format!("{series}: {done}, {} s", took.as_secs());
+        let said = self.said.entry(series).or_default();
+        if !self.terminal && took >= *said + INTERVAL {
+            *said = took;
+            eprintln!("{line}");
+        }
+        self.running.insert(series, line);
         self.draw();
     }
 
