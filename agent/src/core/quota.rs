@@ -27,8 +27,31 @@ use crate::{
 /// A paused session goes on when it is below this part of its share, in quarters.
 const RESUME_QUARTERS: u64 = 3;
 
-/// How long a store that is back has for what has gathered meanwhile.
-const SETTLING: Duration = Duration::from_secs(120);
+/// A store that is back has so many times as long as it was away for what has gathered meanwhile.
+const SETTLING_TIMES: u32 = 2;
+/// And no longer than this.
+const SETTLING_MAX: Duration = Duration::from_secs(120);
+
+/// When the store was seen not to answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away {
+    began: Instant,
+    last: Instant,
+}
+
+impl Away {
+    /// It does not answer now.
+    fn seen(before: Option<Self>, now: Instant) -> Self {
+        let goes_on = before.filter(|before| !before.is_settled(now));
+        Self { began: goes_on.map_or(now, |before| before.began), last: now }
+    }
+
+    /// Whether whoever is not stored could have been since.
+    fn is_settled(self, now: Instant) -> bool {
+        let away = self.last.saturating_duration_since(self.began);
+        now.saturating_duration_since(self.last) > (away * SETTLING_TIMES).min(SETTLING_MAX)
+    }
+}
 
 impl Core {
     /// Pauses those of these sessions that have used up their share.
@@ -67,7 +90,7 @@ impl Core {
         let may_be_much = self.journal.spool_bytes() > self.options.session_max_bytes / 2;
         self.weighed = self.journal.active_file();
         if self.options.outage.borrow().is_some() {
-            self.away_at = Some(Instant::now());
+            self.away = Some(Away::seen(self.away, Instant::now()));
         }
         self.kept = if may_be_much { self.journal.kept_bytes() } else { HashMap::new() };
     }
@@ -86,7 +109,7 @@ impl Core {
 
     /// Whether the store has answered for long enough that whoever is not stored could have been.
     fn is_store_settled(&self) -> bool {
-        self.away_at.is_none_or(|at| at.elapsed() > SETTLING) && self.options.outage.borrow().is_none()
+        self.away.is_none_or(|away| away.is_settled(Instant::now())) && self.options.outage.borrow().is_none()
     }
 
     /// Has the kernel do with every session's taps what is due: the agent before may have been killed in between.
@@ -119,5 +142,26 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_back_has_twice_as_long_as_it_was_away_and_two_minutes_at_most() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let moment = Away::seen(None, began);
+        assert!(!moment.is_settled(began) && moment.is_settled(at(1)));
+        let short = Away::seen(Some(moment), at(500));
+        assert!(short.is_settled(at(501)), "the moment before was over");
+        let blink = [100, 200, 300].into_iter().fold(Away { began, last: at(10) }, |away, ms| {
+            Away::seen(Some(Away { last: at(ms - 50), ..away }), at(ms))
+        });
+        assert!(!blink.is_settled(at(900)) && blink.is_settled(at(901)));
+        let long = Away { began, last: at(3_600_000) };
+        assert!(!long.is_settled(at(3_720_000)) && long.is_settled(at(3_720_001)));
     }
 }
