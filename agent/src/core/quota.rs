@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 use weir_common::{recording::GapCause, session::SessionId};
 
@@ -35,15 +36,17 @@ const SETTLING_MAX: Duration = Duration::from_secs(120);
 /// When the store was seen not to answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Away {
+    /// Of the outage that was seen last.
+    since: Timestamp,
     began: Instant,
     last: Instant,
 }
 
 impl Away {
-    /// It does not answer now.
-    fn seen(before: Option<Self>, now: Instant) -> Self {
-        let goes_on = before.filter(|before| !before.is_settled(now));
-        Self { began: goes_on.map_or(now, |before| before.began), last: now }
+    /// It does not answer now. An outage soon after another goes on where that was.
+    fn seen(before: Option<Self>, since: Timestamp, now: Instant) -> Self {
+        let goes_on = before.filter(|before| before.since == since || !before.is_settled(now));
+        Self { since, began: goes_on.map_or(now, |before| before.began), last: now }
     }
 
     /// Whether whoever is not stored could have been since.
@@ -89,8 +92,8 @@ impl Core {
     pub(super) fn weigh(&mut self) {
         let may_be_much = self.journal.spool_bytes() > self.options.session_max_bytes / 2;
         self.weighed = self.journal.active_file();
-        if self.options.outage.borrow().is_some() {
-            self.away = Some(Away::seen(self.away, Instant::now()));
+        if let Some(outage) = &*self.options.outage.borrow() {
+            self.away = Some(Away::seen(self.away, outage.since, Instant::now()));
         }
         self.kept = if may_be_much { self.journal.kept_bytes() } else { HashMap::new() };
     }
@@ -151,17 +154,24 @@ mod tests {
 
     #[test]
     fn a_store_that_is_back_has_twice_as_long_as_it_was_away_and_two_minutes_at_most() {
+        let (began, since) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let at = |ms| began + Duration::from_millis(ms);
+        let seen = |times: &[u64]| {
+            times.iter().fold(None, |before, &ms| Some(Away::seen(before, since, at(ms)))).expect("some")
+        };
+        let short = seen(&[0, 100, 200, 300]);
+        assert!(!short.is_settled(at(900)) && short.is_settled(at(901)));
+        let long = seen(&[0, 3_600_000]);
+        assert!(!long.is_settled(at(3_720_000)) && long.is_settled(at(3_720_001)));
+    }
+
+    #[test]
+    fn an_outage_soon_after_another_goes_on_and_a_later_one_is_another() {
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
-        let moment = Away::seen(None, began);
-        assert!(!moment.is_settled(began) && moment.is_settled(at(1)));
-        let short = Away::seen(Some(moment), at(500));
-        assert!(short.is_settled(at(501)), "the moment before was over");
-        let blink = [100, 200, 300].into_iter().fold(Away { began, last: at(10) }, |away, ms| {
-            Away::seen(Some(Away { last: at(ms - 50), ..away }), at(ms))
-        });
-        assert!(!blink.is_settled(at(900)) && blink.is_settled(at(901)));
-        let long = Away { began, last: at(3_600_000) };
-        assert!(!long.is_settled(at(3_720_000)) && long.is_settled(at(3_720_001)));
+        let first = Away { since: Timestamp::UNIX_EPOCH, began, last: at(100) };
+        for (ms, expected) in [(250, began), (301, at(301))] {
+            assert_eq!(Away::seen(Some(first), Timestamp::MAX, at(ms)).began, expected);
+        }
     }
 }
