@@ -53,7 +53,7 @@ use self::{
 };
 pub use self::{
     command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle},
-    roster::{LaneNo, NotTaken, Roster},
+    roster::{LaneNo, NotTaken, Roster, SessionLimits},
 };
 use crate::{
     breaker::Outage,
