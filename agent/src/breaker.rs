@@ -2,8 +2,10 @@
 //!
 //! Owns *one probe at a time*: from the first failure that is the store's until the next success, one job at a time
 //! tries, after a growing, jittered pause; the others wait. Whoever has tried goes to the end of the line, so that a job
-//! which only looks like an outage holds up nobody for long. The log hears of the beginning and of the end. Not here:
-//! which failures are the store's (`storing`).
+//! which only looks like an outage holds up nobody for long. A job that fails, and again after the store has answered
+//! somebody else, has a trouble of its own, whatever it looks like: it begins no outage any more, unless nobody was answered
+//! for a good while. The log hears of the beginning and of the end. Not here: which failures look like the store's, and what
+//! a job does about its own (`storing`).
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -13,6 +15,9 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tracing::{debug, info, warn};
+
+/// So many times the longest pause nobody must have been answered for a job's own trouble to count as the store's again.
+const SILENCE_PAUSES: u32 = 2;
 
 /// Pauses between two tries.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,27 @@ struct Next {
     began: Instant,
     pause: Duration,
     at: Instant,
+    /// How often the store has answered, and when it did last.
+    answers: u64,
+    answered: Instant,
+}
+
+/// What one job's failures say about whose they are.
+#[derive(Debug, Default)]
+pub struct Failures {
+    /// How often the store had answered at the last one.
+    answers: Option<u64>,
+    /// It has answered others in between.
+    are_own: bool,
+}
+
+/// Whose a failure is, as far as one can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Others would fail alike.
+    Store,
+    /// Others are answered.
+    Job,
 }
 
 /// A turn to try.
@@ -67,7 +93,7 @@ impl Breaker {
             pauses,
             outage: watch::Sender::new(None),
             probe: Semaphore::new(1),
-            next: Mutex::new(Next { began: now, pause: pauses.first, at: now }),
+            next: Mutex::new(Next { began: now, pause: pauses.first, at: now, answers: 0, answered: now }),
         }
     }
 
@@ -98,15 +124,24 @@ impl Breaker {
     }
 
     fn answered(&self) {
+        let began = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            (next.answers, next.answered) = (next.answers.wrapping_add(1), Instant::now());
+            next.began
+        };
         let ended = self.outage.send_if_modified(|outage| outage.take().is_some());
         if ended {
-            let began = self.next.lock().unwrap_or_else(PoisonError::into_inner).began;
             info!(outage = ?began.elapsed(), "the store answers again");
         }
     }
 
-    fn failed(&self, error: &str, is_probe: bool) {
+    fn failed(&self, error: &str, is_probe: bool, failures: &mut Failures) -> Whose {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let silence = self.pauses.longest * SILENCE_PAUSES;
+        let whose = failures.one_more(next.answers, next.answered.elapsed() >= silence);
+        if whose == Whose::Job && self.outage.borrow().is_none() {
+            return whose;
+        }
         let mut begins = false;
         self.outage.send_modify(|outage| {
             begins = outage.is_none();
@@ -121,16 +156,26 @@ impl Breaker {
         let now = Instant::now();
         if begins {
             warn!(error, "the store does not answer; what is to be stored waits in the spool until it does");
-            *next = Next { began: now, pause: self.pauses.first, at: now };
+            *next = Next { began: now, pause: self.pauses.first, at: now, ..*next };
         } else if is_probe {
             next.pause = (next.pause * 2).min(self.pauses.longest);
         } else {
             // It was under way already when another one failed.
-            return;
+            return whose;
         }
         // Many nodes may have lost the same store at the same time.
         next.at = now + next.pause.mul_f64(rand::random_range(0.5..1.0));
         debug!(error, pause = ?next.pause, "the next probe of the store comes after a pause");
+        whose
+    }
+}
+
+impl Failures {
+    /// It has failed once more, and the store had answered so often by then.
+    fn one_more(&mut self, answers: u64, is_silent: bool) -> Whose {
+        let before = self.answers.replace(answers);
+        self.are_own |= before.is_some_and(|before| before != answers);
+        if self.are_own && !is_silent { Whose::Job } else { Whose::Store }
     }
 }
 
@@ -146,9 +191,9 @@ impl Turn<'_> {
         self.breaker.answered();
     }
 
-    /// It did not.
-    pub fn failed(self, error: &str) {
-        self.breaker.failed(error, self.probe.is_some());
+    /// It did not, and this is what is known of the job's failures before.
+    pub fn failed(self, error: &str, failures: &mut Failures) -> Whose {
+        self.breaker.failed(error, self.probe.is_some(), failures)
     }
 }
 
@@ -168,12 +213,12 @@ mod tests {
         let breaker = Arc::new(Breaker::new(SHORT));
         let (up, tries, at_once) =
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-        breaker.turn().await.failed("down");
+        breaker.turn().await.failed("down", &mut Failures::default());
         let job = || {
             let (breaker, up, tries, at_once) =
                 (Arc::clone(&breaker), Arc::clone(&up), Arc::clone(&tries), Arc::clone(&at_once));
             tokio::spawn(async move {
-                let mut own = 0_u32;
+                let (mut own, mut failures) = (0_u32, Failures::default());
                 loop {
                     let turn = breaker.turn().await;
                     if up.load(Ordering::SeqCst) {
@@ -185,7 +230,7 @@ mod tests {
                     at_once.fetch_sub(1, Ordering::SeqCst);
                     own += 1;
                     tries.fetch_add(1, Ordering::SeqCst);
-                    turn.failed("down");
+                    assert_eq!(turn.failed("down", &mut failures), Whose::Store);
                 }
             })
         };
@@ -207,17 +252,17 @@ mod tests {
     async fn what_was_under_way_when_the_store_failed_does_not_lengthen_the_pause() {
         let breaker = Breaker::new(SHORT);
         let (first, second) = (breaker.turn().await, breaker.turn().await);
-        first.failed("refused");
+        first.failed("refused", &mut Failures::default());
         let before = *breaker.next.lock().expect("no panic");
         assert!(second.is_stale());
-        second.failed("timed out");
+        second.failed("timed out", &mut Failures::default());
         let after = *breaker.next.lock().expect("no panic");
         assert_eq!((before.pause, before.at), (after.pause, after.at));
         let outage = breaker.outage().borrow().clone().expect("it fails");
         assert_eq!((outage.error.as_str(), outage.failures), ("timed out", 2));
         let probe = breaker.turn().await;
         assert!(!probe.is_stale());
-        probe.failed("refused");
+        probe.failed("refused", &mut Failures::default());
         assert_eq!(breaker.next.lock().expect("no panic").pause, SHORT.first * 2);
         breaker.turn().await.answered();
         assert_eq!(*breaker.outage().borrow(), None);
@@ -226,8 +271,45 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_is_given_up_leaves_its_place_to_another() {
         let breaker = Breaker::new(SHORT);
-        breaker.turn().await.failed("down");
+        breaker.turn().await.failed("down", &mut Failures::default());
         drop(breaker.turn().await);
         breaker.turn().await.answered();
+    }
+
+    #[tokio::test]
+    async fn who_fails_while_others_are_answered_begins_one_outage_and_no_other() {
+        let breaker =
+            Breaker::new(Pauses { first: Duration::from_millis(1), longest: Duration::from_secs(60) });
+        let (mut poisoned, mut outages) = (Failures::default(), 0);
+        for round in 0..100 {
+            let whose = breaker.turn().await.failed("denied", &mut poisoned);
+            assert_eq!(whose, if round == 0 { Whose::Store } else { Whose::Job });
+            outages += u32::from(breaker.outage().borrow().is_some());
+            breaker.turn().await.answered();
+        }
+        assert_eq!(outages, 1);
+        // What others meet is an outage, and then it counts as one try of many.
+        breaker.turn().await.failed("down", &mut Failures::default());
+        assert_eq!(breaker.turn().await.failed("denied", &mut poisoned), Whose::Job);
+        assert_eq!(breaker.outage().borrow().as_ref().map(|outage| outage.failures), Some(2));
+    }
+
+    #[tokio::test]
+    async fn when_nobody_is_answered_any_more_a_jobs_own_trouble_is_the_stores() {
+        let breaker = Breaker::new(SHORT);
+        let mut failures = Failures { answers: Some(0), are_own: true };
+        breaker.turn().await.answered();
+        let silent = SHORT.longest * SILENCE_PAUSES;
+        let whose = loop {
+            let began = Instant::now();
+            let whose = breaker.turn().await.failed("down", &mut failures);
+            if whose == Whose::Store {
+                break whose;
+            }
+            assert!(began.elapsed() < silent * 1000, "it never is");
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(whose, Whose::Store);
+        assert!(breaker.outage().borrow().is_some());
     }
 }

@@ -5,7 +5,7 @@
 //! bytes, and fewer of these are being encoded; one that waits for its next try holds neither. Whoever waits to encode
 //! has its place on the way already, and nobody who encodes waits for one. Findings are made before a session's end gets
 //! its place, and take none of either from segments. Where the store as a whole does not answer, one job at a time tries
-//! (`breaker`). Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
+//! (`breaker`); one whose directory it does not take while it takes others' tries by itself, after pauses of its own. Also owns the order in which a session's objects appear: bulk, segment, signature; at the end manifest,
 //! digests, signature (`ending`). What is in the store already, with the same content in other bytes or signed by another key, is
 //! taken as it is there. Not here: which jobs there are (`core`).
 
@@ -35,7 +35,7 @@ pub use self::ending::Ending;
 use self::ending::{Making, Prepared};
 use crate::{
     adopting,
-    breaker::{Breaker, Outage, Pauses, Turn},
+    breaker::{Breaker, Failures, Outage, Pauses, Turn, Whose},
     findings::{AtHand, FindingsOptions},
     ledger::StateEntry,
     metrics::metrics,
@@ -152,8 +152,8 @@ pub enum StoringError {
     /// The session's report does not find room.
     #[error(transparent)]
     Report(#[from] QueueError),
-    /// The encoder was cancelled or panicked.
-    #[error("encoding was interrupted: {0}")]
+    /// What encodes or stores was cancelled or panicked.
+    #[error("it was interrupted: {0}")]
     Interrupted(#[from] JoinError),
 }
 
@@ -171,6 +171,7 @@ pub struct Worker {
     /// The same for sessions that are at hand, so that these do not wait for long ones.
     making_at_hand: Making,
     breaker: Arc<Breaker>,
+    pauses: Pauses,
     reports: Option<Reports>,
     findings: Option<Arc<FindingsOptions>>,
     at_hand: Arc<AtHand>,
@@ -204,6 +205,7 @@ impl Worker {
             making: Making::new(ending::PLACES),
             making_at_hand: Making::new(1),
             breaker: Arc::new(Breaker::new(PAUSES)),
+            pauses: PAUSES,
             reports: None,
             findings: Some(Arc::default()),
             at_hand: Arc::default(),
@@ -250,7 +252,7 @@ impl Worker {
                 },
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
-                        error!(%error, "a storing task failed; the next agent will store its session");
+                        error!(%error, "nobody could be told what was stored; the next agent will find it there");
                     }
                 }
             }
@@ -258,33 +260,57 @@ impl Worker {
     }
 
     async fn until_done(&self, job: Job) -> Done {
-        let session = job.session;
-        let mut pause = PAUSES.first;
+        let (session, job) = (job.session, Arc::new(job));
+        let mut pause = self.pauses.first;
         loop {
-            match self.in_turn(&job).await {
+            match self.in_turn_apart(&job).await {
                 Ok(stored) => return Done { session, stored },
                 Err(error @ StoringError::Store(StoreError::Conflict { .. })) => {
                     error!(%session, %error, "evidence conflicts with the store; it stays in the spool");
                 }
+                Err(error @ StoringError::Interrupted(_)) => {
+                    error!(%session, %error, ?pause, "storing was interrupted; trying again");
+                }
                 Err(error) => warn!(%session, %error, ?pause, "storing failed; trying again"),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSES.longest);
+            pause = (pause * 2).min(self.pauses.longest);
         }
     }
 
-    /// Tries when it is this job's turn, and again for as long as it is the store that does not answer.
+    /// [`Self::in_turn`] in a task of its own, so that a panic is the end of that try and not of the session's storing.
+    async fn in_turn_apart(&self, job: &Arc<Job>) -> Result<Stored, StoringError> {
+        let (worker, job) = (self.clone(), Arc::clone(job));
+        // Ends with this future, unlike a task that is not in a set.
+        let mut task = JoinSet::new();
+        task.spawn(async move { worker.in_turn(&job).await });
+        match task.join_next().await {
+            Some(ended) => ended?,
+            // There is one in it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tries when it is this job's turn, and again for as long as it is the store that does not answer: this job, or
+    /// anybody. Where others are answered, the pauses are this job's.
     ///
     /// # Errors
     /// What is wrong with this very job.
     pub async fn in_turn(&self, job: &Job) -> Result<Stored, StoringError> {
+        let (mut failures, mut pause) = (Failures::default(), self.pauses.first);
         loop {
             let ready = self.ready(job).await.inspect_err(|error| metrics().uploads.failed(error))?;
             let (turn, place) = self.way().await;
             let outcome = self.store(job, ready).await.inspect_err(|error| metrics().uploads.failed(error));
             drop(place);
             match outcome {
-                Err(StoringError::Store(error)) if error.is_store_wide() => turn.failed(&error.to_string()),
+                Err(StoringError::Store(error)) if error.is_store_wide() => {
+                    if turn.failed(&error.to_string(), &mut failures) == Whose::Job {
+                        warn!(session = %job.session, %error, ?pause, "the store takes others' objects; trying again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(self.pauses.longest);
+                    }
+                }
                 Ok(_) | Err(StoringError::Store(_)) => {
                     turn.answered();
                     return outcome;
@@ -553,6 +579,12 @@ mod tests {
         /// Sessions whose puts never end, and how many of these have begun.
         hanging: BTreeSet<SessionId>,
         hangs: watch::Sender<usize>,
+        /// A session whose puts are denied, and how many of these were.
+        denied: Mutex<Option<SessionId>>,
+        denials: AtomicU32,
+        /// A session whose next puts panic, and how many do.
+        panicking: Option<SessionId>,
+        panics: AtomicU32,
     }
 
     impl Store for Troubled {
@@ -564,11 +596,26 @@ mod tests {
                     self.hangs.send_modify(|hangs| *hangs += 1);
                     std::future::pending::<()>().await;
                 }
-                if path.contains(&session_id(9).to_string()) {
+                let is_of = |session: SessionId| path.contains(&session.to_string());
+                let one_less = |left: u32| left.checked_sub(1);
+                if self.panicking.is_some_and(is_of)
+                    && self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+                {
+                    panic!("as the test wants it");
+                }
+                let denied = *self.denied.lock().expect("no panic");
+                if denied.is_some_and(is_of) {
+                    self.denials.fetch_add(1, Ordering::SeqCst);
+                    return Err(StoreError::Unavailable {
+                        op: "write",
+                        path: path.into(),
+                        details: "503".into(),
+                    });
+                }
+                if is_of(session_id(9)) {
                     return Err(failed(io::ErrorKind::NotADirectory));
                 }
-                let (full, one_less) = (&self.full_for, |left: u32| left.checked_sub(1));
-                if full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+                if self.full_for.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
                     let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
                     self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
                     tokio::task::yield_now().await;
@@ -617,8 +664,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let key = SigningKey::load_or_make(&dir.path().join("key")).expect("a key");
         let short = Pauses { first: Duration::from_millis(1), longest: Duration::from_millis(4) };
-        let breaker = Arc::new(Breaker::new(short));
-        Worker { breaker, ..Worker::new(Arc::clone(store) as _, Arc::new(key), PARALLEL) }
+        worker_with(store, Arc::new(key), short)
+    }
+
+    fn worker_with(store: &Arc<Troubled>, key: Arc<SigningKey>, pauses: Pauses) -> Worker {
+        let breaker = Arc::new(Breaker::new(pauses));
+        Worker { breaker, pauses, ..Worker::new(Arc::clone(store) as _, key, PARALLEL) }
     }
 
     #[tokio::test]
@@ -658,6 +709,60 @@ mod tests {
         assert!(worker.in_turn(&job(9)).await.is_err());
         assert_eq!(*worker.outage().borrow(), None);
         assert!(worker.in_turn(&job(1)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_denied_while_others_are_not_is_tried_ever_less_and_is_no_outage() {
+        let poisoned = session_id(1);
+        let store = Arc::new(Troubled { denied: Mutex::new(Some(poisoned)), ..Troubled::default() });
+        let key = Arc::clone(&worker(&store).key);
+        let pauses = Pauses { first: Duration::from_millis(1), longest: Duration::from_secs(60) };
+        let worker = worker_with(&store, key, pauses);
+        let stuck = until_stored(&worker, job(1));
+        let (others, begun, mut last) = (job(2), Instant::now(), 0);
+        // Until it has been denied for the ninth time: by then the pauses are 64 ms and more.
+        while last < 9 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "denied {last} times only");
+            assert!(worker.in_turn(&others).await.is_ok());
+            last = store.denials.load(Ordering::SeqCst);
+            assert!(last < 3 || worker.outage().borrow().is_none(), "others are answered");
+        }
+        assert!(
+            begun.elapsed() >= Duration::from_millis(1 + 2 + 4 + 8 + 16 + 32),
+            "in {:?}",
+            begun.elapsed()
+        );
+        *store.denied.lock().expect("no panic") = None;
+        assert!(stuck.await.expect("no panic"));
+        assert!(
+            store.stored.lock().expect("no panic").iter().any(|path| path.contains(&poisoned.to_string()))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_try_that_panics_is_told_and_tried_again_and_others_go_on() {
+        let (panicking, panics) = (Some(session_id(1)), AtomicU32::new(3));
+        let store = Arc::new(Troubled { panicking, panics, ..Troubled::default() });
+        let worker = worker(&store);
+        let (jobs, receiver) = mpsc::channel(4);
+        let (report, mut reported) = mpsc::unbounded_channel();
+        let running = tokio::spawn(worker.clone().run(receiver, move |done: Done| {
+            let _ = report.send(done.session);
+            std::future::ready(())
+        }));
+        for number in 1..=3 {
+            jobs.send(job(number)).await.expect("it runs");
+        }
+        let mut done = BTreeSet::new();
+        for _ in 1..=3 {
+            done.insert(reported.recv().await.expect("it runs"));
+        }
+        assert_eq!(done, (1..=3).map(session_id).collect());
+        assert_eq!(store.panics.load(Ordering::SeqCst), 0);
+        assert_eq!(store.stored.lock().expect("no panic").len(), 3 * 3);
+        assert_eq!(worker.uploads.available_permits(), PARALLEL.uploading);
+        drop(jobs);
+        running.await.expect("it ends when there will be no more jobs");
     }
 
     #[tokio::test]

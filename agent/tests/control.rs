@@ -268,7 +268,7 @@ fn a_flood_of_garbage_connections_leaves_a_session_alone() {
 }
 
 #[test]
-fn a_session_past_the_bound_is_refused_and_finds_room_when_one_is_stored() {
+fn a_session_past_the_bound_is_refused_and_finds_room_when_one_has_ended() {
     let node = Node::new("max_sessions = 3");
     let _agent = node.start();
     let open = || {
@@ -279,7 +279,7 @@ fn a_session_past_the_bound_is_refused_and_finds_room_when_one_is_stored() {
     let (first, meta, _) = open();
     let _second = open();
     assert!(matches!(open().2, Some(Reply::Opened)), "and gone again with its connection");
-    wait_until("it is stored", || matches!(open().2, Some(Reply::Opened)));
+    wait_until("it has ended", || matches!(open().2, Some(Reply::Opened)));
     first.close(Outcome::Completed);
     verify(&node, meta.session_id);
 }

@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use weir_agent::{
-    core::{Ask, ConnectionId, Core, CoreHandle, CoreOptions, LaneNo, Roster},
+    core::{Ask, ConnectionId, Core, CoreHandle, CoreOptions, LaneNo, Roster, SessionLimits},
     journal::{Journal, entry_bytes},
     session::{SealLimits, Session},
     spool::{Space, SpaceLimits, SpoolOptions},
@@ -155,7 +155,7 @@ fn lane(rings: &Rings, spool: &Path, ring: u16) -> Result<Lane> {
         outage: watch::channel(None).1,
         lane: LaneNo(0),
         stays: true,
-        roster: Arc::new(Roster::new(16)),
+        roster: Arc::new(Roster::new(SessionLimits { open: 16, unstored: 16 })),
         session_max_bytes: u64::MAX,
         seal: SealLimits { max_bytes: u64::MAX, max_records: u64::MAX, max_age_ns: u64::MAX },
         reattach_timeout: PATIENCE,

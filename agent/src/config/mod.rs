@@ -31,6 +31,7 @@ pub use self::{
     space::SpaceConfig,
 };
 use crate::{
+    core::SessionLimits,
     findings::FindingsOptions,
     report::ReportOptions,
     session::SealLimits,
@@ -69,8 +70,8 @@ pub struct Config {
     pub tap: TapOptions,
     /// A lane each: a ring, a thread that drains it on these CPUs, a spool.
     pub cpu_groups: Vec<CpuGroup>,
-    /// The most sessions that are open or not stored yet.
-    pub max_sessions: usize,
+    /// The most sessions that are open, and the most that have ended and are not stored.
+    pub sessions: SessionLimits,
     /// The spool's bounds.
     pub spool: SpoolOptions,
     /// The space for records.
@@ -166,6 +167,7 @@ struct Raw {
     max_taps: u32,
     cpu_groups: Vec<String>,
     max_sessions: usize,
+    max_unstored_sessions: usize,
     spool_max_bytes: u64,
     spool_refuse_bytes: Option<u64>,
     session_spool_max_bytes: Option<u64>,
@@ -203,6 +205,7 @@ impl Default for Raw {
             max_taps: 16_384,
             cpu_groups: Vec::new(),
             max_sessions: 4_096,
+            max_unstored_sessions: 1 << 16,
             spool_max_bytes: 8 * GIB,
             spool_refuse_bytes: None,
             session_spool_max_bytes: None,
@@ -260,6 +263,7 @@ impl Raw {
         within("open_timeout_ms", self.open_timeout_ms, 1, 3_600_000)?;
         within("max_taps", self.max_taps.into(), 2, 1 << 20)?;
         within("max_sessions", self.max_sessions as u64, 1, 1 << 16)?;
+        within("max_unstored_sessions", self.max_unstored_sessions as u64, 1, 1 << 20)?;
         within("seal_parallelism", self.seal_parallelism as u64, 1, 64)?;
         within("upload_parallelism", self.upload_parallelism as u64, 1, 256)?;
         within("segment_max_bytes", self.segment_max_bytes, 1, 64 * MIB)?;
@@ -292,7 +296,7 @@ impl Raw {
             node: self.node,
             tap: TapOptions { bpf_dir: self.bpf_dir, ring_bytes: self.ring_bytes, max_taps: self.max_taps },
             cpu_groups: lanes::cpu_groups(&self.cpu_groups)?,
-            max_sessions: self.max_sessions,
+            sessions: SessionLimits { open: self.max_sessions, unstored: self.max_unstored_sessions },
             spool: SpoolOptions {
                 file_bytes: self.spool_file_bytes,
                 max_bytes: self.spool_max_bytes,

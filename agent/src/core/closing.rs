@@ -104,6 +104,7 @@ impl Core {
         }
         taps.into_iter().for_each(|cookies| self.forget(cookies));
         self.frozen.remove(&id);
+        self.options.roster.ended(id);
         totals.iter().zip(&kernel).for_each(|(totals, kernel)| self.watch.channel_over(totals, kernel));
         info!(session = %id, %outcome, "session closed");
         metrics().session_closed(&outcome);

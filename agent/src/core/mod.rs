@@ -47,12 +47,13 @@ use self::{
     disarming::Disarming,
     drain::Drained,
     observing::Watch,
+    quota::Away,
     sealing::Line,
     settling::Positions,
 };
 pub use self::{
     command::{Ask, COMMANDS_MAX, ConnectionId, CoreHandle},
-    roster::{LaneNo, NotTaken, Roster},
+    roster::{LaneNo, NotTaken, Roster, SessionLimits},
 };
 use crate::{
     breaker::Outage,
@@ -145,7 +146,7 @@ pub struct Core {
     kept: HashMap<SessionId, u64>,
     weighed: Option<FileNo>,
     /// When the store was last seen not to answer.
-    away_at: Option<Instant>,
+    away: Option<Away>,
     /// Sessions that wait for a job of theirs.
     line: Line,
     /// Sessions that a job is under way for.
@@ -221,7 +222,7 @@ impl Core {
             paused: HashSet::new(),
             kept: HashMap::new(),
             weighed: None,
-            away_at: None,
+            away: None,
             line: Line::default(),
             storing: HashSet::new(),
             done: VecDeque::new(),

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 use weir_common::{recording::GapCause, session::SessionId};
 
@@ -27,8 +28,33 @@ use crate::{
 /// A paused session goes on when it is below this part of its share, in quarters.
 const RESUME_QUARTERS: u64 = 3;
 
-/// How long a store that is back has for what has gathered meanwhile.
-const SETTLING: Duration = Duration::from_secs(120);
+/// A store that is back has so many times as long as it was away for what has gathered meanwhile.
+const SETTLING_TIMES: u32 = 2;
+/// And no longer than this.
+const SETTLING_MAX: Duration = Duration::from_secs(120);
+
+/// When the store was seen not to answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away {
+    /// Of the outage that was seen last.
+    since: Timestamp,
+    began: Instant,
+    last: Instant,
+}
+
+impl Away {
+    /// It does not answer now. An outage soon after another goes on where that was.
+    fn seen(before: Option<Self>, since: Timestamp, now: Instant) -> Self {
+        let goes_on = before.filter(|before| before.since == since || !before.is_settled(now));
+        Self { since, began: goes_on.map_or(now, |before| before.began), last: now }
+    }
+
+    /// Whether whoever is not stored could have been since.
+    fn is_settled(self, now: Instant) -> bool {
+        let away = self.last.saturating_duration_since(self.began);
+        now.saturating_duration_since(self.last) > (away * SETTLING_TIMES).min(SETTLING_MAX)
+    }
+}
 
 impl Core {
     /// Pauses those of these sessions that have used up their share.
@@ -66,8 +92,8 @@ impl Core {
     pub(super) fn weigh(&mut self) {
         let may_be_much = self.journal.spool_bytes() > self.options.session_max_bytes / 2;
         self.weighed = self.journal.active_file();
-        if self.options.outage.borrow().is_some() {
-            self.away_at = Some(Instant::now());
+        if let Some(outage) = &*self.options.outage.borrow() {
+            self.away = Some(Away::seen(self.away, outage.since, Instant::now()));
         }
         self.kept = if may_be_much { self.journal.kept_bytes() } else { HashMap::new() };
     }
@@ -86,7 +112,7 @@ impl Core {
 
     /// Whether the store has answered for long enough that whoever is not stored could have been.
     fn is_store_settled(&self) -> bool {
-        self.away_at.is_none_or(|at| at.elapsed() > SETTLING) && self.options.outage.borrow().is_none()
+        self.away.is_none_or(|away| away.is_settled(Instant::now())) && self.options.outage.borrow().is_none()
     }
 
     /// Has the kernel do with every session's taps what is due: the agent before may have been killed in between.
@@ -118,6 +144,34 @@ impl Core {
                     warn!(session = %id, %channel, error, "cannot change a tap's state");
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_back_has_twice_as_long_as_it_was_away_and_two_minutes_at_most() {
+        let (began, since) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let at = |ms| began + Duration::from_millis(ms);
+        let seen = |times: &[u64]| {
+            times.iter().fold(None, |before, &ms| Some(Away::seen(before, since, at(ms)))).expect("some")
+        };
+        let short = seen(&[0, 100, 200, 300]);
+        assert!(!short.is_settled(at(900)) && short.is_settled(at(901)));
+        let long = seen(&[0, 3_600_000]);
+        assert!(!long.is_settled(at(3_720_000)) && long.is_settled(at(3_720_001)));
+    }
+
+    #[test]
+    fn an_outage_soon_after_another_goes_on_and_a_later_one_is_another() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let first = Away { since: Timestamp::UNIX_EPOCH, began, last: at(100) };
+        for (ms, expected) in [(250, began), (301, at(301))] {
+            assert_eq!(Away::seen(Some(first), Timestamp::MAX, at(ms)).began, expected);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Which session is in which lane: the one thing that lanes know of each other, besides their space.
 //!
-//! Owns that a session is in one lane for life, and the bound of all sessions together.
+//! Owns that a session is in one lane for life, and the bounds of all sessions together: of those that are open, and of those
+//! that have ended and wait for the store. These take memory and space, and nothing of what an open one needs; while the
+//! store is away they are many, and no reason to refuse a new one for as long as there is space.
 
 use std::{
     collections::HashMap,
@@ -13,11 +15,26 @@ use weir_common::session::SessionId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneNo(pub usize);
 
+/// How many sessions there may be, in all lanes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Open ones.
+    pub open: usize,
+    /// That have ended and are not stored yet. A session may end past it, and none begins.
+    pub unstored: usize,
+}
+
 /// The sessions of all lanes.
 #[derive(Debug)]
 pub struct Roster {
-    max_sessions: usize,
-    sessions: Mutex<HashMap<SessionId, LaneNo>>,
+    limits: SessionLimits,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    open: HashMap<SessionId, LaneNo>,
+    ended: HashMap<SessionId, LaneNo>,
 }
 
 /// Why a session is not taken.
@@ -26,6 +43,14 @@ pub enum NotTaken {
     /// There are as many as there may be.
     #[error("the agent records {max} sessions already")]
     Full {
+        /// How many.
+        max: usize,
+    },
+    /// As many as may have ended and are not stored.
+    #[error(
+        "{max} sessions that have ended are not stored yet, and none may begin before the store has taken some"
+    )]
+    Unstored {
         /// How many.
         max: usize,
     },
@@ -40,8 +65,8 @@ pub enum NotTaken {
 impl Roster {
     /// An empty one for at most so many sessions.
     #[must_use]
-    pub fn new(max_sessions: usize) -> Self {
-        Self { max_sessions, sessions: Mutex::default() }
+    pub fn new(limits: SessionLimits) -> Self {
+        Self { limits, sessions: Mutex::default() }
     }
 
     /// A new session begins in this lane.
@@ -50,36 +75,50 @@ impl Roster {
     /// [`NotTaken`].
     pub fn take(&self, session: SessionId, lane: LaneNo) -> Result<(), NotTaken> {
         let mut sessions = self.sessions();
-        if sessions.contains_key(&session) {
+        if sessions.lane_of(session).is_some() {
             return Err(NotTaken::Known { session });
         }
-        if sessions.len() >= self.max_sessions {
-            return Err(NotTaken::Full { max: self.max_sessions });
+        let SessionLimits { open, unstored } = self.limits;
+        if sessions.open.len() >= open {
+            return Err(NotTaken::Full { max: open });
         }
-        sessions.insert(session, lane);
+        if sessions.ended.len() >= unstored {
+            return Err(NotTaken::Unstored { max: unstored });
+        }
+        sessions.open.insert(session, lane);
         Ok(())
     }
 
     /// A session of an agent before is in this lane, however many there are.
     pub fn found(&self, session: SessionId, lane: LaneNo) {
-        self.sessions().insert(session, lane);
+        self.sessions().open.insert(session, lane);
+    }
+
+    /// A session has ended. It stays until it is stored.
+    pub fn ended(&self, session: SessionId) {
+        let mut sessions = self.sessions();
+        if let Some(lane) = sessions.open.remove(&session) {
+            sessions.ended.insert(session, lane);
+        }
     }
 
     /// A session is stored, or did not begin after all.
     pub fn leave(&self, session: SessionId) {
-        self.sessions().remove(&session);
+        let mut sessions = self.sessions();
+        sessions.open.remove(&session);
+        sessions.ended.remove(&session);
     }
 
     /// The lane that has it.
     #[must_use]
     pub fn lane_of(&self, session: SessionId) -> Option<LaneNo> {
-        self.sessions().get(&session).copied()
+        self.sessions().lane_of(session)
     }
 
-    /// Of these lanes the one with the fewest sessions, the first of several.
+    /// Of these lanes the one with the fewest open sessions, the first of several.
     pub fn fewest(&self, among: impl Iterator<Item = LaneNo>) -> Option<LaneNo> {
         let mut counts: Vec<_> = among.map(|lane| (lane, 0_usize)).collect();
-        for lane in self.sessions().values() {
+        for lane in self.sessions().open.values() {
             if let Some((_, count)) = counts.iter_mut().find(|(other, _)| other == lane) {
                 *count += 1;
             }
@@ -87,8 +126,14 @@ impl Roster {
         counts.into_iter().min_by_key(|&(_, count)| count).map(|(lane, _)| lane)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, LaneNo>> {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    fn lane_of(&self, session: SessionId) -> Option<LaneNo> {
+        self.open.get(&session).or_else(|| self.ended.get(&session)).copied()
     }
 }
 
@@ -97,9 +142,13 @@ mod tests {
     use super::*;
     use crate::testing::session_id;
 
+    fn roster(open: usize, unstored: usize) -> Roster {
+        Roster::new(SessionLimits { open, unstored })
+    }
+
     #[test]
     fn a_session_is_in_one_lane_and_all_lanes_have_one_bound() {
-        let roster = Roster::new(2);
+        let roster = roster(2, 2);
         let [one, two, three] = [1, 2, 3].map(session_id);
         assert_eq!(roster.take(one, LaneNo(0)), Ok(()));
         assert_eq!(roster.take(one, LaneNo(1)), Err(NotTaken::Known { session: one }));
@@ -111,8 +160,26 @@ mod tests {
     }
 
     #[test]
-    fn a_new_session_goes_where_the_fewest_are() {
-        let roster = Roster::new(10);
+    fn who_has_ended_takes_no_open_sessions_place_and_those_have_a_bound_of_their_own() {
+        let roster = roster(1, 2);
+        for number in 1..=2 {
+            assert_eq!(roster.take(session_id(number), LaneNo(0)), Ok(()));
+            roster.ended(session_id(number));
+        }
+        let [one, three] = [1, 3].map(session_id);
+        assert_eq!(
+            (roster.lane_of(one), roster.fewest([LaneNo(0)].into_iter())),
+            (Some(LaneNo(0)), Some(LaneNo(0)))
+        );
+        assert_eq!(roster.take(one, LaneNo(1)), Err(NotTaken::Known { session: one }));
+        assert_eq!(roster.take(three, LaneNo(0)), Err(NotTaken::Unstored { max: 2 }));
+        roster.leave(one);
+        assert_eq!((roster.take(three, LaneNo(0)), roster.lane_of(one)), (Ok(()), None));
+    }
+
+    #[test]
+    fn a_new_session_goes_where_the_fewest_are_open() {
+        let roster = roster(10, 10);
         let lanes = || [LaneNo(0), LaneNo(2)].into_iter();
         assert_eq!(roster.fewest(lanes()), Some(LaneNo(0)));
         roster.found(session_id(1), LaneNo(0));
@@ -120,6 +187,8 @@ mod tests {
         assert_eq!(roster.fewest(lanes()), Some(LaneNo(2)));
         roster.found(session_id(3), LaneNo(2));
         assert_eq!(roster.fewest(lanes()), Some(LaneNo(0)));
+        roster.ended(session_id(3));
+        assert_eq!(roster.fewest(lanes()), Some(LaneNo(2)));
         assert_eq!(roster.fewest(std::iter::empty()), None);
     }
 }

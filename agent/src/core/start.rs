@@ -22,6 +22,9 @@ impl Core {
         self.forget_strangers()?;
         for session in self.journal.ledger().sessions() {
             self.options.roster.found(session.id(), self.options.lane);
+            if session.end().is_some() {
+                self.options.roster.ended(session.id());
+            }
         }
         let live = self.live();
         self.take_up_pauses(&live);

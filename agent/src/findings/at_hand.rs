@@ -14,7 +14,7 @@ use weir_common::recording::{Manifest, SegmentEntry};
 const OBJECT_MAX: usize = 64 << 10;
 /// Of all sessions together.
 const BYTES_MAX: usize = 8 << 20;
-/// As many sessions as there may be (`max_sessions`), and twice as many.
+/// As many sessions as may be open (`max_sessions`), or have ended while the store was away by default, and twice as many.
 const SESSIONS_MAX: usize = 1 << 17;
 
 /// What is at hand, by the session's directory.

@@ -109,7 +109,7 @@ impl Common {
     ) -> Result<Self, LaneError> {
         Ok(Self {
             rings: Rings::open(&config.tap)?,
-            roster: Arc::new(Roster::new(config.max_sessions)),
+            roster: Arc::new(Roster::new(config.sessions)),
             space: Space::new(config.space.limits),
             recorder,
             config,

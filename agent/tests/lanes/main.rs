@@ -1,9 +1,11 @@
 //! Several rings with a core and a spool each: sessions are spread over them, survive, and what a smaller
-//! configuration or an older version left comes to its end. And a session's share of the spool.
+//! configuration or an older version left comes to its end. And a session's share of the spool, and what gathers there while
+//! the store is away.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backlog;
 mod quota;
 mod version_1;
 

@@ -131,7 +131,7 @@ fn while_the_store_takes_nothing_a_session_that_says_little_answers_for_nobody_e
 }
 
 /// As much as [`chunk`], and as much in a store.
-fn incompressible() -> Message {
+pub(super) fn incompressible() -> Message {
     let bytes: Vec<u8> = rand::random_iter().take(30_000).collect();
     Message::Stdout(bytes.into())
 }

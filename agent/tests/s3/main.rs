@@ -6,6 +6,7 @@ mod fake;
 mod faults;
 mod findings;
 mod moto;
+mod poisoned;
 mod recovering;
 mod soak;
 mod store;
