@@ -14,6 +14,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/sbin/sshd", "openssh-server"),
     ("/usr/bin/cc", "gcc"),
     ("/usr/bin/git", "git"),
+    ("/usr/bin/ip", "iproute2"),
     // Man pages are formatted to see that they can be.
     ("/usr/bin/groff", "groff-base"),
     ("/usr/bin/python3", "python3"),

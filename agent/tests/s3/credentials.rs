@@ -1,20 +1,26 @@
 //! The SDK's default chain, link by link, each in a process of its own: `weir-agent check` stores an object with what
-//! it finds. The server knows one key and its secret only.
+//! it finds. The server knows one key and its secret only. Web identities are in `web_identity`.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    process::Command,
+    thread,
+};
 
-use hyper::{Request, body::Incoming};
+use bytes::Bytes;
+use hyper::{Request, header::HeaderValue};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use crate::{
     check::{self, Checked},
     fake::Fake,
-    moto::Moto,
     server::{ACCESS_KEY, SECRET_KEY, Server},
     support::Node,
 };
 
-const NONE: [(&str, &str); 3] = [
+pub(crate) const NONE: [(&str, &str); 3] = [
     ("AWS_CONFIG_FILE", "/nonexistent"),
     ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
     ("AWS_EC2_METADATA_DISABLED", "true"),
@@ -27,7 +33,7 @@ fn place() -> (Node, Server) {
     (node, server)
 }
 
-fn works(checked: &Checked) {
+pub(crate) fn works(checked: &Checked) {
     assert_eq!(checked.level("writable"), "ok", "{}{}", checked.stdout, checked.stderr);
     for secret in [SECRET_KEY, "a-session-token", "Signature="] {
         assert!(!checked.stdout.contains(secret) && !checked.stderr.contains(secret), "{secret}");
@@ -41,6 +47,31 @@ fn given() -> String {
         "AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY, "Token": "a-session-token",
     })
     .to_string()
+}
+
+/// The same for who asks for this with this token; an empty one stands for none.
+fn gives(request: &Request<Bytes>, path: &str, token: &str) -> (u16, String) {
+    let shown = request.headers().get("authorization").map_or(&b""[..], HeaderValue::as_bytes);
+    let is_right = request.uri().path() == path && shown == token.as_bytes();
+    if is_right { (200, given()) } else { (403, "{}".into()) }
+}
+
+/// Runs this in a network of its own, where this address, on which AWS keeps a service, is ours.
+fn with_address(address: &str, work: impl FnOnce(SocketAddr) + Send) {
+    let ip = |arguments: &[&str]| {
+        let status = Command::new("ip").args(arguments).status().expect("iproute2 is installed");
+        assert!(status.success(), "ip {}", arguments.join(" "));
+    };
+    thread::scope(|scope| {
+        // Of a thread, and of what it starts.
+        let inside = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+            ip(&["link", "set", "lo", "up"]);
+            ip(&["address", "add", &format!("{address}/32"), "dev", "lo"]);
+            work((address.parse::<IpAddr>().expect("an address"), 80).into());
+        });
+        inside.join().expect("what is done there succeeds");
+    });
 }
 
 #[test]
@@ -75,18 +106,44 @@ fn a_profile_in_the_shared_files() {
 }
 
 #[test]
-fn the_containers_endpoint_of_ecs_and_eks_pod_identity() {
+fn a_containers_endpoint_named_in_full() {
     let (node, _server) = place();
-    let is_asked_well = |request: &Request<Incoming>| {
-        request.headers().get("authorization").is_some_and(|token| token == "let me")
-    };
-    let fake =
-        Fake::start(move |request| if is_asked_well(request) { (200, given()) } else { (403, "{}".into()) });
+    let fake = Fake::start(|request| gives(request, "/role", "let me"));
     let url = fake.url("/role");
     let variables =
         [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*url), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "let me")];
     works(&check::run(&node, &[&NONE[..], &variables].concat()));
     assert!(fake.was_asked("GET /role"));
+}
+
+#[test]
+fn the_endpoint_of_an_ecs_task() {
+    // The SDK knows its address, and none that it could be told instead.
+    with_address("169.254.170.2", |address| {
+        let (node, _server) = place();
+        let fake = Fake::start_at(address, |request| gives(request, "/v2/credentials/task", ""));
+        let uri = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/task");
+        works(&check::run(&node, &[&NONE[..], &[uri]].concat()));
+        assert!(fake.was_asked("GET /v2/credentials/task"));
+    });
+}
+
+#[test]
+fn eks_pod_identity_with_a_token_in_a_file() {
+    with_address("169.254.170.23", |address| {
+        let (node, _server) = place();
+        let fake = Fake::start_at(address, |request| gives(request, "/v1/credentials", "a service account"));
+        let (url, token) = (fake.url("/v1/credentials"), node.path("token"));
+        let file = token.to_str().expect("text");
+        let variables =
+            [("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*url), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file)];
+        let variables = [&NONE[..], &variables].concat();
+        fs::write(&token, "another service account").expect("writable");
+        let checked = check::run(&node, &variables);
+        assert_eq!((checked.code, checked.level("usable")), (1, "problem"), "{}", checked.stdout);
+        fs::write(&token, "a service account").expect("writable");
+        works(&check::run(&node, &variables));
+    });
 }
 
 #[test]
@@ -102,26 +159,4 @@ fn the_instances_metadata_service() {
     let url = fake.url("");
     works(&check::run(&node, &[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url), NONE[0], NONE[1]]));
     assert!(fake.was_asked("security-credentials/recorder"));
-}
-
-#[test]
-fn a_web_identity_of_a_service_account() {
-    let moto = Moto::start();
-    moto.run("bucket", &["recordings"]);
-    let mut node = Node::new("");
-    node.configure(&moto.settings(""));
-    let token = node.path("token");
-    let (file, sts) = (token.to_str().expect("text").to_owned(), moto.endpoint());
-    let variables = [
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", &*file),
-        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/weir-agent"),
-        ("AWS_ROLE_SESSION_NAME", "weir"),
-        ("AWS_ENDPOINT_URL_STS", &sts),
-        ("AWS_REGION", "eu-central-1"),
-    ];
-    let variables = [&NONE[..], &variables].concat();
-    let checked = check::run(&node, &variables);
-    assert!(checked.text("usable").contains("no credentials"), "no token yet: {}", checked.stdout);
-    fs::write(&token, "eyJhbGciOiJub25lIn0.e30.").expect("writable");
-    works(&check::run(&node, &variables));
 }

@@ -1,7 +1,14 @@
-//! The fault list: whatever the store does, every byte that was sent is in the bucket in the end, nothing goes from
+//! The fault list, against two servers: whatever the store does, every byte that was sent is in the bucket in the end, nothing goes from
 //! the spool before the store has acknowledged it, and one session's trouble is not another's.
 
-use std::{fs, time::Duration};
+use std::{
+    fmt::Debug,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
 
 use support::{
     Agent, Node,
@@ -17,6 +24,7 @@ use weir_common::{
 };
 
 use crate::{
+    moto::Moto,
     server::{ENVIRONMENT, Fault, Server},
     support,
 };
@@ -27,6 +35,8 @@ pub(crate) const T2C: Direction = Direction::TargetToClient;
 const MARK: &str = "the only one who knows it";
 /// Requests that fail before a fault is over.
 const FAILURES: usize = 3;
+/// Rows that run at the same time.
+const AT_A_TIME: usize = 4;
 
 /// What the store does for a while.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +66,14 @@ const TROUBLES: [Trouble; 13] = [
     Trouble::Failing(Fault::Hanging),
 ];
 
+/// What one session's directory does for a while.
+const POISONS: [Fault; 4] = [
+    Fault::Status(500, "InternalError"),
+    Fault::Status(403, "AccessDenied"),
+    Fault::CutRequest,
+    Fault::Hanging,
+];
+
 impl Trouble {
     /// Whether sessions are completed all the same.
     fn is_survived(self) -> bool {
@@ -71,12 +89,23 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        Self::with(Server::start)
+    }
+
+    /// With another bucket of moto's for each of these.
+    fn before(moto: &Moto) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let bucket = format!("recordings-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::with(|root| Server::start_before(moto.address(), &bucket, root))
+    }
+
+    fn with(start: impl FnOnce(&Path) -> Server) -> Self {
         let mut node =
             Node::new("segment_max_bytes = 60000\nsegment_max_age_ms = 50\nspool_file_bytes = 65536\n");
-        let server = Server::start(&node.path("s3"));
+        let server = start(&node.path("s3"));
         node.configure(&server.settings());
         node.environment(&ENVIRONMENT);
-        // The server keeps objects as files: what reads a store in a directory reads them.
+        // The server keeps objects as files, or copies of them: what reads a store in a directory reads these.
         std::os::unix::fs::symlink(server.objects(), node.path("store")).expect("not there yet");
         Self { node, server }
     }
@@ -114,6 +143,7 @@ impl Place {
 
     /// Whether the store has all of a session.
     fn is_complete(&self, session: SessionId) -> bool {
+        self.server.fetch();
         let Ok(days) = fs::read_dir(self.server.objects().join("v1")) else { return false };
         let session = session.to_string();
         days.filter_map(Result::ok).any(|day| day.path().join(&session).join(SIGNATURE).exists())
@@ -135,6 +165,7 @@ impl Place {
 
     /// Whether a segment in the bucket has what the session said.
     fn is_stored(&self, session: &Session) -> bool {
+        self.server.fetch();
         let Ok(days) = fs::read_dir(self.server.objects().join("v1")) else { return false };
         let id = session.meta.session_id.to_string();
         days.filter_map(Result::ok)
@@ -152,6 +183,7 @@ impl Place {
             self.is_kept(session);
             self.is_complete(session.meta.session_id)
         });
+        self.server.fetch_anew();
         let recording = verify(&self.node, session.meta.session_id);
         assert_eq!(recording.manifest.outcome, Outcome::Completed);
         for direction in [C2T, T2C] {
@@ -212,8 +244,7 @@ impl Session {
 }
 
 /// A session meets the trouble in its middle and ends while it lasts.
-fn comes_through(trouble: Trouble, is_killed: bool) {
-    let mut place = Place::new();
+fn comes_through(mut place: Place, trouble: Trouble, is_killed: bool) {
     if matches!(trouble, Trouble::DownAtStart) {
         place.server.refuse_connections();
     }
@@ -264,47 +295,66 @@ fn comes_through(trouble: Trouble, is_killed: bool) {
     agent.stop();
 }
 
+/// One session's directory fails, and nothing else does.
+fn holds_up_no_other(place: &Place, fault: Fault) {
+    let agent = place.node.start();
+    let mut poisoned = Session::begin(&place.node);
+    place.server.fail(Some(fault), Some(&poisoned.meta.session_id.to_string()));
+    poisoned.talk(20);
+    poisoned.close();
+    place.is_felt(Trouble::Failing(fault), &agent, &poisoned);
+    for _ in 0..5 {
+        let mut other = Session::begin(&place.node);
+        other.talk(20);
+        other.close();
+        place.completes(&other);
+    }
+    assert!(!place.is_complete(poisoned.meta.session_id), "{fault:?}");
+    place.server.fail(None, None);
+    place.completes(&poisoned);
+}
+
+/// Runs rows, a few at a time: most of it is waiting for pauses to end.
+fn each<T: Copy + Debug + Send + Sync>(rows: &[T], run: impl Fn(T) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    eprintln!("{row:?}");
+                    run(*row);
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn whatever_the_store_does_every_byte_is_in_the_bucket_in_the_end() {
-    for trouble in TROUBLES {
-        eprintln!("{trouble:?}");
-        comes_through(trouble, false);
-    }
+    each(&TROUBLES, |trouble| comes_through(Place::new(), trouble, false));
 }
 
 #[test]
 fn whatever_the_store_does_an_agent_that_is_killed_meanwhile_loses_nothing() {
-    for trouble in TROUBLES {
-        eprintln!("{trouble:?}, and kill -9");
-        comes_through(trouble, true);
-    }
+    each(&TROUBLES, |trouble| comes_through(Place::new(), trouble, true));
 }
 
 #[test]
 fn a_session_whose_directory_always_fails_holds_up_no_other() {
-    for fault in [
-        Fault::Status(500, "InternalError"),
-        Fault::Status(403, "AccessDenied"),
-        Fault::CutRequest,
-        Fault::Hanging,
-    ] {
-        let place = Place::new();
-        let agent = place.node.start();
-        let mut poisoned = Session::begin(&place.node);
-        place.server.fail(Some(fault), Some(&poisoned.meta.session_id.to_string()));
-        poisoned.talk(20);
-        poisoned.close();
-        place.is_felt(Trouble::Failing(fault), &agent, &poisoned);
-        for _ in 0..5 {
-            let mut other = Session::begin(&place.node);
-            other.talk(20);
-            other.close();
-            place.completes(&other);
-        }
-        assert!(!place.is_complete(poisoned.meta.session_id), "{fault:?}");
-        place.server.fail(None, None);
-        place.completes(&poisoned);
-    }
+    each(&POISONS, |fault| holds_up_no_other(&Place::new(), fault));
+}
+
+#[test]
+fn whatever_happens_before_moto_every_byte_is_in_its_bucket_in_the_end() {
+    let moto = Moto::start();
+    each(&TROUBLES, |trouble| comes_through(Place::before(&moto), trouble, false));
+    each(&POISONS, |fault| holds_up_no_other(&Place::before(&moto), fault));
+}
+
+#[test]
+fn whatever_happens_before_moto_an_agent_that_is_killed_meanwhile_loses_nothing() {
+    let moto = Moto::start();
+    each(&TROUBLES, |trouble| comes_through(Place::before(&moto), trouble, true));
 }
 
 #[test]

@@ -12,5 +12,6 @@ mod soak;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+mod web_identity;
 
 use weir_store_testing as server;
