@@ -10,19 +10,24 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use nix::sys::utsname::{UtsName, uname};
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tracing::{error, info, warn};
 use weir_common::{abi::ABI_VERSION, recording::Recorder};
 
 use crate::{
-    check,
+    breaker::Outage,
+    check::{
+        self,
+        idle::{self, Looked},
+    },
     config::{Config, ObserveConfig, StoreLocation},
     control::{self, ListenError, Listener},
     core::CoreError,
@@ -120,10 +125,11 @@ impl Agent {
     /// [`AgentError`].
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         // Before the spool is read, so that whoever looks meanwhile is told.
-        let observing = observe(config.observe).await?;
+        let observe_config = config.observe;
+        let observing = observe(observe_config).await?;
         // Replaying the spool and loading the program take their time, and nothing else runs yet.
         let start = tokio::task::spawn_blocking(move || Parts::open(config));
-        let Parts { lanes: open, common, worker, listener, delivery, lock, bucket } =
+        let Parts { lanes: open, common, worker, listener, delivery, lock, looked } =
             start.await.map_err(|_| AgentError::Panicked)??;
         let common = Arc::new(common);
         let (mut lanes, mut tasks) = (Vec::new(), Vec::new());
@@ -152,9 +158,8 @@ impl Agent {
         let lanes = Lanes::new(lanes, Arc::clone(&common.roster));
         let (stop_accepting, stop) = oneshot::channel();
         tasks.push(tokio::spawn(listener.serve(lanes.clone(), stop)));
-        tasks.extend(
-            bucket.map(|(store, node)| tokio::spawn(async move { check::log_bucket(&store, &node).await })),
-        );
+        tasks.push(tokio::spawn(follow(worker.outage())));
+        tasks.push(tokio::spawn(look(looked, observe_config)));
         tasks.extend(observing);
         tasks.extend(delivery.map(|delivery| tokio::spawn(delivery.run())));
         metrics().health.start();
@@ -211,8 +216,8 @@ struct Parts {
     listener: Listener,
     delivery: Option<Delivery>,
     lock: fs::File,
-    /// The store, if it is a bucket, and the node's name: what is to be looked at.
-    bucket: Option<(Arc<S3Store>, String)>,
+    /// The store, to be looked at.
+    looked: Looked,
 }
 
 impl Parts {
@@ -223,11 +228,13 @@ impl Parts {
         key.write_allowed_signers(&config.state_dir)?;
         info!(fingerprint = key.fingerprint(), "signing key");
         let recorder = recorder(config.node.clone());
-        let (store, bucket): (Arc<dyn Store>, _) = match &config.store {
-            StoreLocation::Directory(root) => (Arc::new(FileStore::open(root)?), None),
+        let (store, looked): (Arc<dyn Store>, _) = match &config.store {
+            StoreLocation::Directory(root) => {
+                (Arc::new(FileStore::open(root)?), Looked::Directory(root.clone()))
+            }
             StoreLocation::S3(options) => {
                 let store = Arc::new(S3Store::new((**options).clone()));
-                (Arc::clone(&store) as _, Some((store, recorder.node.clone())))
+                (Arc::clone(&store) as _, Looked::Bucket(store, recorder.node.clone()))
             }
         };
         let reports = config.report.clone();
@@ -239,7 +246,7 @@ impl Parts {
         let common = Common::new(config, recorder, reports, worker.outage())?;
         let lanes = common.open_lanes(&spools)?;
         let listener = Listener::bind(socket, allowed)?;
-        Ok(Self { lanes, common, worker, listener, delivery, lock, bucket })
+        Ok(Self { lanes, common, worker, listener, delivery, lock, looked })
     }
 }
 
@@ -283,6 +290,28 @@ async fn observe(config: ObserveConfig) -> Result<Option<JoinHandle<()>>, AgentE
             error!(%error, "metrics and health are not served any more");
         }
     })))
+}
+
+/// Tells the metrics whether the store answers those who have something to store.
+async fn follow(mut outage: watch::Receiver<Option<Outage>>) {
+    loop {
+        let is_away = outage.borrow_and_update().is_some();
+        metrics().health.store_outage(is_away, Instant::now());
+        if outage.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Looks at the store: a bucket when the agent starts, and either kind for readiness, if anybody is told.
+async fn look(looked: Looked, config: ObserveConfig) {
+    let found = match &looked {
+        Looked::Directory(_) => Vec::new(),
+        Looked::Bucket(store, node) => check::log_bucket(store, node).await,
+    };
+    if config.listen.is_some() {
+        idle::watch(looked, config.store_idle, found).await;
+    }
 }
 
 async fn forward(log: ProgramLog) {

@@ -516,11 +516,11 @@ impl Worker {
     }
 
     async fn put_all(&self, objects: Vec<Object>) -> Result<(), StoreError> {
-        let (begun, count) = (Instant::now(), objects.len());
-        let bytes = objects.iter().map(|object| object.body.len() as u64).sum();
-        let put = self.store.put_all(objects).await;
-        metrics().uploads.put_all(count, bytes, begun, &put);
-        put
+        let begun = Instant::now();
+        let bytes: Vec<_> = objects.iter().map(|object| object.body.len() as u64).collect();
+        let puts = self.store.put_all(objects).await;
+        metrics().uploads.put_all(&bytes, begun, &puts);
+        puts.map(drop)
     }
 }
 

@@ -5,6 +5,7 @@
 //! (`--check`).
 
 mod bpffs;
+pub mod idle;
 mod kernel;
 mod local;
 mod print;
@@ -107,9 +108,10 @@ pub fn has_problem(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.level == Level::Problem)
 }
 
-/// Looks at the bucket and logs what was found. A store that is down is no reason not to start.
-pub async fn log_bucket(store: &S3Store, node: &str) {
-    for Finding { about, level, text, advice } in bucket(store, node).await {
+/// Looks at the bucket, logs what was found, and says it. A store that is down is no reason not to start.
+pub async fn log_bucket(store: &S3Store, node: &str) -> Vec<Finding> {
+    let findings = bucket(store, node).await;
+    for Finding { about, level, text, advice } in &findings {
         let advice = advice.as_deref().unwrap_or_default();
         match level {
             Level::Ok => tracing::info!(about, advice, "store check: {text}"),
@@ -117,4 +119,5 @@ pub async fn log_bucket(store: &S3Store, node: &str) {
             Level::Problem => tracing::error!(about, advice, "store check: {text}"),
         }
     }
+    findings
 }

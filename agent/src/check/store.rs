@@ -18,6 +18,25 @@ const BODY: &[u8] =
 /// Where the objects of checks lie, beside the days of recordings.
 const DIR: &str = "v1/check";
 
+/// What findings are about that keep recordings out of the bucket.
+pub(super) const STORES: [&str; 3] = ["reachable", "usable", "writable"];
+
+/// Reads a check's object.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn get(store: &S3Store, node: &str) -> Result<(), StoreError> {
+    store.get(&path(store.options(), node), BODY.len() as u64).await.map(drop)
+}
+
+/// Puts a check's object, be it there already.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn put(store: &S3Store, node: &str) -> Result<(), StoreError> {
+    store.put(&path(store.options(), node), Bytes::from_static(BODY), Sha256::of(BODY)).await.map(drop)
+}
+
 /// Looks at a bucket, as far as the agent's permissions let one see.
 pub async fn bucket(store: &S3Store, node: &str) -> Vec<Finding> {
     let path = path(store.options(), node);

@@ -182,6 +182,7 @@ struct Raw {
     reattach_timeout_ms: u64,
     metrics_listen: Option<SocketAddr>,
     ready_store_failing_ms: u64,
+    ready_store_idle_ms: u64,
     report: Option<RawReport>,
     findings: RawFindings,
     masking: MaskingConfig,
@@ -220,6 +221,7 @@ impl Default for Raw {
             reattach_timeout_ms: 15_000,
             metrics_listen: None,
             ready_store_failing_ms: 60_000,
+            ready_store_idle_ms: 300_000,
             report: None,
             findings: RawFindings::default(),
             masking: MaskingConfig::default(),
@@ -260,6 +262,7 @@ impl Raw {
         if !self.ring_bytes.is_power_of_two() || self.ring_bytes < MIN_RING_BYTES {
             return Err(value("ring_bytes", format!("must be a power of two, at least {MIN_RING_BYTES}")));
         }
+        within("ready_store_idle_ms", self.ready_store_idle_ms, 10, 86_400_000)?;
         within("open_timeout_ms", self.open_timeout_ms, 1, 3_600_000)?;
         within("max_taps", self.max_taps.into(), 2, 1 << 20)?;
         within("max_sessions", self.max_sessions as u64, 1, 1 << 16)?;
@@ -313,6 +316,7 @@ impl Raw {
             observe: ObserveConfig {
                 listen: self.metrics_listen,
                 store_patience: Duration::from_millis(self.ready_store_failing_ms),
+                store_idle: Duration::from_millis(self.ready_store_idle_ms),
             },
             report,
             findings: self.findings.validate(Masking::from_rules(&self.masking)?)?,

@@ -9,4 +9,6 @@ pub struct ObserveConfig {
     pub listen: Option<SocketAddr>,
     /// How long the store may fail before the agent is not ready.
     pub store_patience: Duration,
+    /// When nothing has reached the store for this long, it is looked at.
+    pub store_idle: Duration,
 }

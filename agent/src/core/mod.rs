@@ -252,6 +252,7 @@ impl Core {
                 self.drain_rest();
                 return Ok(Ended::Stopped);
             }
+            self.watch.pass(self.ring.producer_position().saturating_sub(self.ring.consumer_position()));
             let drained = self.drain();
             let now = Instant::now();
             self.watch.lane.alive(now);
@@ -260,7 +261,7 @@ impl Core {
                 self.next_tick = now + TICK;
                 self.tick(now);
                 if self.is_done() {
-                    self.watch.lane.ended();
+                    self.watch.ended();
                     return Ok(Ended::Done);
                 }
             }

@@ -1,7 +1,8 @@
 //! What the core shows of itself: it adds what is new to its lane's metrics, and publishes the rest at every tick.
 //!
-//! The kernel's counters of armed taps are read a few at a time, so that a tick stays short however many there are;
-//! what they had when the agent started is not counted again.
+//! The kernel's counters of armed taps are read a few at a time, so that a tick stays short however many there are. What the
+//! agent before has counted is not counted again: what passed unrecorded goes by the spool, so that what passed while no agent
+//! ran counts; messages that were tossed meanwhile are in no spool, and are the proxy's to tell.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use std::{
 use weir_common::{
     abi::RecordHeader,
     recording::{ChannelTotals, DirectionTotals, KernelCount},
-    session::{SessionId, SocketCookie},
+    session::{CapturePolicy, SessionId, SocketCookie},
 };
 
 use super::{Core, LaneNo};
@@ -20,6 +21,7 @@ use crate::{
     journal::RingRecord,
     metrics::{Lane, LaneState, SessionCounts, Taking, Tosses, metrics},
     session::{ChannelKernel, Session},
+    spool,
 };
 
 /// The most channels whose kernel counters are read at a tick, but for those of one session.
@@ -29,7 +31,10 @@ const UNWRITABLE_FOR: Duration = Duration::from_secs(5);
 
 /// What has been added to the metrics.
 pub(super) struct Watch {
+    ring: LaneNo,
     pub(super) lane: Lane,
+    /// The most bytes of the ring that were taken at once since the last tick.
+    ring_used: u64,
     seen: HashMap<SocketCookie, Tosses>,
     /// The session that was looked at last.
     last: Option<SessionId>,
@@ -41,11 +46,23 @@ impl Watch {
     /// The watch over this ring and its core.
     pub(super) fn new(ring: LaneNo) -> Self {
         Self {
+            ring,
             lane: metrics().lane(ring.0),
+            ring_used: 0,
             seen: HashMap::new(),
             last: None,
             unflushed: (0, Instant::now()),
         }
+    }
+
+    /// A pass begins, with so many bytes of the ring taken.
+    pub(super) fn pass(&mut self, ring_used: u64) {
+        self.ring_used = self.ring_used.max(ring_used);
+    }
+
+    /// The core ends, since everything of its lane is stored.
+    pub(super) fn ended(&self) {
+        metrics().lane_ended(self.ring.0);
     }
 
     /// Counts what is new of a channel.
@@ -53,7 +70,7 @@ impl Watch {
         for (totals, kernel) in directions(totals, kernel) {
             let seen = self.seen.entry(totals.cookie).or_default();
             let now = tosses(totals, kernel).unwrap_or(*seen);
-            self.lane.tosses(&now.since(seen));
+            self.lane.tosses(&now.since(seen), Instant::now());
             *seen = now;
         }
     }
@@ -76,13 +93,15 @@ impl Watch {
 }
 
 impl Core {
-    /// What was counted up to now was counted by the agent before.
+    /// What was counted up to now was counted by the agent before, but for what passed unrecorded and is not in the spool.
     pub(super) fn begin_watch(&mut self) {
         let live = self.journal.ledger().sessions().filter(|session| session.end().is_none());
         for totals in live.flat_map(Session::armed) {
             let kernel = self.kernel_counts(&totals);
             for (totals, kernel) in directions(&totals, &kernel) {
-                self.watch.seen.insert(totals.cookie, tosses(totals, kernel).unwrap_or_default());
+                let known = [totals.passed.records, totals.passed.bytes];
+                let seen = Tosses { unrecorded: known, ..tosses(totals, kernel).unwrap_or_default() };
+                self.watch.seen.insert(totals.cookie, seen);
             }
         }
     }
@@ -103,32 +122,46 @@ impl Core {
             self.watch.unflushed = (self.journal.flush_marker(), now);
         }
         let ledger = self.journal.ledger();
+        let sessions = self.session_counts();
+        let oldest = ledger.sessions().filter_map(Session::oldest_unstored_boot_ns).min();
+        let age = oldest.map_or(0, |oldest| clock::boot_ns().saturating_sub(oldest));
+        let state = LaneState {
+            ring_capacity: self.ring.capacity(),
+            ring_used: self.watch.ring_used,
+            spool: self.journal.spool_bytes(),
+            spool_limit: self.journal.space().limits().max_bytes,
+            disk_free: spool::disk_free(self.journal.spool_dir()).ok(),
+            oldest_unstored: Duration::from_nanos(age),
+            sessions,
+            taking: self.taking(now),
+        };
+        self.watch.lane.publish(&state, now);
+        self.watch.ring_used = 0;
+    }
+
+    /// The sessions by state.
+    fn session_counts(&self) -> SessionCounts {
         let stalled = self.takes_nothing().is_some();
         let mut sessions = SessionCounts::default();
-        for session in ledger.sessions() {
+        for session in self.journal.ledger().sessions() {
             let id = session.id();
+            let has_no_room = stalled || self.paused.contains(&id);
             let state = if session.end().is_some() {
                 &mut sessions.storing
             } else if self.closing.contains_key(&id) {
                 &mut sessions.closing
-            } else if stalled || self.awaited.contains_key(&id) || self.paused.contains(&id) {
+            } else if self.frozen.contains(&id) {
+                &mut sessions.frozen
+            } else if has_no_room && session.meta().capture_policy == CapturePolicy::BestEffort {
+                &mut sessions.unrecorded
+            } else if has_no_room || self.awaited.contains_key(&id) {
                 &mut sessions.paused
             } else {
                 &mut sessions.open
             };
             *state += 1;
         }
-        let oldest = ledger.sessions().filter_map(Session::oldest_unstored_boot_ns).min();
-        let age = oldest.map_or(0, |oldest| clock::boot_ns().saturating_sub(oldest));
-        self.watch.lane.publish(&LaneState {
-            ring_capacity: self.ring.capacity(),
-            ring_used: self.ring.producer_position().saturating_sub(self.ring.consumer_position()),
-            spool: self.journal.spool_bytes(),
-            spool_limit: self.journal.space().limits().max_bytes,
-            oldest_unstored: Duration::from_nanos(age),
-            sessions,
-            taking: self.taking(now),
-        });
+        sessions
     }
 
     fn taking(&self, now: Instant) -> Taking {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,9 @@ use super::{Lane, Metrics};
 /// How long a core may go without a pass before the agent counts as hanging. It makes one at least every 100 ms,
 /// unless the disk holds it up.
 pub const CORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a ring may be nearly full and messages find no room before no new session should come. A burst is over sooner.
+pub const RING_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a core's spool takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +36,35 @@ pub enum Taking {
 pub struct Health {
     started: AtomicBool,
     stopping: AtomicBool,
-    store_failing_since: Mutex<Option<Instant>>,
+    store: Mutex<StoreHealth>,
+}
+
+/// Since when the store fails, by who says so.
+#[derive(Debug, Default)]
+struct StoreHealth {
+    /// What was to be stored: the breaker's outage.
+    outage: Option<Instant>,
+    /// A look at it, while there was nothing to be stored.
+    look: Option<Instant>,
+    /// When it last took or gave something.
+    worked: Option<Instant>,
 }
 
 impl Taking {
+    pub(super) const ALL: [Self; 4] = [Self::Everything, Self::NothingNew, Self::Full, Self::Unwritable];
+
     pub(super) fn from_number(number: u64) -> Self {
-        let all = [Self::Everything, Self::NothingNew, Self::Full];
-        all.into_iter().find(|taking| *taking as u64 == number).unwrap_or(Self::Unwritable)
+        Self::ALL.into_iter().find(|taking| *taking as u64 == number).unwrap_or(Self::Unwritable)
+    }
+
+    /// The state of such a spool, as metrics have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Everything => "roomy",
+            Self::NothingNew => "short",
+            Self::Full => "full",
+            Self::Unwritable => "unwritable",
+        }
     }
 }
 
@@ -53,20 +78,54 @@ impl Health {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The store took something.
-    pub fn store_works(&self) {
-        *self.store_failing_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// The store does not answer those who have something to store, or does again.
+    pub fn store_outage(&self, is_away: bool, now: Instant) {
+        let mut store = self.store();
+        store.outage = if is_away { store.outage.or(Some(now)) } else { None };
     }
 
-    /// The store did not take something, and not for what it was.
-    pub fn store_fails(&self, now: Instant) {
-        let mut since = self.store_failing_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.get_or_insert(now);
+    /// The store took something, or had it already.
+    pub fn store_works(&self, now: Instant) {
+        let mut store = self.store();
+        (store.look, store.worked) = (None, Some(now));
+    }
+
+    /// A look at the store, while there was nothing to store, was in vain.
+    pub fn store_look_fails(&self, now: Instant) {
+        self.store().look.get_or_insert(now);
+    }
+
+    /// A look at the store showed nothing that speaks against it. Those who have something to store know better.
+    pub fn store_looked_well(&self) {
+        self.store().look = None;
+    }
+
+    /// Whether the store is not known to fail.
+    pub(super) fn store_answers(&self) -> bool {
+        let StoreHealth { outage, look, worked: _ } = *self.store();
+        outage.or(look).is_none()
+    }
+
+    /// How long ago the store last took something, if it ever did.
+    #[must_use]
+    pub fn store_idle_for(&self, now: Instant) -> Option<Duration> {
+        self.store().worked.map(|worked| now.saturating_duration_since(worked))
+    }
+
+    /// Whether those who have something to store wait for the store.
+    #[must_use]
+    pub fn store_is_away(&self) -> bool {
+        self.store().outage.is_some()
     }
 
     fn store_failing_for(&self, now: Instant) -> Duration {
-        let since = self.store_failing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let StoreHealth { outage, look, worked: _ } = *self.store();
+        let since = outage.into_iter().chain(look).min();
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn store(&self) -> MutexGuard<'_, StoreHealth> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,6 +167,13 @@ impl Metrics {
                 return Some("the spool is nearly full; no new sessions begin".to_owned());
             }
             Some(Taking::Everything) | None => {}
+        }
+        let overrun = self.lanes.all().iter().map(|lane| lane.overrun_for(now)).max().unwrap_or_default();
+        if overrun >= RING_PATIENCE {
+            return Some(format!(
+                "a ring has been full for {} s; sessions stall again and again",
+                overrun.as_secs()
+            ));
         }
         let failing = health.store_failing_for(now);
         (failing >= store_patience && !failing.is_zero()).then(|| {

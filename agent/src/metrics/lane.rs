@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -29,7 +29,7 @@ struct Inner {
     passed: AtomicU64,
     /// [`Taking`] as a number.
     taking: AtomicU64,
-    ended: AtomicBool,
+    pressure: Mutex<Pressure>,
     records: Counter,
     bytes: Counter,
     orphans: Counter,
@@ -41,9 +41,11 @@ struct Inner {
     tossed: [Counter; 3],
     not_recorded: [Counter; 3],
     unrecorded: [Counter; 2],
-    sessions: [Gauge; 4],
+    sessions: [Gauge; SESSION_STATES.len()],
+    spool_state: [Gauge; Taking::ALL.len()],
     spool: Gauge,
     spool_limit: Gauge,
+    disk_free: Gauge,
     oldest: Seconds,
     flushed_at: Seconds,
 }
@@ -53,12 +55,14 @@ struct Inner {
 pub struct LaneState {
     /// Bytes the ring has room for.
     pub ring_capacity: u64,
-    /// Bytes of it that are taken.
+    /// The most bytes of it that were taken at once since the tick before.
     pub ring_used: u64,
     /// Bytes of the spool.
     pub spool: u64,
     /// The most bytes that records may take there.
     pub spool_limit: u64,
+    /// Bytes that are free on the spool's disk, if the file system says so.
+    pub disk_free: Option<u64>,
     /// Age of the oldest record that is in the spool and not in the store.
     pub oldest_unstored: Duration,
     /// The sessions.
@@ -72,13 +76,27 @@ pub struct LaneState {
 pub struct SessionCounts {
     /// Under way.
     pub open: u64,
-    /// Under way, and nothing can pass at the moment.
+    /// Under way, and nothing can pass at the moment, or nobody has come back to it.
     pub paused: u64,
-    /// Frozen, and not all drained.
+    /// Under way, and what finds no room in the ring passes unrecorded, as its grant permits.
+    pub unrecorded: u64,
+    /// Its grant is over: nothing passes any more, and its proxy has not ended it yet.
+    pub frozen: u64,
+    /// Ending, and not all drained.
     pub closing: u64,
     /// Over, and not all in the store.
     pub storing: u64,
 }
+
+impl SessionCounts {
+    /// In the order of [`SESSION_STATES`].
+    fn by_state(self) -> [u64; SESSION_STATES.len()] {
+        let Self { open, paused, unrecorded, frozen, closing, storing } = self;
+        [open, paused, unrecorded, frozen, closing, storing]
+    }
+}
+
+const SESSION_STATES: [&str; 6] = ["open", "paused", "unrecorded", "frozen", "closing", "storing"];
 
 /// What was counted for a tap's direction and is no event of a recording. Always growing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,16 +125,39 @@ impl Tosses {
     }
 }
 
+/// Whether a ring has been too full for what comes, and since when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pressure {
+    /// Since when it has been nearly full again and again, and when it last was.
+    full: Option<(Instant, Instant)>,
+    /// When the last message was seen that found no room.
+    no_room_at: Option<Instant>,
+}
+
+impl Pressure {
+    /// Looks at the most that was taken at once since it was looked at before.
+    fn see(&mut self, now: Instant, used: u64, capacity: u64) {
+        let is_full = used.saturating_mul(RING_FULL_OF) > capacity.saturating_mul(RING_FULL_PARTS);
+        match self.full {
+            _ if is_full => self.full = Some((self.full.map_or(now, |(since, _)| since), now)),
+            Some((_, last)) if now.saturating_duration_since(last) >= RING_RELIEF => self.full = None,
+            _ => {}
+        }
+    }
+
+    /// How long it has been nearly full while messages found no room.
+    fn for_how_long(&self, now: Instant) -> Option<Duration> {
+        let (since, _) = self.full?;
+        self.no_room_at.filter(|&at| at >= since)?;
+        Some(now.saturating_duration_since(since))
+    }
+}
+
 impl Lane {
     /// The core makes a pass.
     pub fn alive(&self, now: Instant) {
         let passed = now.saturating_duration_since(self.0.begun).as_millis();
         self.0.passed.store(u64::try_from(passed).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// The core has ended: everything of its lane is stored.
-    pub fn ended(&self) {
-        self.0.ended.store(true, Ordering::Relaxed);
     }
 
     /// How long ago the core made its last pass.
@@ -149,8 +190,12 @@ impl Lane {
     }
 
     /// This came since it was looked at before.
-    pub fn tosses(&self, news: &Tosses) {
+    pub fn tosses(&self, news: &Tosses, now: Instant) {
         let Tosses { tossed, not_recorded, unrecorded } = news;
+        let [full, ..] = tossed;
+        if full + unrecorded[0] > 0 {
+            self.pressure().no_room_at = Some(now);
+        }
         let add = |counters: &[Counter], news: &[u64]| {
             for (counter, &news) in counters.iter().zip(news) {
                 counter.inc_by(news);
@@ -162,21 +207,35 @@ impl Lane {
     }
 
     /// What the core sees at a tick.
-    pub fn publish(&self, state: &LaneState) {
-        let LaneState { ring_capacity, ring_used, spool, spool_limit, oldest_unstored, sessions, taking } =
-            *state;
+    pub fn publish(&self, state: &LaneState, now: Instant) {
+        let LaneState {
+            ring_capacity,
+            ring_used,
+            spool,
+            spool_limit,
+            disk_free,
+            oldest_unstored,
+            sessions,
+            taking,
+        } = *state;
         let inner = &*self.0;
         inner.ring_capacity.set(as_gauge(ring_capacity));
         inner.ring_used.set(as_gauge(ring_used));
         if ring_used == 0 {
             inner.lag.set(0.0);
         }
+        self.pressure().see(now, ring_used, ring_capacity);
         inner.spool.set(as_gauge(spool));
         inner.spool_limit.set(as_gauge(spool_limit));
+        if let Some(free) = disk_free {
+            inner.disk_free.set(as_gauge(free));
+        }
         inner.oldest.set(oldest_unstored.as_secs_f64());
-        let SessionCounts { open, paused, closing, storing } = sessions;
-        for (gauge, count) in inner.sessions.iter().zip([open, paused, closing, storing]) {
+        for (gauge, count) in inner.sessions.iter().zip(sessions.by_state()) {
             gauge.set(as_gauge(count));
+        }
+        for (gauge, state) in inner.spool_state.iter().zip(Taking::ALL) {
+            gauge.set(i64::from(state == taking));
         }
         inner.taking.store(taking as u64, Ordering::Relaxed);
     }
@@ -191,6 +250,16 @@ impl Lane {
     #[must_use]
     pub fn taking(&self) -> Taking {
         Taking::from_number(self.0.taking.load(Ordering::Relaxed))
+    }
+
+    /// How long its ring has been nearly full, again and again, while messages found no room.
+    #[must_use]
+    pub fn overrun_for(&self, now: Instant) -> Duration {
+        self.pressure().for_how_long(now).unwrap_or_default()
+    }
+
+    fn pressure(&self) -> MutexGuard<'_, Pressure> {
+        self.0.pressure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -211,8 +280,10 @@ pub(super) struct Lanes {
     unrecorded: Family<Label, Counter>,
     unrecorded_bytes: Family<Label, Counter>,
     sessions: Family<Labels, Gauge>,
+    spool_state: Family<Labels, Gauge>,
     spool: Family<Label, Gauge>,
     spool_limit: Family<Label, Gauge>,
+    disk_free: Family<Label, Gauge>,
     oldest: Family<Label, Seconds>,
     flushed_at: Family<Label, Seconds>,
 }
@@ -234,8 +305,10 @@ impl Lanes {
             unrecorded: Family::default(),
             unrecorded_bytes: Family::default(),
             sessions: Family::default(),
+            spool_state: Family::default(),
             spool: Family::default(),
             spool_limit: Family::default(),
+            disk_free: Family::default(),
             oldest: Family::default(),
             flushed_at: Family::default(),
         };
@@ -276,7 +349,7 @@ impl Lanes {
         );
         agent.register_with_unit(
             "ring_used",
-            "Bytes of the ring that are taken",
+            "The most bytes of the ring that were taken at once since the tick before",
             Unit::Bytes,
             lanes.ring_used.clone(),
         );
@@ -302,6 +375,17 @@ impl Lanes {
             lanes.unrecorded_bytes.clone(),
         );
         agent.register("sessions", "Sessions now, by state", lanes.sessions.clone());
+        agent.register(
+            "spool_state",
+            "1 for the state of the ring's spool, 0 for the others",
+            lanes.spool_state.clone(),
+        );
+        agent.register_with_unit(
+            "spool_disk_free",
+            "Bytes free on the spool's disk",
+            Unit::Bytes,
+            lanes.disk_free.clone(),
+        );
         agent.register_with_unit("spool", "Bytes of the spool", Unit::Bytes, lanes.spool.clone());
         agent.register_with_unit(
             "spool_limit",
@@ -330,13 +414,13 @@ impl Lanes {
         if let Some((_, lane)) = lanes.iter().find(|(number, _)| *number == ring) {
             return lane.clone();
         }
-        let one = [("ring", ring.to_string())];
-        let two = |name, value: &'static str| [("ring", ring.to_string()), (name, value.to_owned())];
+        let one = label(ring);
+        let two = |name, value| labels(ring, name, value);
         let lane = Lane(Arc::new(Inner {
             begun: Instant::now(),
             passed: AtomicU64::new(0),
             taking: AtomicU64::new(Taking::Everything as u64),
-            ended: AtomicBool::new(false),
+            pressure: Mutex::default(),
             records: self.records.get_or_create_owned(&one),
             bytes: self.bytes.get_or_create_owned(&one),
             orphans: self.orphans.get_or_create_owned(&one),
@@ -353,10 +437,12 @@ impl Lanes {
                 self.unrecorded.get_or_create_owned(&one),
                 self.unrecorded_bytes.get_or_create_owned(&one),
             ],
-            sessions: ["open", "paused", "closing", "storing"]
-                .map(|state| self.sessions.get_or_create_owned(&two("state", state))),
+            sessions: SESSION_STATES.map(|state| self.sessions.get_or_create_owned(&two("state", state))),
+            spool_state: Taking::ALL
+                .map(|taking| self.spool_state.get_or_create_owned(&two("state", taking.name()))),
             spool: self.spool.get_or_create_owned(&one),
             spool_limit: self.spool_limit.get_or_create_owned(&one),
+            disk_free: self.disk_free.get_or_create_owned(&one),
             oldest: self.oldest.get_or_create_owned(&one),
             flushed_at: self.flushed_at.get_or_create_owned(&one),
         }));
@@ -364,13 +450,47 @@ impl Lanes {
         lane
     }
 
+    /// The core of this ring has ended, since everything of its lane is stored. What was counted stays; there is nothing any
+    /// more that a gauge could tell, and what it told last would be taken for the present.
+    pub(super) fn ended(&self, ring: usize) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.retain(|(number, _)| *number != ring);
+        let one = label(ring);
+        for gauges in [&self.ring_capacity, &self.ring_used, &self.spool, &self.spool_limit, &self.disk_free]
+        {
+            gauges.remove(&one);
+        }
+        for gauges in [&self.lag, &self.oldest, &self.flushed_at] {
+            gauges.remove(&one);
+        }
+        for state in SESSION_STATES {
+            self.sessions.remove(&labels(ring, "state", state));
+        }
+        for taking in Taking::ALL {
+            self.spool_state.remove(&labels(ring, "state", taking.name()));
+        }
+    }
+
     /// Those whose core runs.
     pub(super) fn all(&self) -> Vec<Lane> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = lanes.iter().filter(|(_, lane)| !lane.0.ended.load(Ordering::Relaxed));
-        running.map(|(_, lane)| lane.clone()).collect()
+        lanes.iter().map(|(_, lane)| lane.clone()).collect()
     }
 }
+
+fn label(ring: usize) -> Label {
+    [("ring", ring.to_string())]
+}
+
+fn labels(ring: usize, name: &'static str, value: &str) -> Labels {
+    [("ring", ring.to_string()), (name, value.to_owned())]
+}
+
+/// A ring counts as nearly full with more than nine tenths taken.
+const RING_FULL_PARTS: u64 = 9;
+const RING_FULL_OF: u64 = 10;
+/// How long it must not have been nearly full to count as relieved.
+const RING_RELIEF: Duration = Duration::from_secs(1);
 
 /// A pass takes microseconds with a few records and some milliseconds at its bound; more is the disk.
 const PASS_SECONDS: [f64; 10] = [0.000_05, 0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];

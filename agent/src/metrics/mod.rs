@@ -54,6 +54,7 @@ pub struct Metrics {
     flush_failures: Counter,
     program_log: ByOne,
     stopping: Gauge,
+    store_answers: Gauge,
 }
 
 /// The session reports.
@@ -121,6 +122,7 @@ impl Metrics {
             uploaded: counter(agent, "segments_uploaded", "Segments in the store"),
             flush_failures: counter(agent, "flush_failures", "Flushes of the spool that failed"),
             stopping: gauge(agent, "stopping", "1 once the agent was told to stop"),
+            store_answers: gauge(agent, "store_answers", "0 while the store is known not to answer, else 1"),
             closed,
             refused,
             flush,
@@ -134,6 +136,11 @@ impl Metrics {
     #[must_use]
     pub fn lane(&self, ring: usize) -> Lane {
         self.lanes.lane(ring)
+    }
+
+    /// The core that drains this ring has ended: everything of its lane is stored.
+    pub fn lane_ended(&self, ring: usize) {
+        self.lanes.ended(ring);
     }
 
     /// A session was registered.
@@ -204,6 +211,7 @@ impl Metrics {
     /// If it can't be written, which does not happen with a string.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         self.process.refresh();
+        self.store_answers.set(self.health.store_answers().into());
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -57,34 +57,40 @@ impl Uploads {
         Self { puts, bytes, took, retries, failures }
     }
 
-    /// There was an attempt to put several objects one after the other, of this many bytes together. Whether they were
-    /// there already is not known, and if one failed, how many did not.
-    pub fn put_all(&self, count: usize, bytes: u64, begun: Instant, outcome: &Result<(), StoreError>) {
-        let Ok(()) = outcome else {
-            self.puts.get_or_create(&[("result", "failed")]).inc();
-            return self.took.observe(begun.elapsed().as_secs_f64());
-        };
-        self.puts.get_or_create(&[("result", "stored")]).inc_by(count as u64);
+    /// There was an attempt to put several objects of these many bytes one after the other. If one failed, it is not known
+    /// what became of the others, and the attempt counts as one.
+    pub fn put_all(&self, bytes: &[u64], begun: Instant, outcome: &Result<Vec<Put>, StoreError>) {
         self.took.observe(begun.elapsed().as_secs_f64());
-        self.bytes.inc_by(bytes);
-        metrics().health.store_works();
-    }
-
-    /// There was an attempt to put an object of this many bytes, which took so long.
-    pub fn put(&self, bytes: u64, begun: Instant, outcome: &Result<Put, StoreError>) {
-        let result = match outcome {
-            Ok(Put::Stored) => "stored",
-            Ok(Put::AlreadyThere) => "already_there",
-            Err(_) => "failed",
-        };
-        self.puts.get_or_create(&[("result", result)]).inc();
-        self.took.observe(begun.elapsed().as_secs_f64());
-        if let Ok(put) = outcome {
-            metrics().health.store_works();
-            if *put == Put::Stored {
-                self.bytes.inc_by(bytes);
+        match outcome {
+            Ok(puts) => puts.iter().zip(bytes).for_each(|(&put, &bytes)| self.is_there(put, bytes)),
+            Err(_) => {
+                self.puts.get_or_create(&[("result", "failed")]).inc();
             }
         }
+    }
+
+    /// There was an attempt to put an object of this many bytes.
+    pub fn put(&self, bytes: u64, begun: Instant, outcome: &Result<Put, StoreError>) {
+        self.took.observe(begun.elapsed().as_secs_f64());
+        match outcome {
+            Ok(put) => self.is_there(*put, bytes),
+            Err(_) => {
+                self.puts.get_or_create(&[("result", "failed")]).inc();
+            }
+        }
+    }
+
+    /// An object of this many bytes is in the store now. What was there already was not put again.
+    fn is_there(&self, put: Put, bytes: u64) {
+        let result = match put {
+            Put::Stored => "stored",
+            Put::AlreadyThere => "already_there",
+        };
+        self.puts.get_or_create(&[("result", result)]).inc();
+        if put == Put::Stored {
+            self.bytes.inc_by(bytes);
+        }
+        metrics().health.store_works(Instant::now());
     }
 
     /// A segment or manifest was not stored, and will be tried again.
@@ -92,18 +98,6 @@ impl Uploads {
         let class = class(error);
         self.failures.get_or_create(&[("class", class)]).inc();
         self.retries.inc();
-        if matches!(error, StoringError::Store(error) if may_be_the_stores(error)) {
-            metrics().health.store_fails(Instant::now());
-        }
-    }
-}
-
-/// Whether others' objects are likely to fail the same. More than what the breaker goes by, since a success ends it.
-fn may_be_the_stores(error: &StoreError) -> bool {
-    match error {
-        StoreError::Io { source, .. } => source.kind() != std::io::ErrorKind::NotADirectory,
-        StoreError::Refused { .. } | StoreError::Altered { .. } => true,
-        error => error.is_store_wide(),
     }
 }
 

@@ -38,6 +38,10 @@ fn every_series_is_there_before_its_first_event() {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"), "{text}");
+    let of_a_ring = Metrics::new();
+    let _ = of_a_ring.lane(0);
+    let text = of_a_ring.text().expect("a string");
+    assert_eq!(text.lines().filter(|line| line.contains("ring=\"0\"")).count(), 43, "docs/limits.md");
 }
 
 #[test]
@@ -89,19 +93,19 @@ fn an_agent_is_alive_while_its_core_passes_and_ready_while_its_spool_and_store_t
         (Taking::Full, "is full"),
         (Taking::Unwritable, "cannot be written"),
     ] {
-        lanes[1].publish(&state(taking));
+        lanes[1].publish(&state(taking), now);
         assert!(metrics.not_ready(now, patience).is_some_and(|reason| reason.contains(words)), "{taking:?}");
         assert_eq!(metrics.not_alive(now), None, "a restart would not help");
-        lanes[1].publish(&state(Taking::Everything));
+        lanes[1].publish(&state(Taking::Everything), now);
     }
-    metrics.health.store_fails(now);
+    metrics.health.store_outage(true, now);
     let later = now + patience / 2;
     lanes.iter().for_each(|lane| lane.alive(later));
     assert_eq!(metrics.not_ready(later, patience), None);
     let later = now + patience;
     lanes.iter().for_each(|lane| lane.alive(later));
     assert!(metrics.not_ready(later, patience).is_some_and(|reason| reason.contains("store")));
-    metrics.health.store_works();
+    metrics.health.store_outage(false, later);
     assert_eq!(metrics.not_ready(later, patience), None);
     lanes[0].alive(later + 2 * health::CORE_PATIENCE);
     let later = later + 2 * health::CORE_PATIENCE;
@@ -112,12 +116,39 @@ fn an_agent_is_alive_while_its_core_passes_and_ready_while_its_spool_and_store_t
     assert_eq!(metrics.not_ready(later, patience), Some("stopping".to_owned()));
 }
 
+#[test]
+fn a_ring_that_is_full_again_and_again_is_a_reason_only_while_messages_find_no_room() {
+    let (metrics, patience, tick) = (Metrics::new(), Duration::from_secs(60), Duration::from_millis(100));
+    metrics.health.start();
+    let lane = metrics.lane(0);
+    let full = LaneState { ring_capacity: 100, ring_used: 91, ..state(Taking::Everything) };
+    let mut now = Instant::now();
+    let mut for_a_while = |ring_used, tossed, ticks| {
+        lane.tosses(&Tosses { tossed: [tossed, 0, 0], ..Tosses::default() }, now + tick);
+        for _ in 0..ticks {
+            now += tick;
+            lane.alive(now);
+            lane.publish(&LaneState { ring_used, ..full }, now);
+        }
+        metrics.not_ready(now, patience)
+    };
+    assert_eq!(for_a_while(91, 0, 40), None, "everything passes");
+    assert_eq!(for_a_while(90, 0, 10), None);
+    assert_eq!(for_a_while(91, 1, 21), None, "a burst");
+    // Drained in between, for less than it takes to be relieved.
+    for_a_while(10, 0, 9);
+    let reason = for_a_while(91, 0, 1);
+    assert!(reason.as_ref().is_some_and(|reason| reason.contains("full for 3 s")), "{reason:?}");
+    assert_eq!(for_a_while(90, 0, 10), None);
+}
+
 fn state(taking: Taking) -> LaneState {
     LaneState {
         ring_capacity: 1,
         ring_used: 0,
         spool: 0,
         spool_limit: 1,
+        disk_free: Some(1),
         oldest_unstored: Duration::ZERO,
         sessions: SessionCounts::default(),
         taking,

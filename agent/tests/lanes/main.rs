@@ -9,11 +9,12 @@ mod backlog;
 mod quota;
 mod version_1;
 
-use std::{fs, path::PathBuf};
+use std::{collections::HashSet, fs, net::SocketAddr, path::PathBuf};
 
 use support::{
     Node,
     proxy::{Control, Tap, meta, stdin, stdout},
+    scrape::{LISTEN, address, exposition},
     stored::verify,
     wait_until,
 };
@@ -99,14 +100,15 @@ fn sessions_are_spread_over_two_lanes_and_survive_a_kill_byte_for_byte() {
 
 #[test]
 fn a_lane_that_is_configured_no_more_goes_when_its_last_session_is_stored() {
-    let mut node = Node::new(TWO);
+    let mut node = Node::new(&format!("{TWO}{LISTEN}"));
     let agent = node.start();
     let [mut kept, mut surplus] = [(); 2].map(|()| begin(&node));
     let gone = RingPlace::current(1);
     assert!(knows(&node, gone, surplus.0.session_id));
     agent.stop();
-    node.reconfigure("");
+    node.reconfigure(LISTEN);
     let agent = node.start();
+    let address = address(&agent);
     for (meta, control, tap) in [&mut kept, &mut surplus] {
         *control = resume(&node, meta);
         tap.pass(T2C, &stdout("it goes on"));
@@ -119,10 +121,24 @@ fn a_lane_that_is_configured_no_more_goes_when_its_last_session_is_stored() {
     drop(control);
     agent.wait_for_log("the ring is removed");
     assert!(!spool(&node, gone).exists() && !pins(&node, gone).exists());
+    assert_only_counts_are_left(address, "1");
     for (meta, control, mut tap) in new.into_iter().chain([kept]) {
         tap.pass(C2T, &stdin("exit\r"));
         finish(&node, &meta, &control, &tap);
     }
+}
+
+/// A gauge of a ring that is gone would be an alarm that nothing ends.
+fn assert_only_counts_are_left(address: SocketAddr, ring: &str) {
+    let (text, label) = (exposition(address), format!("ring=\"{ring}\""));
+    let gauges = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge"));
+    let gauges: HashSet<_> = gauges.collect();
+    let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+    let of_ring = |line: &&str| line.contains(&label);
+    let left: Vec<_> = text.lines().filter(of_ring).filter(|line| gauges.contains(&*name(line))).collect();
+    assert_eq!(left, Vec::<&str>::new());
+    assert!(text.lines().any(|line| line.starts_with("weir_agent_records_drained_total") && of_ring(&line)));
+    assert!(text.contains("weir_agent_last_flush_timestamp_seconds{ring=\"0\"}"), "{text}");
 }
 
 #[test]

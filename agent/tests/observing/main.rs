@@ -4,4 +4,6 @@
 mod support;
 
 mod metrics;
+mod readiness;
 mod reports;
+mod states;

@@ -2,8 +2,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
     os::unix::net::UnixDatagram,
     process::{Command, Stdio},
     time::SystemTime,
@@ -20,8 +18,9 @@ use weir_common::{
 };
 
 use crate::support::{
-    Agent, Node, PATIENCE,
+    Node, PATIENCE,
     proxy::{Control, frame, meta, stdin, stdout},
+    scrape::{LISTEN, address, becomes, exposition, get, not_ready, value},
     stored::directory,
     wait_until,
 };
@@ -29,35 +28,6 @@ use crate::support::{
 const C2T: Direction = Direction::ClientToTarget;
 const T2C: Direction = Direction::TargetToClient;
 const FULL: &str = "not ready: the spool is full; sessions stall until it has room\n";
-const LISTEN: &str = "metrics_listen = \"127.0.0.1:0\"\n";
-
-fn address(agent: &Agent) -> SocketAddr {
-    let line = agent.wait_for_log("serving metrics and health");
-    let address = line.split("metrics_listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
-    address.expect("it is said").parse().expect("an address")
-}
-
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, body.to_owned())
-}
-
-/// The value of a series.
-fn value(address: SocketAddr, series: &str) -> f64 {
-    let (status, text) = get(address, "/metrics");
-    assert_eq!(status, 200);
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in\n{text}"))
-}
-
-fn becomes(address: SocketAddr, series: &str, expected: f64) {
-    wait_until(series, || value(address, series) == expected);
-}
 
 #[test]
 fn what_happens_to_a_session_is_counted_and_names_nobody() {
@@ -110,7 +80,7 @@ fn what_happens_to_a_session_is_counted_and_names_nobody() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs_f64();
     wait_until("the spool is flushed", || value(address, flushed) >= now);
     assert!(value(address, "weir_agent_flush_seconds_count") > 0.0);
-    let (_, text) = get(address, "/metrics");
+    let text = exposition(address);
     for name in [&meta.user, &meta.grant_id, &meta.resource.name, &meta.session_id.to_string()] {
         assert!(!text.contains(name.as_str()), "{name}");
     }
@@ -132,13 +102,7 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
     assert_eq!(control.open(&meta, false), Some(Reply::Opened));
     let mut tap = control.arm(0);
     tap.pass(C2T, &Message::Open(ChannelType::Session));
-    let not_ready = |words: &str| {
-        wait_until(words, || {
-            let (status, text) = get(address, "/ready");
-            status == 503 && text.starts_with("not ready: ") && text.contains(words)
-        });
-    };
-    not_ready("the store has taken nothing for");
+    not_ready(address, "the store has taken nothing for");
     assert!(value(address, "weir_agent_storing_failures_total{class=\"no_space\"}") >= 1.0);
     // A single toss says little: the ring is small, and the drain may be late for once.
     wait_until("the spool is full", || {
@@ -146,6 +110,10 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
         get(address, "/ready") == (503, FULL.to_owned())
     });
     becomes(address, "weir_agent_sessions{ring=\"0\",state=\"paused\"}", 1.0);
+    becomes(address, "weir_agent_spool_state{ring=\"0\",state=\"full\"}", 1.0);
+    assert_eq!(value(address, "weir_agent_spool_state{ring=\"0\",state=\"roomy\"}"), 0.0);
+    assert_eq!(value(address, "weir_agent_store_answers"), 0.0);
+    assert!(value(address, "weir_agent_spool_disk_free_bytes{ring=\"0\"}") > 0.0);
     wait_until("tosses are seen while the session runs", || {
         tap.try_pass(T2C, stdout("z"));
         value(address, "weir_agent_messages_tossed_total{ring=\"0\",cause=\"full\"}") > 0.0
@@ -153,6 +121,8 @@ fn a_full_spool_and_a_store_that_fails_make_the_agent_unready_and_not_dead() {
     assert_eq!(get(address, "/health").0, 200);
     fs::remove_file(node.path("store/ballast")).expect("is there");
     wait_until("it is ready again", || get(address, "/ready").0 == 200);
+    becomes(address, "weir_agent_spool_state{ring=\"0\",state=\"roomy\"}", 1.0);
+    assert_eq!(value(address, "weir_agent_store_answers"), 1.0);
     tap.pass(T2C, &stdout("it goes on"));
     assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
     directory(&node, meta.session_id);

@@ -6,6 +6,7 @@
 pub(crate) mod bpffs;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod scrape;
 pub(crate) mod stored;
 
 use std::{

@@ -69,7 +69,7 @@ impl FileStore {
     }
 
     /// One flush of each directory at the end, instead of one an object.
-    fn put_all_blocking(&self, objects: &[Object]) -> Result<(), StoreError> {
+    fn put_all_blocking(&self, objects: &[Object]) -> Result<Vec<Put>, StoreError> {
         let mut written = Vec::with_capacity(objects.len());
         for object in objects {
             let target = self.root.join(&object.path);
@@ -78,14 +78,11 @@ impl FileStore {
             written.push((file, object, target));
         }
         let mut dirs = BTreeSet::new();
-        let mut placed = Ok(());
-        for (file, Object { path, sha256, .. }, target) in written {
+        let mut place = |(file, object, target): (_, &Object, PathBuf)| {
             dirs.insert(target.parent().unwrap_or(&self.root).to_owned());
-            placed = place(file, path, &target, *sha256).map(drop);
-            if placed.is_err() {
-                break;
-            }
-        }
+            place(file, &object.path, &target, object.sha256)
+        };
+        let placed = written.into_iter().map(&mut place).collect();
         // Also where one failed: those before it are there.
         dirs.iter().try_for_each(|dir| sync_dir(dir))?;
         placed
@@ -237,8 +234,8 @@ mod tests {
             sha256: Sha256::of(body),
         };
         let objects = [object("s/a", b"1"), object("s/b", b"2"), object("t/c", b"3")];
-        store.put_all_blocking(&objects).expect("stored");
-        store.put_all_blocking(&objects).expect("the same again");
+        assert_eq!(store.put_all_blocking(&objects).expect("stored"), [Put::Stored; 3]);
+        assert_eq!(store.put_all_blocking(&objects).expect("the same again"), [Put::AlreadyThere; 3]);
         let more = [object("s/0", b"0"), object("s/b", b"other"), object("s/z", b"9")];
         let conflict = store.put_all_blocking(&more).expect_err("another object");
         assert!(matches!(conflict, StoreError::Conflict { path, .. } if path == "s/b"));

@@ -34,7 +34,7 @@ pub enum Put {
 pub type PutFuture<'a> = Pin<Box<dyn Future<Output = Result<Put, StoreError>> + Send + 'a>>;
 
 /// Puts of several objects under way.
-pub type PutAllFuture<'a> = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'a>>;
+pub type PutAllFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<Put>, StoreError>> + Send + 'a>>;
 
 /// An object that is to be stored.
 #[derive(Clone, Debug)]
@@ -57,13 +57,14 @@ pub trait Store: Send + Sync {
     fn put<'a>(&'a self, path: &'a str, body: Bytes, sha256: Sha256) -> PutFuture<'a>;
 
     /// Stores objects one after the other, up to the first that fails; as [`Self::put`] does, and cheaper where a store
-    /// can do more in one go.
+    /// can do more in one go. What each put did comes back in their order.
     fn put_all(&self, objects: Vec<Object>) -> PutAllFuture<'_> {
         Box::pin(async move {
+            let mut puts = Vec::with_capacity(objects.len());
             for Object { path, body, sha256 } in objects {
-                self.put(&path, body, sha256).await?;
+                puts.push(self.put(&path, body, sha256).await?);
             }
-            Ok(())
+            Ok(puts)
         })
     }
 
