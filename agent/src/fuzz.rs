@@ -33,10 +33,10 @@ pub fn spool_entries(bytes: &[u8]) {
     for (offset, entry) in entries.by_ref() {
         assert_eq!(offset, end, "one behind the other");
         end = offset + entry.len();
-        // Behind the fields come bytes that are reserved.
-        let written = entry.header().expect("it was read, so it can be written");
         let at = usize::try_from(offset).expect("in memory");
-        assert_eq!(written[4..9], bytes[at + 4..at + 9]);
+        let (again, stamp) = Entry::decode(&bytes[at..], offset).expect("it was read");
+        let written = entry.header(stamp, offset).expect("it was read, so it can be written");
+        assert!(again == entry && written == bytes[at..at + written.len()]);
         assert_eq!(Entry::extent(&bytes[at..]) as u64, entry.len());
     }
     assert_eq!(entries.offset(), end);

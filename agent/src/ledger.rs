@@ -33,6 +33,8 @@ pub enum StateEntry {
         /// The ring.
         ring: RingId,
     },
+    /// Records that the ring had given out are not in the spool: a part of it was lost that no reader finds missing.
+    RecordsLost,
     /// A session begins.
     Opened {
         /// The access context.
@@ -245,10 +247,11 @@ impl Ledger {
             return Accounted::Orphan;
         };
         if header.kind == RECORD_GAP {
-            let gap = SpooledGap::from_message(message).map(|spooled| spooled.gap);
-            let recorded = gap.map(|gap| {
+            let spooled = SpooledGap::from_message(message);
+            let gap = spooled.map(|spooled| spooled.gap);
+            let recorded = spooled.map(|SpooledGap { seq, gap }| {
                 let count = Count { records: gap.records, bytes: gap.bytes };
-                let gap = Unrecorded { count, boot_ns: header.boot_ns, entry_len };
+                let gap = Unrecorded { seq, count, boot_ns: header.boot_ns, entry_len };
                 session.gap(channel, direction, gap, place)
             });
             let (Some(gap), Some(Ok(()) | Err(RecordError::Gap))) = (gap, &recorded) else {
@@ -278,7 +281,7 @@ impl Ledger {
             may(session).map_err(|source| LedgerError::Step { session: id, source })
         };
         match entry {
-            StateEntry::RingAdopted { .. } => Ok(()),
+            StateEntry::RingAdopted { .. } | StateEntry::RecordsLost => Ok(()),
             StateEntry::Opened { meta, .. } if self.sessions.contains_key(&meta.session_id) => {
                 Err(LedgerError::SessionExists { session: meta.session_id })
             }
@@ -302,7 +305,7 @@ impl Ledger {
             StateEntry::Frozen { session } | StateEntry::Closed { session, .. } => {
                 step(*session, &Session::may_close)
             }
-            StateEntry::Finished { session } => step(*session, &Session::may_finish),
+            StateEntry::Finished { session } => step(*session, &Session::may_be_finished),
         }
     }
 
@@ -314,6 +317,7 @@ impl Ledger {
         self.check(&entry)?;
         match entry {
             StateEntry::RingAdopted { ring } => self.ring = Some(ring),
+            StateEntry::RecordsLost => self.lose(),
             StateEntry::Opened { meta, clock, recorder, opened_at } => {
                 let session = Session::new(meta, clock, recorder, opened_at);
                 self.sessions.insert(session.id(), session);
@@ -343,6 +347,11 @@ impl Ledger {
             StateEntry::Finished { session } => drop(self.sessions.remove(&session)),
         }
         Ok(())
+    }
+
+    /// Records behind the ones that are known may have been lost, of any session.
+    pub fn lose(&mut self) {
+        self.sessions.values_mut().for_each(Session::lose);
     }
 
     /// Takes the state that a checkpoint says. What a replay found before is kept where it agrees with it.

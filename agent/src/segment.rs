@@ -240,7 +240,7 @@ impl<'a> Pieces<'a> {
             self.fill()?;
         }
         let offset = self.offset - self.unread.len() as u64;
-        let entry = Entry::decode(&self.buffer[self.unread.clone()])
+        let (entry, _) = Entry::decode(&self.buffer[self.unread.clone()], offset)
             .map_err(|source| SegmentError::Damaged { file, offset, source })?;
         self.unread.start += ENTRY_HEADER_LEN + entry.payload.len();
         Ok((offset, entry))
@@ -305,18 +305,21 @@ mod tests {
 
     use super::*;
     use crate::{
-        spool::{Place, entry::Entry},
+        spool::{
+            Place,
+            entry::{Entry, Stamp},
+        },
         testing::{cookies, frame, opening, record, session_id, sftp, stdout_record, upload_of},
     };
     use weir_common::frame::{MAX_BODY, Message};
 
     /// A spool file with these records, all of one segment.
     fn source(dir: &Path, records: &[Vec<u8>]) -> SegmentSource {
-        let (mut bytes, mut pending) = (Vec::new(), Pending::default());
+        let (mut bytes, mut pending, stamp) = (Vec::new(), Pending::default(), Stamp::of_new_file());
         for payload in records {
             let entry = Entry { kind: Kind::Record, position: 1, payload };
             let place = Place { file: FileNo(1), offset: bytes.len() as u64 };
-            bytes.extend_from_slice(&entry.header().expect("short"));
+            bytes.extend_from_slice(&entry.header(stamp, place.offset).expect("short"));
             bytes.extend_from_slice(payload);
             pending.push(place, entry.len(), 1, 0);
         }

@@ -49,6 +49,7 @@ impl Core {
                 bytes = consumed - spooled,
                 "the spool lost records that were drained; what is missing will not add up"
             );
+            self.journal.note_loss(consumed)?;
         } else {
             self.ring.release(spooled);
         }

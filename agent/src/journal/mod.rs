@@ -125,9 +125,9 @@ impl Journal {
             let path = spool::path(dir, no);
             fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
         }
-        let spool = Spool::open(dir, options, space, files)?;
+        let spool = Spool::open(dir, options, space, files, appendable)?;
         let mut journal = Self { _lock: lock, spool, ledger, position, checkpoint_bytes, deletable: None };
-        if journal.spool.active_file().is_none() || !appendable {
+        if journal.spool.active_file().is_none() {
             journal.start_file()?;
         }
         Ok(journal)
@@ -276,6 +276,15 @@ impl Journal {
     pub fn adopt_ring(&mut self, ring: RingId, position: u64) -> Result<(), JournalError> {
         let before = std::mem::replace(&mut self.position, position);
         self.append(StateEntry::RingAdopted { ring }).inspect_err(|_| self.position = before)
+    }
+
+    /// Makes the change that what the ring gave out up to this position is not all in the spool, and goes on behind it.
+    ///
+    /// # Errors
+    /// [`JournalError`]; then nothing is changed.
+    pub fn note_loss(&mut self, position: u64) -> Result<(), JournalError> {
+        let before = std::mem::replace(&mut self.position, position);
+        self.append(StateEntry::RecordsLost).inspect_err(|_| self.position = before)
     }
 
     /// Gives back the space of files that are not needed any more, the one that is appended to included: what

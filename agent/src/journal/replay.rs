@@ -1,11 +1,15 @@
 //! Reading the spool back: from its files to the ledger.
 //!
 //! The oldest file's checkpoint is where the replay begins; the checkpoints of later files say what it knows
-//! already. Three kinds of damage are told apart:
+//! already. Four kinds of damage are told apart:
 //!
 //! - *The last file ends in the middle of an entry*, as a killed agent leaves it: the rest is cut off. Its
 //!   records are still in the ring. If not even the file's checkpoint is whole, the file goes.
-//! - *A file has a bad entry with good ones behind it*, or is not the last: the rest of that file is unreadable. The replay goes on with the next
+//! - *A stretch of a file is damaged, and the entries behind it say that no change of state was in it*: the replay goes on
+//!   behind it. Records were lost; each stream finds out by its sequence numbers whether any was its own
+//!   (`session::loss`), and those that lost none are whole.
+//! - *A change of state may have been in such a stretch*, or the checkpoint is damaged: what the entries behind it mean cannot be
+//!   concluded, so the rest of the file is left unread. The replay goes on with the next
 //!   file's checkpoint; the records in between count as gone, sessions that have none of them are not
 //!   affected.
 //! - *Records that a checkpoint counts lie in a file that was deleted*, before the first file or between two:
@@ -15,12 +19,7 @@
 //! Gone records that no entry says are sealed are lost. The session goes on and is stored; its manifest has
 //! more accepted records than events, and so every verification of it fails, as it must.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    fs::{self, File},
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, fs::File, path::Path};
 
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -31,8 +30,8 @@ use crate::{
     session::Session,
     spool::{
         self, FileNo, Place,
-        entry::{BadEntry, Entry, Kind},
-        reader::Reader,
+        entry::{BadEntry, Entry, Kind, Stamp},
+        reader::{Behind, Reader},
     },
 };
 
@@ -45,8 +44,9 @@ pub(super) struct Replayed {
     pub(super) files: BTreeMap<FileNo, u64>,
     /// Bytes of the last file's checkpoint.
     pub(super) checkpoint_bytes: u64,
-    /// Whether the last file that stays is good to its end, or is cut there: only then may anything be appended to it.
-    pub(super) appendable: bool,
+    /// What goes on in the last file that stays, if it is good to its end, or is cut there: only then may anything be
+    /// appended to it.
+    pub(super) appendable: Option<Stamp>,
     /// The last file, if not even its checkpoint is whole: it goes.
     pub(super) headless: Option<FileNo>,
     /// What could not be read.
@@ -64,7 +64,7 @@ pub enum Damage {
         /// How many bytes.
         bytes: u64,
     },
-    /// The rest of an earlier file.
+    /// A stretch of a file, or the rest of it.
     Unreadable {
         /// The file.
         file: FileNo,
@@ -106,20 +106,24 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     let mut replay =
         Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true, checkpoint_bytes: 0 };
     let mut before = None;
-    let (mut headless, mut damage, mut appendable) = (None, Vec::new(), true);
+    let (mut headless, mut damage, mut appendable) = (None, Vec::new(), None);
     for no in numbers {
         if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
             debug!(file = %no, "spool files before this one are gone; going on with its checkpoint");
-            replay.take_checkpoint = true;
+            replay.lose();
         }
         let path = spool::path(dir, no);
         let file = File::open(&path).map_err(spool::failed("open", &path))?;
         let len = file.metadata().map_err(spool::failed("look at", &path))?.len();
-        let good = replay.file(no, &path, file)?;
+        let Read { good, stretches, rest, stamp } = replay.file(no, &path, file)?;
         let cut = len - good;
+        for &bytes in &stretches {
+            error!(file = %no, bytes, "a stretch of a spool file is unreadable; going on behind it");
+            damage.push(Damage::Unreadable { file: no, bytes });
+        }
         // An agent that was killed right after it had made a file leaves an empty one. What is appended to that would be
         // lost: nobody reads behind a checkpoint that is not there.
-        let is_torn = Some(no) == last && (cut > 0 || good == 0) && !has_entry_behind(&path, good)?;
+        let is_torn = Some(no) == last && (cut > 0 || good == 0) && rest == Rest::Nothing;
         if is_torn && good == 0 {
             warn!(file = %no, bytes = len, "the last spool file has no whole checkpoint; it goes");
             damage.push(Damage::TornTail { file: no, bytes: len });
@@ -132,10 +136,11 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         } else if cut > 0 {
             error!(file = %no, bytes = cut, "the rest of a spool file is unreadable; going on behind it");
             damage.push(Damage::Unreadable { file: no, bytes: cut });
-            replay.take_checkpoint = true;
+            replay.lose();
         }
-        appendable = cut == 0 || is_torn;
-        files.insert(no, if is_torn { good } else { len });
+        // What is appended behind damage that was passed over would hang on its being passed over again.
+        appendable = stamp.filter(|_| (cut == 0 || is_torn) && stretches.is_empty());
+        files.insert(no, if appendable.is_some() { good } else { len });
     }
     for session in replay.ledger.sessions() {
         let gone = session.gone_records();
@@ -147,39 +152,69 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
     Ok(Replayed { ledger, position, files, checkpoint_bytes, appendable, headless, damage })
 }
 
-/// Whether a good entry lies anywhere behind `good` bytes of the file: then what is bad there is no torn tail.
-fn has_entry_behind(path: &Path, good: u64) -> Result<bool, JournalError> {
-    let bytes = fs::read(path).map_err(spool::failed("read", path))?;
-    let good = usize::try_from(good).unwrap_or(usize::MAX);
-    let rest = bytes.get(good.saturating_add(1)..).unwrap_or_default();
-    Ok((0..rest.len()).any(|at| Entry::may_begin(&rest[at..]) && Entry::decode(&rest[at..]).is_ok()))
+/// What a file was found to be.
+struct Read {
+    /// Bytes up to the end of the last entry that was read.
+    good: u64,
+    /// Bytes of each damaged stretch among these that was passed over.
+    stretches: Vec<u64>,
+    /// What lies behind them.
+    rest: Rest,
+    /// What goes on there.
+    stamp: Option<Stamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// No entry, so whatever it is may be cut off.
+    Nothing,
+    /// Entries that are not read, or something that may be some.
+    Unread,
 }
 
 impl Replay {
-    /// Replays a file and says how many of its bytes are good.
-    fn file(&mut self, no: FileNo, path: &Path, file: File) -> Result<u64, JournalError> {
+    /// Replays a file.
+    fn file(&mut self, no: FileNo, path: &Path, file: File) -> Result<Read, JournalError> {
         let read = |source| spool::failed("read", path)(source);
         let mut entries = Reader::new(file);
+        let mut found = Read { good: 0, stretches: Vec::new(), rest: Rest::Nothing, stamp: None };
         let Some(checkpoint) = read_checkpoint(no, path, &mut entries)? else {
-            return match entries.damage() {
-                Some(reason @ BadEntry::UnknownKind { .. }) => Err(unreadable(no, entries.offset(), &reason)),
-                _ => Ok(0),
+            let is_something = match behind(no, path, &mut entries)? {
+                Some(behind) => behind != Behind::Nothing,
+                None => entries.next().map_err(read)?.is_some(),
             };
+            found.rest = if is_something { Rest::Unread } else { Rest::Nothing };
+            return Ok(found);
         };
         self.checkpoint_bytes = entries.offset();
         if std::mem::take(&mut self.take_checkpoint) {
             self.position = checkpoint.position;
             self.ledger.restore(checkpoint.head.ring, checkpoint.sessions);
         }
-        while let Some((offset, entry)) = entries.next().map_err(read)? {
-            self.entry(Place { file: no, offset }, &entry)?;
-            self.position = entry.position;
+        loop {
+            while let Some((offset, entry)) = entries.next().map_err(read)? {
+                self.entry(Place { file: no, offset }, &entry)?;
+                self.position = entry.position;
+            }
+            (found.good, found.stamp) = (entries.offset(), entries.stamp());
+            match behind(no, path, &mut entries)? {
+                Some(Behind::Entry { offset, states_missing: false }) => {
+                    found.stretches.push(offset - found.good);
+                    self.lose();
+                }
+                None | Some(Behind::Nothing) => return Ok(found),
+                Some(Behind::Entry { .. } | Behind::Unsure) => {
+                    found.rest = Rest::Unread;
+                    return Ok(found);
+                }
+            }
         }
-        match entries.damage() {
-            // Not for this version to cut off.
-            Some(reason @ BadEntry::UnknownKind { .. }) => Err(unreadable(no, entries.offset(), &reason)),
-            _ => Ok(entries.offset()),
-        }
+    }
+
+    /// Something is missing here, and the next checkpoint says more than is known.
+    fn lose(&mut self) {
+        self.ledger.lose();
+        self.take_checkpoint = true;
     }
 
     fn entry(&mut self, place: Place, entry: &Entry<'_>) -> Result<(), JournalError> {
@@ -201,6 +236,21 @@ impl Replay {
         }
         Ok(())
     }
+}
+
+/// What lies behind the damage that the reading ended with; `None` if it ended with the file.
+fn behind(no: FileNo, path: &Path, entries: &mut Reader<File>) -> Result<Option<Behind>, JournalError> {
+    // Not for this version to cut off.
+    let refuse = |offset, bad| match bad {
+        Some(reason @ (BadEntry::UnknownKind { .. } | BadEntry::Unmarked)) => {
+            Err(unreadable(no, offset, &reason))
+        }
+        other => Ok(other),
+    };
+    let Some(_) = refuse(entries.offset(), entries.damage())? else { return Ok(None) };
+    let behind = entries.resume().map_err(spool::failed("read", path))?;
+    refuse(entries.offset(), entries.damage())?;
+    Ok(Some(behind))
 }
 
 struct Head {

@@ -12,11 +12,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use weir_common::digest::Sha256;
+use weir_common::{
+    digest::Sha256,
+    frame::WINDOW,
+    recording::{Count, KernelCount},
+    session::ChannelNo,
+};
 
 use super::*;
 use crate::{
-    session::{SealLimits, Session},
+    session::{ChannelKernel, SealLimits, Session},
     signing::SigningKey,
     spool,
     store::{GetFuture, Put, PutFuture, Store, StoreError},
@@ -415,6 +420,148 @@ fn damage_in_an_earlier_file_is_reported_by_the_sessions_that_lost_records_and_b
     assert_eq!(gone, [1, 0]);
 }
 
+/// Flips a bit in the payload of this entry of the file.
+fn damage_entry(dir: &Path, no: FileNo, entry: usize) {
+    let file = spool::path(&dir.join("spool"), no);
+    let mut bytes = fs::read(&file).expect("readable");
+    let (offset, _) = spool::entry::Entries::new(&bytes).nth(entry).expect("as many entries");
+    bytes[usize::try_from(offset).expect("small") + HEADER_LEN + 5] ^= 1;
+    fs::write(&file, &bytes).expect("writable");
+}
+
+fn sums(journal: &Journal) -> Vec<(u64, u64)> {
+    journal.ledger().sessions().map(|session| (session.accepted_records(), session.gone_records())).collect()
+}
+
+/// Behind the checkpoint of the only file come four changes of state, then records of the one and the other session in turn.
+const FIRST_RECORD: usize = 5;
+
+#[test]
+fn a_damaged_record_costs_its_own_session_that_record_and_the_others_nothing() {
+    for damaged in [0, 7, 20, 24, 35, 37, 38] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut journal = Journal::open(&dir.path().join("spool"), roomy()).expect("opens");
+        for change in [opened(1), armed(1), opened(2), armed(2)] {
+            journal.append(change).expect("in order");
+        }
+        let append = |journal: &mut Journal, number: u8, seq: u64| {
+            let end = journal.position() + 1;
+            let record = stdout_record(number, seq, &content(number, seq));
+            journal.append_records(&[RingRecord { bytes: &record, end }], |_| {}).expect("room");
+        };
+        for seq in 0..20 {
+            (1..=2).for_each(|number| append(&mut journal, number, seq));
+        }
+        drop(journal);
+        damage_entry(dir.path(), FileNo(1), FIRST_RECORD + damaged);
+        let hit = damaged % 2;
+        let mut journal = Journal::open(&dir.path().join("spool"), roomy()).expect("opens");
+        // What is behind the damage shows soon which session it hit; where nothing is, what comes next does.
+        for seq in 20..20 + WINDOW as u64 {
+            (1..=2).for_each(|number| append(&mut journal, number, seq));
+        }
+        let all = 20 + WINDOW as u64;
+        let mut expected = vec![(all, 0), (all, 0)];
+        expected[hit] = (all, 1);
+        assert_eq!(sums(&journal), expected, "{damaged}");
+        drop(journal);
+        let again = Journal::open(&dir.path().join("spool"), roomy()).expect("opens");
+        assert_eq!(sums(&again), expected, "{damaged}: after another restart");
+    }
+}
+
+/// How many frames of each session the spool in `dir` has.
+fn known(dir: &Path) -> [u64; 2] {
+    let journal = open(dir);
+    [1, 2].map(|number| journal.ledger().session(session_id(number)).map_or(0, Session::accepted_records))
+}
+
+/// What is stored of both sessions when they go on from these frames to their end.
+fn go_on(dir: &Path, objects: BTreeMap<String, Bytes>, known: [u64; 2]) -> BTreeMap<String, Bytes> {
+    let objects: Objects = Arc::new(Mutex::new(objects));
+    let mut life = Life::begin(dir, &objects, u32::MAX);
+    // A position for each record: the core sees that the ring gave out more than the spool has.
+    let consumed = known.iter().sum();
+    if life.journal.position() < consumed {
+        life.journal.note_loss(consumed).expect("room");
+    }
+    for seq in 0..FRAMES {
+        for (number, known) in (1..).zip(known) {
+            assert!(seq < known || life.record(number, seq, &content(number, seq)).is_ok());
+        }
+        assert!(seq < known[0].min(known[1]) || life.store().is_ok());
+    }
+    // The kernel has counted every one of them.
+    let captured = Count { records: FRAMES, bytes: FRAMES * 316 };
+    let t2c = Some(KernelCount { captured, ..KernelCount::default() });
+    let kernel = ChannelKernel { channel: ChannelNo(0), c2t: None, t2c };
+    let disarmed = StateEntry::Disarmed { session: session_id(2), kernel };
+    for change in [disarmed, closed(1), closed(2)] {
+        life.journal.append(change).expect("in order");
+    }
+    assert!(life.store().is_ok(), "what is stored is nobody else's");
+    assert_eq!(life.journal.ledger().sessions().len(), 0, "everything is stored");
+    drop(life);
+    std::mem::take(&mut *objects.lock().expect("no panic in between"))
+}
+
+#[test]
+fn whichever_record_is_damaged_the_other_session_is_stored_as_ever_and_its_own_lacks_that_record_at_most() {
+    let of = |objects: &BTreeMap<String, Bytes>, number: u8| -> BTreeMap<String, Bytes> {
+        let is_its = |path: &String| path.contains(&session_id(number).to_string());
+        objects
+            .iter()
+            .filter(|(path, _)| is_its(path))
+            .map(|(path, bytes)| (path.clone(), bytes.clone()))
+            .collect()
+    };
+    let events = |objects: &BTreeMap<String, Bytes>| -> usize {
+        let segments = objects.iter().filter(|(path, _)| path.ends_with(".ndjson.zst"));
+        let lines = segments.map(|(_, packed)| {
+            let text = zstd::decode_all(&packed[..]).expect("zstd");
+            text.iter().filter(|&&byte| byte == b'\n').count() - 1
+        });
+        lines.sum()
+    };
+    let mut damaged = 0;
+    for steps in [50, 75] {
+        let (dir, objects) = (tempfile::tempdir().expect("a temporary directory"), Objects::default());
+        assert!(Life::begin(dir.path(), &objects, steps).live().is_err(), "killed");
+        let stored = objects.lock().expect("no panic in between").clone();
+        let copy = || {
+            let to = tempfile::tempdir().expect("a temporary directory");
+            fs::create_dir(to.path().join("spool")).expect("writable");
+            fs::copy(dir.path().join("key"), to.path().join("key")).expect("readable");
+            for no in spool::list(&dir.path().join("spool")).expect("readable") {
+                let at = |dir: &Path| spool::path(&dir.join("spool"), no);
+                fs::copy(at(dir.path()), at(to.path())).expect("readable");
+            }
+            to
+        };
+        let known = known(copy().path());
+        let expected = go_on(copy().path(), stored.clone(), known);
+        for no in spool::list(&dir.path().join("spool")).expect("readable") {
+            let bytes = fs::read(spool::path(&dir.path().join("spool"), no)).expect("readable");
+            for (entry, (_, Entry { kind, payload, .. })) in spool::entry::Entries::new(&bytes).enumerate() {
+                if kind != Kind::Record {
+                    continue;
+                }
+                damaged += 1;
+                let cookie = u64::from_ne_bytes(*payload.first_chunk().expect("a header"));
+                let (own, other) = if cookie < 4 { (1, 2) } else { (2, 1) };
+                let dir = copy();
+                damage_entry(dir.path(), no, entry);
+                let found = go_on(dir.path(), stored.clone(), known);
+                let place = format!("killed after {steps} steps, file {no}, entry {entry}");
+                assert!(of(&found, other) == of(&expected, other), "{place}: the other session");
+                let missing = events(&of(&expected, own)) - events(&of(&found, own));
+                assert!(missing <= 1, "{place}: {missing} are missing");
+            }
+        }
+    }
+    assert!(damaged > 20, "{damaged}");
+}
+
 #[test]
 fn nothing_is_appended_behind_damage_where_no_replay_would_find_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -493,7 +640,7 @@ fn a_record_behind_the_end_of_its_channel_or_session_is_an_orphan_in_a_replay_to
         assert_eq!(journal.ledger().orphans().records, 2);
         let session = |number| journal.ledger().session(session_id(number)).expect("is there");
         assert_eq!((session(1).accepted_records(), session(2).accepted_records()), (0, 0));
-        assert!(session(1).is_disarmed(weir_common::session::ChannelNo(0)));
+        assert!(session(1).is_disarmed(ChannelNo(0)));
         assert_eq!(session(2).due_records(LIMITS, u64::MAX), None);
         assert_eq!(session(2).may_finish(), Ok(()));
     };

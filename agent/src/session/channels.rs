@@ -10,7 +10,7 @@ use weir_common::{
     session::ChannelNo,
 };
 
-use super::{ChannelKernel, Session, StepError, TapCookies};
+use super::{ChannelKernel, Session, StepError, TapCookies, loss::Unsure};
 
 /// The most channels of a session that are armed at a time.
 pub const ARMED_MAX: usize = 1024;
@@ -33,6 +33,9 @@ pub(super) struct Channel {
 pub(super) struct Way {
     pub(super) inbound: Inbound,
     pub(super) totals: DirectionTotals,
+    /// Where frames of it may have been lost with a part of the spool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unsure: Option<Unsure>,
 }
 
 impl Session {
@@ -53,6 +56,7 @@ impl Session {
                 passed: Count::default(),
                 kernel: None,
             },
+            unsure: None,
         };
         self.channels.retain(|other| other.no != channel);
         self.channels.push(Channel {
@@ -124,6 +128,7 @@ impl Session {
     /// [`StepError::NoChannel`], [`StepError::Ended`].
     pub fn disarm(&mut self, kernel: ChannelKernel) -> Result<(), StepError> {
         self.may_disarm(kernel.channel)?;
+        self.settle_by(kernel);
         for mut channel in self.channels.extract_if(.., |channel| channel.no == kernel.channel) {
             channel.count(kernel);
             self.disarmed.insert(channel.no, channel.totals());

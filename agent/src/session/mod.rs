@@ -5,6 +5,7 @@
 //! order is an error value. No clock, no files and no sockets: kernel time is an argument, records are bytes.
 
 mod channels;
+mod loss;
 pub mod pending;
 mod reconcile;
 mod runs;
@@ -23,6 +24,7 @@ use weir_common::{
 pub use self::channels::{ARMED_MAX, CHANNELS_MAX};
 use self::{
     channels::{Channel, Way},
+    loss::Loss,
     pending::Pending,
 };
 use crate::{spool::Place, withholding::Carried};
@@ -65,6 +67,9 @@ pub struct Session {
     /// the version before reads every checkpoint but one that it would get wrong.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     frozen: bool,
+    /// Whether records may have been lost with a part of the spool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss: Option<Loss>,
     /// Kernel time of the newest record.
     #[serde(default)]
     last_boot_ns: u64,
@@ -201,6 +206,7 @@ impl Session {
             carried: Carried::default(),
             end: None,
             frozen: false,
+            loss: None,
             last_boot_ns: 0,
         }
     }
@@ -238,14 +244,18 @@ impl Session {
     ) -> Result<(), RecordError> {
         let way = self.way(channel, direction).ok_or(RecordError::NoTap)?;
         let bytes = record.message.len() as u64;
-        let mut taken = false;
+        let (mut taken, mut is_ahead) = (false, false);
         let (count, outcome) = match way.inbound.accept(record.message) {
             Verdict::Take(_) => {
                 taken = true;
+                way.in_sequence();
                 (&mut way.totals.accepted, Ok(()))
             }
             Verdict::Duplicate => (&mut way.totals.duplicate, Ok(())),
-            Verdict::OutOfSequence => (&mut way.totals.out_of_sequence, Ok(())),
+            Verdict::OutOfSequence => {
+                is_ahead = way.unsure.is_some();
+                (&mut way.totals.out_of_sequence, Ok(()))
+            }
             Verdict::Malformed(error) => (&mut way.totals.malformed, Err(error.into())),
             Verdict::Ended => (&mut way.totals.malformed, Ok(())),
         };
@@ -253,6 +263,9 @@ impl Session {
         self.last_boot_ns = self.last_boot_ns.max(record.boot_ns);
         if taken {
             self.pending.push(place, record.entry_len, bytes, record.boot_ns);
+        }
+        if is_ahead {
+            self.hold(channel, direction, &record, place);
         }
         outcome
     }
@@ -269,7 +282,8 @@ impl Session {
         gap: Unrecorded,
         place: Place,
     ) -> Result<(), RecordError> {
-        let Unrecorded { count, boot_ns, entry_len } = gap;
+        let Unrecorded { seq, count, boot_ns, entry_len } = gap;
+        self.miss_before(channel, direction, seq);
         let way = self.way(channel, direction).ok_or(RecordError::NoTap)?;
         way.inbound.skip(count.records);
         let passed = &mut way.totals.passed;
@@ -297,8 +311,9 @@ impl Session {
     /// How many records the next segment should take, if it is time for one.
     #[must_use]
     pub fn due_records(&self, limits: SealLimits, now_boot_ns: u64) -> Option<u64> {
-        let oldest = self.pending.oldest_boot_ns().filter(|_| self.sealing.is_none())?;
         let total = self.pending.total();
+        let is_free = self.sealing.is_none() && total.records > 0;
+        let oldest = self.pending.oldest_boot_ns().filter(|_| is_free)?;
         let due = self.end.is_some()
             || total.bytes >= limits.max_bytes
             || total.records >= limits.max_records
@@ -312,6 +327,7 @@ impl Session {
     /// [`StepError::Sealing`], [`StepError::Records`].
     pub fn begin_seal(&mut self, index: u32, records: u64) -> Result<(), StepError> {
         self.may_begin_seal(index, records)?;
+        self.cover(records);
         let records = self.pending.take(records).ok_or(StepError::Records { records })?;
         self.sealing = Some(Sealing { index, records, target: self.target.clone() });
         Ok(())
@@ -325,7 +341,8 @@ impl Session {
         if self.sealing.is_some() || index != self.next_index() {
             return Err(StepError::Sealing { index });
         }
-        let enough = (1..=self.pending.total().records).contains(&records);
+        // Of those that were lost it is not known yet that there were so many.
+        let enough = records > 0 && (self.loss.is_some() || records <= self.pending.total().records);
         enough.then_some(()).ok_or(StepError::Records { records })
     }
 
@@ -367,6 +384,7 @@ impl Session {
     pub fn close(&mut self, end: End, kernel: &[ChannelKernel]) -> Result<(), StepError> {
         self.may_close()?;
         for &counts in kernel {
+            self.settle_by(counts);
             if let Some(channel) = self.channels.iter_mut().find(|channel| channel.no == counts.channel) {
                 channel.count(counts);
             }
@@ -381,6 +399,14 @@ impl Session {
     /// The [`StepError`] that it would return.
     pub fn may_close(&self) -> Result<(), StepError> {
         if self.end.is_some() { Err(StepError::Ended) } else { Ok(()) }
+    }
+
+    /// Whether a note that everything of it is in the store may be true: where records were lost, more than this state has.
+    ///
+    /// # Errors
+    /// [`StepError::Unfinished`] if not.
+    pub fn may_be_finished(&self) -> Result<(), StepError> {
+        if self.end.is_some() && self.loss.is_some() { Ok(()) } else { self.may_finish() }
     }
 
     /// Whether it has ended and all its records are in the store.
@@ -407,6 +433,8 @@ pub struct Captured<'a> {
 /// A gap, as its record in the spool tells it.
 #[derive(Clone, Copy, Debug)]
 pub struct Unrecorded {
+    /// The sequence number of the first frame in it.
+    pub seq: u64,
     /// What passed.
     pub count: Count,
     /// Kernel time when it was over.

@@ -58,9 +58,9 @@ impl Pending {
     /// Kernel time of the oldest one, as far as it is known; 0 for one that is gone.
     #[must_use]
     pub fn oldest_boot_ns(&self) -> Option<u64> {
-        self.stretches.front().map(|stretch| match stretch {
-            Stretch::Gone(_) => 0,
-            Stretch::Spooled(chunk) => chunk.first_boot_ns(),
+        self.stretches.iter().find_map(|stretch| match stretch {
+            Stretch::Gone(count) => (count.records > 0).then_some(0),
+            Stretch::Spooled(chunk) => Some(chunk.first_boot_ns()),
         })
     }
 
@@ -101,6 +101,28 @@ impl Pending {
             self.total = self.total + count;
             self.stretches.push_back(Stretch::Gone(count));
         }
+    }
+
+    /// From here on some may be missing; how many becomes known later.
+    pub fn mark_loss(&mut self) {
+        if !matches!(self.stretches.back(), Some(Stretch::Gone(_))) {
+            self.stretches.push_back(Stretch::Gone(Count::default()));
+        }
+    }
+
+    /// Adds records that cannot be read, where that was marked last; else they are the oldest.
+    pub fn fill_loss(&mut self, records: u64) {
+        let count = Count { records, bytes: 0 };
+        let marked = self.stretches.iter_mut().rev().find_map(|stretch| match stretch {
+            Stretch::Gone(count) => Some(count),
+            Stretch::Spooled(_) => None,
+        });
+        match marked {
+            Some(gone) => *gone = *gone + count,
+            None if records > 0 => self.stretches.push_front(Stretch::Gone(count)),
+            None => {}
+        }
+        self.total = self.total + count;
     }
 
     /// Adds records that are all newer.

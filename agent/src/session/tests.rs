@@ -105,7 +105,7 @@ fn best_effort() -> Session {
 }
 
 fn pass(session: &mut Session, count: Count) -> Result<(), RecordError> {
-    let gap = Unrecorded { count, boot_ns: 5, entry_len: 100 };
+    let gap = Unrecorded { seq: 0, count, boot_ns: 5, entry_len: 100 };
     session.gap(ChannelNo(0), Direction::TargetToClient, gap, Place { file: FileNo(1), offset: 5_000_000 })
 }
 
@@ -416,7 +416,7 @@ fn a_checkpoint_that_says_more_than_can_be_added_up_is_taken_for_what_it_says() 
     }
     // It goes on to its end.
     capture(&mut hostile, &output("x", u64::MAX), 7).expect("a frame");
-    let gap = Unrecorded { count: most, boot_ns: u64::MAX, entry_len: 60 };
+    let gap = Unrecorded { seq: u64::MAX, count: most, boot_ns: u64::MAX, entry_len: 60 };
     let place = Place { file: FileNo(1), offset: 1000 };
     assert_eq!(hostile.gap(ChannelNo(0), Direction::TargetToClient, gap, place), Err(RecordError::Gap));
     hostile.sealed(segment(u32::MAX, 1), Carried::default()).expect("it was begun");

@@ -230,7 +230,7 @@ impl Session {
     /// The spool files that its unsealed records need.
     pub fn files(&self) -> impl Iterator<Item = FileNo> {
         let sealing = self.sealing.as_ref().into_iter().flat_map(|sealing| sealing.records.files());
-        sealing.chain(self.pending.files())
+        sealing.chain(self.pending.files()).chain(self.held_files())
     }
 
     /// Bytes that its unsealed records take in the spool.

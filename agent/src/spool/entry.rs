@@ -4,11 +4,19 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 4 | CRC-32C of everything behind this field |
+//! | 0 | 4 | CRC-32C of everything behind this field, combined (xor) with the entry's offset in the file |
 //! | 4 | 4 | bytes of the payload |
 //! | 8 | 1 | [`Kind`] |
-//! | 9 | 7 | reserved, 0 |
+//! | 9 | 5 | the file's [`Mark`] |
+//! | 14 | 2 | how many changes of state the file has before this entry (modulo 2¹⁶) |
 //! | 16 | 8 | ring position up to which everything is in the spool, this entry included |
+//!
+//! Offset and mark bind an entry to its place. Users choose what records hold, so whoever looks for an entry behind damage
+//! may come across bytes that were made to look like one: the mark is random and nobody outside the spool knows it, and a
+//! copy of a whole entry lies somewhere else. The count tells whether a change of state is among what was damaged.
+//!
+//! The version before had zeros for mark and count and left the offset out: it refuses the kind with which a file begins
+//! now, as this one refuses its files.
 //!
 //! Pure: no files here, and nothing about what a payload means.
 
@@ -27,17 +35,66 @@ pub enum Kind {
     Record = 1,
     /// A change of state, as JSON.
     State = 2,
-    /// The head of a file, as JSON: how many [`Kind::CheckpointSession`] entries follow.
-    Checkpoint = 3,
     /// The state of one session where a file begins, as JSON.
     CheckpointSession = 4,
+    /// The head of a file, as JSON: how many [`Kind::CheckpointSession`] entries follow. (3 in the version before.)
+    Checkpoint = 5,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Record, Self::State, Self::Checkpoint, Self::CheckpointSession]
+        [Self::Record, Self::State, Self::CheckpointSession, Self::Checkpoint]
             .into_iter()
             .find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// What the entries of one file have in common, and nothing else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark([u8; 5]);
+
+impl Mark {
+    /// Where it is in an entry.
+    pub const OFFSET: usize = 9;
+
+    /// One that nobody knows.
+    #[must_use]
+    pub fn random() -> Self {
+        loop {
+            let bytes: [u8; 5] = rand::random();
+            if bytes != [0; 5] {
+                return Self(bytes);
+            }
+        }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 5] {
+        &self.0
+    }
+}
+
+/// What an entry's header says of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The file's mark.
+    pub mark: Mark,
+    /// How many changes of state the file has before this entry, modulo 2¹⁶.
+    pub states: u16,
+}
+
+impl Stamp {
+    /// That of a new file's first entry.
+    #[must_use]
+    pub fn of_new_file() -> Self {
+        Self { mark: Mark::random(), states: 0 }
+    }
+
+    /// That of the entry behind one of this kind.
+    #[must_use]
+    pub fn behind(self, kind: Kind) -> Self {
+        Self { states: self.states.wrapping_add(u16::from(kind == Kind::State)), ..self }
     }
 }
 
@@ -68,6 +125,9 @@ pub enum BadEntry {
     /// They are not what was written.
     #[error("the entry's checksum does not match")]
     Checksum,
+    /// Checksum right, and no mark.
+    #[error("the entry is of the version before, which did not mark its files")]
+    Unmarked,
     /// Checksum right, and still nothing this version knows.
     #[error("the entry is of an unknown kind ({found})")]
     UnknownKind {
@@ -77,20 +137,23 @@ pub enum BadEntry {
 }
 
 impl<'a> Entry<'a> {
-    /// The header that goes before the payload.
+    /// The header that goes before the payload, where the entry begins at this offset of a file.
     ///
     /// # Errors
     /// [`PayloadTooLong`] past [`PAYLOAD_MAX`] bytes.
-    pub fn header(&self) -> Result<[u8; HEADER_LEN], PayloadTooLong> {
+    pub fn header(&self, stamp: Stamp, offset: u64) -> Result<[u8; HEADER_LEN], PayloadTooLong> {
         let Self { kind, position, payload } = *self;
+        let Stamp { mark, states } = stamp;
         let len = u32::try_from(payload.len()).ok().filter(|&len| len as usize <= PAYLOAD_MAX);
         let len = len.ok_or(PayloadTooLong { len: payload.len() })?;
         let mut bytes = [0; HEADER_LEN];
         bytes[4..8].copy_from_slice(&len.to_le_bytes());
         bytes[8] = kind as u8;
+        bytes[Mark::OFFSET..14].copy_from_slice(mark.bytes());
+        bytes[14..16].copy_from_slice(&states.to_le_bytes());
         bytes[16..].copy_from_slice(&position.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[4..]), payload);
-        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        let checksum = checksum(&bytes, payload, offset);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         Ok(bytes)
     }
 
@@ -116,34 +179,46 @@ impl<'a> Entry<'a> {
         HEADER_LEN + u32::from_le_bytes([l0, l1, l2, l3]) as usize
     }
 
-    /// Whether an entry may begin here, at a glance: its kind is one, and what is reserved is 0.
+    /// Whether an entry of this file may begin here, at a glance; of any file, if none is said.
     #[must_use]
-    pub fn may_begin(bytes: &[u8]) -> bool {
+    pub fn may_begin(bytes: &[u8], mark: Option<Mark>) -> bool {
         bytes.first_chunk::<HEADER_LEN>().is_some_and(|header| {
-            Kind::from_byte(header[8]).is_some() && header[9..16].iter().all(|&byte| byte == 0)
+            let found = &header[Mark::OFFSET..14];
+            let is_marked = mark.map_or(found != [0; 5], |mark| found == mark.bytes());
+            is_marked && Kind::from_byte(header[8]).is_some()
         })
     }
 
-    /// Reads the entry at the beginning of `bytes`.
+    /// Reads the entry at the beginning of `bytes`, which lie at this offset of a file.
     ///
     /// # Errors
-    /// [`BadEntry`] if they are not exactly what [`Self::header`] wrote.
-    pub fn decode(bytes: &'a [u8]) -> Result<Self, BadEntry> {
+    /// [`BadEntry`] if they are not exactly what [`Self::header`] wrote for this place.
+    pub fn decode(bytes: &'a [u8], offset: u64) -> Result<(Self, Stamp), BadEntry> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(BadEntry::Short)?;
-        let [c0, c1, c2, c3, l0, l1, l2, l3, kind, _, _, _, _, _, _, _, position @ ..] = *header;
+        let [c0, c1, c2, c3, l0, l1, l2, l3, kind, m0, m1, m2, m3, m4, s0, s1, position @ ..] = *header;
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if len > PAYLOAD_MAX {
             return Err(BadEntry::Checksum);
         }
         let payload = rest.get(..len).ok_or(BadEntry::Short)?;
-        if crc32c::crc32c_append(crc32c::crc32c(&header[4..]), payload)
-            != u32::from_le_bytes([c0, c1, c2, c3])
-        {
+        if checksum(header, payload, offset) != u32::from_le_bytes([c0, c1, c2, c3]) {
             return Err(BadEntry::Checksum);
         }
+        let mark = Mark([m0, m1, m2, m3, m4]);
+        if mark.bytes() == &[0; 5] {
+            return Err(BadEntry::Unmarked);
+        }
         let kind = Kind::from_byte(kind).ok_or(BadEntry::UnknownKind { found: kind })?;
-        Ok(Self { kind, position: u64::from_le_bytes(position), payload })
+        let stamp = Stamp { mark, states: u16::from_le_bytes([s0, s1]) };
+        Ok((Self { kind, position: u64::from_le_bytes(position), payload }, stamp))
     }
+}
+
+/// At offset 0 what the version before had there, so that it can tell that it does not know the kind.
+fn checksum(header: &[u8; HEADER_LEN], payload: &[u8], offset: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "what is 4 GiB away has another count or position")]
+    let offset = offset as u32;
+    crc32c::crc32c_append(crc32c::crc32c(&header[4..]), payload) ^ offset
 }
 
 /// A payload over the limit.
@@ -159,13 +234,14 @@ pub struct PayloadTooLong {
 pub struct Entries<'a> {
     bytes: &'a [u8],
     offset: usize,
+    mark: Option<Mark>,
 }
 
 impl<'a> Entries<'a> {
     /// The entries of these bytes.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self { bytes, offset: 0, mark: None }
     }
 
     /// Where the next entry begins; after the iteration, how many bytes were good.
@@ -177,9 +253,14 @@ impl<'a> Entries<'a> {
     /// Why the iteration ended before the end of the bytes; `None` if it did not.
     #[must_use]
     pub fn damage(&self) -> Option<BadEntry> {
-        match &self.bytes[self.offset..] {
-            [] => None,
-            rest => Entry::decode(rest).err(),
+        if self.offset == self.bytes.len() { None } else { self.decode().err() }
+    }
+
+    fn decode(&self) -> Result<(Entry<'a>, Mark), BadEntry> {
+        let (entry, Stamp { mark, .. }) = Entry::decode(&self.bytes[self.offset..], self.offset as u64)?;
+        match self.mark {
+            Some(known) if known != mark => Err(BadEntry::Checksum),
+            _ => Ok((entry, mark)),
         }
     }
 }
@@ -188,8 +269,9 @@ impl<'a> Iterator for Entries<'a> {
     type Item = (u64, Entry<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = Entry::decode(&self.bytes[self.offset..]).ok()?;
+        let (entry, mark) = self.decode().ok()?;
         let at = self.offset as u64;
+        self.mark = Some(mark);
         self.offset += HEADER_LEN + entry.payload.len();
         Some((at, entry))
     }
@@ -202,10 +284,10 @@ mod tests {
     use super::*;
 
     fn bytes_of(entries: &[(u64, Vec<u8>)]) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let (mut bytes, stamp) = (Vec::new(), Stamp { mark: Mark(*b"12345"), states: 7 });
         for (position, payload) in entries {
             let entry = Entry { kind: Kind::Record, position: *position, payload };
-            bytes.extend_from_slice(&entry.header().expect("short"));
+            bytes.extend_from_slice(&entry.header(stamp, bytes.len() as u64).expect("short"));
             bytes.extend_from_slice(payload);
         }
         bytes
@@ -266,6 +348,40 @@ mod tests {
 
     #[test]
     fn zeros_where_a_crash_left_the_file_longer_than_its_data_are_no_entry() {
-        assert_eq!(Entry::decode(&[0; 100]), Err(BadEntry::Checksum));
+        assert_eq!(Entry::decode(&[0; 100], 0), Err(BadEntry::Checksum));
+    }
+
+    #[test]
+    fn an_entry_is_one_only_where_it_was_written_and_in_its_own_file() {
+        let entry = Entry { kind: Kind::State, position: 9, payload: b"{}" };
+        let stamp = Stamp::of_new_file();
+        let bytes = [&entry.header(stamp, 50).expect("short")[..], b"{}"].concat();
+        assert_eq!(Entry::decode(&bytes, 50), Ok((entry, stamp)));
+        assert_eq!(Entry::decode(&bytes, 51), Err(BadEntry::Checksum));
+        assert_eq!(stamp.behind(Kind::State), Stamp { states: 1, ..stamp });
+        let mut two = bytes_of(&[(1, vec![1; 9])]);
+        let at = two.len() as u64;
+        two.extend_from_slice(&entry.header(stamp, at).expect("short"));
+        two.extend_from_slice(b"{}");
+        let mut entries = Entries::new(&two);
+        assert_eq!(entries.by_ref().count(), 1, "the other has another mark");
+        assert_eq!((entries.offset(), entries.damage()), (at, Some(BadEntry::Checksum)));
+    }
+
+    #[test]
+    fn this_version_and_the_one_before_refuse_each_others_files_plainly() {
+        let head = |kind: u8, mark: &[u8; 5]| {
+            let mut header = [0; HEADER_LEN];
+            header[8] = kind;
+            header[Mark::OFFSET..14].copy_from_slice(mark);
+            let checksum = crc32c::crc32c(&header[4..]);
+            header[..4].copy_from_slice(&checksum.to_le_bytes());
+            header
+        };
+        assert_eq!(Entry::decode(&head(3, &[0; 5]), 0), Err(BadEntry::Unmarked));
+        // The one before looks at the checksum and then at the kind, of which it knows 1 to 4.
+        let ours = Entry { kind: Kind::Checkpoint, position: 0, payload: &[] };
+        let stamp = Stamp { mark: Mark(*b"12345"), states: 0 };
+        assert_eq!(ours.header(stamp, 0), Ok(head(5, b"12345")));
     }
 }

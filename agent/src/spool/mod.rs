@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits, disk_free};
 use self::{
-    entry::{Entry, PayloadTooLong},
+    entry::{Entry, PayloadTooLong, Stamp},
     flush::Flusher,
     space::Share,
 };
@@ -134,6 +134,8 @@ struct Active {
     file: Arc<File>,
     /// Good bytes: where the next entry goes.
     len: u64,
+    /// What the next entry's header says of the file.
+    stamp: Stamp,
     /// A failed append may have left bytes behind the good ones.
     torn: bool,
 }
@@ -193,7 +195,8 @@ pub fn path(dir: &Path, no: FileNo) -> PathBuf {
 impl Spool {
     /// Opens the spool for appending, given the files a replay found good and how many bytes of each.
     ///
-    /// The last file is cut to its good bytes; of the others nothing is changed.
+    /// The last file is cut to its good bytes and goes on with this stamp; without one nothing is changed, and nothing is
+    /// appended before the next file is begun. Of the others nothing is changed.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
@@ -202,14 +205,16 @@ impl Spool {
         options: SpoolOptions,
         space: Arc<Space>,
         files: BTreeMap<FileNo, u64>,
+        stamp: Option<Stamp>,
     ) -> Result<Self, SpoolError> {
         let active = files
             .last_key_value()
-            .map(|(&no, &len)| {
+            .zip(stamp)
+            .map(|((&no, &len), stamp)| {
                 let path = path(dir, no);
                 let file = File::options().write(true).open(&path).map_err(failed("open", &path))?;
                 file.set_len(len).map_err(failed("cut", &path))?;
-                Ok::<_, SpoolError>(Active { no, file: Arc::new(file), len, torn: false })
+                Ok::<_, SpoolError>(Active { no, file: Arc::new(file), len, stamp, torn: false })
             })
             .transpose()?;
         let flusher = Flusher::start(dir, options.flush_interval)?;
@@ -267,7 +272,13 @@ impl Spool {
         let Some(active) = &mut self.active else {
             return Err(SpoolError::NoFile { dir: self.dir.clone() });
         };
-        let headers = entries.iter().map(Entry::header).collect::<Result<Vec<_>, _>>()?;
+        let (mut stamp, mut offset) = (active.stamp, active.len);
+        let header = |entry: &Entry<'_>| {
+            let header = entry.header(stamp, offset);
+            (stamp, offset) = (stamp.behind(entry.kind), offset + entry.len());
+            header
+        };
+        let headers = entries.iter().map(header).collect::<Result<Vec<_>, _>>()?;
         let mut slices: Vec<_> = headers
             .iter()
             .zip(entries)
@@ -283,7 +294,7 @@ impl Spool {
             return Err(failed("append to", &path)(source));
         }
         let place = Place { file: active.no, offset: active.len };
-        active.len += entries.iter().map(Entry::len).sum::<u64>();
+        (active.stamp, active.len) = (stamp, offset);
         self.files.insert(active.no, active.len);
         self.flusher.appended(&active.file);
         self.share.set(self.files.values().sum());
@@ -299,7 +310,8 @@ impl Spool {
         let path = path(&self.dir, no);
         let file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
         let file = Arc::new(file.map_err(failed("make", &path))?);
-        let before = self.active.replace(Active { no, file, len: 0, torn: false });
+        let before =
+            self.active.replace(Active { no, file, len: 0, stamp: Stamp::of_new_file(), torn: false });
         let appended = self.append(head);
         if appended.is_err() {
             self.active = before;
@@ -410,7 +422,8 @@ mod tests {
     #[test]
     fn many_entries_with_empty_and_large_payloads_are_appended_in_one_go() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut spool = Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
+        let mut spool =
+            Spool::open(dir.path(), options(), options().space(), BTreeMap::new(), None).expect("open");
         spool.start_file(&[]).expect("a first file");
         let contents: Vec<_> = (0..3000_usize).map(|i| vec![b'x'; (i % 7) * (i % 311)]).collect();
         let entries: Vec<_> = contents.iter().map(|payload| record(1, payload)).collect();
@@ -426,11 +439,14 @@ mod tests {
         let whole = record(1, b"whole");
         {
             let mut spool =
-                Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
+                Spool::open(dir.path(), options(), options().space(), BTreeMap::new(), None).expect("open");
             spool.start_file(&[whole, record(2, b"torn")]).expect("a first file");
         }
         let good = BTreeMap::from([(FileNo(1), whole.len())]);
-        let mut spool = Spool::open(dir.path(), options(), options().space(), good).expect("open");
+        let bytes = fs::read(path(dir.path(), FileNo(1))).expect("readable");
+        let (_, stamp) = Entry::decode(&bytes, 0).expect("whole");
+        let mut spool =
+            Spool::open(dir.path(), options(), options().space(), good, Some(stamp)).expect("open");
         spool.append(&[record(3, b"next")]).expect("room");
         assert_eq!(payloads(dir.path(), FileNo(1)), [b"whole".to_vec(), b"next".to_vec()]);
     }
@@ -440,7 +456,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let space = options().space();
         let mut spool =
-            Spool::open(dir.path(), options(), Arc::clone(&space), BTreeMap::new()).expect("open");
+            Spool::open(dir.path(), options(), Arc::clone(&space), BTreeMap::new(), None).expect("open");
         for _ in 0..3 {
             spool.start_file(&[record(1, &[7; 300])]).expect("a file");
         }
@@ -456,7 +472,8 @@ mod tests {
     #[test]
     fn what_was_appended_is_soon_flushed() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut spool = Spool::open(dir.path(), options(), options().space(), BTreeMap::new()).expect("open");
+        let mut spool =
+            Spool::open(dir.path(), options(), options().space(), BTreeMap::new(), None).expect("open");
         spool.start_file(&[record(1, b"x")]).expect("a first file");
         let marker = spool.flush_marker();
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
