@@ -51,6 +51,10 @@ use crate::{
 pub(crate) const PAUSES: Pauses =
     Pauses { first: Duration::from_millis(250), longest: Duration::from_secs(30) };
 
+/// While the store does not answer, a lane has so many jobs here, and one more for each try that has failed, so that everybody
+/// gets a turn; the others stand in the core's line, where they take next to nothing.
+const WAITING_MAX: u64 = 256;
+
 /// How many jobs at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parallelism {
@@ -241,15 +245,20 @@ impl Worker {
         F: Future<Output = ()> + Send,
     {
         let mut tasks = JoinSet::new();
+        let mut outage = self.outage();
         loop {
+            let most =
+                outage.borrow_and_update().as_ref().map(|outage| WAITING_MAX.saturating_add(outage.failures));
             tokio::select! {
-                job = jobs.recv() => match job {
+                job = jobs.recv(), if most.is_none_or(|most| (tasks.len() as u64) < most) => match job {
                     Some(job) => {
                         let (worker, report) = (self.clone(), report.clone());
                         tasks.spawn(async move { report(worker.until_done(job).await).await });
                     }
                     None => return,
                 },
+                // The sender is the worker's, so it is there.
+                _ = outage.changed() => {}
                 Some(ended) = tasks.join_next() => {
                     if let Err(error) = ended {
                         error!(%error, "nobody could be told what was stored; the next agent will find it there");

@@ -70,6 +70,8 @@ use crate::{
 const COALESCE: Duration = Duration::from_millis(1);
 /// How often sessions are looked at for what is due by age.
 const TICK: Duration = Duration::from_millis(100);
+/// A look at all sessions that takes long is followed by so many times as long without one: the drain comes first.
+const TICK_REST_TIMES: u32 = 10;
 /// The most commands between two passes of the drain.
 const PASS_COMMANDS: usize = 64;
 /// The first pause after the spool could not be written; it doubles up to [`TICK`].
@@ -258,8 +260,8 @@ impl Core {
             self.watch.lane.alive(now);
             self.go_on_ending(now);
             if now >= self.next_tick {
-                self.next_tick = now + TICK;
                 self.tick(now);
+                self.next_tick = now + TICK.max(now.elapsed() * TICK_REST_TIMES);
                 if self.is_done() {
                     self.watch.ended();
                     return Ok(Ended::Done);

@@ -34,6 +34,11 @@ impl Line {
         }
     }
 
+    /// Whether it stands in the line.
+    fn has(&self, id: SessionId) -> bool {
+        self.standing.contains(&id)
+    }
+
     fn next(&mut self) -> Option<SessionId> {
         let id = self.order.pop_front()?;
         self.standing.remove(&id);
@@ -61,7 +66,7 @@ impl Core {
             .journal
             .ledger()
             .sessions()
-            .filter(|session| !self.storing.contains(&session.id()))
+            .filter(|session| !self.storing.contains(&session.id()) && !self.line.has(session.id()))
             .filter(|session| self.has_something_to_store(session))
             .map(|session| (session.oldest_pending_boot_ns(), session.id()))
             .collect();
