@@ -276,7 +276,10 @@ const SETUP_SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 #[cfg(test)]
 mod tests {
-    use weir_telemetry::names::{exposed, mentioned};
+    use weir_telemetry::{
+        labels,
+        names::{exposed, mentioned},
+    };
 
     use super::*;
 
@@ -321,6 +324,9 @@ mod tests {
         {
             let asked = asked(path, "weir_proxy_");
             assert!(!asked.is_empty() && asked.is_subset(&exposed), "{path}: {asked:?}");
+            let documented = labels::documented(&document("docs/metrics.md"), "weir_proxy_");
+            let vain = labels::in_vain(&document(path), "weir_proxy_", &documented);
+            assert!(vain.is_empty(), "{path}: {vain:?}");
         }
         for path in ["deploy/prometheus/weir-proxy.rules.yaml", "deploy/grafana/weir.json", "docs/metrics.md"]
         {

@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path, time::Instant};
 
-use weir_telemetry::names::{exposed, mentioned};
+use weir_telemetry::{
+    labels,
+    names::{exposed, mentioned},
+};
+use yaml_rust2::{Yaml, YamlLoader};
 
 use super::*;
 
@@ -63,6 +67,51 @@ fn what_is_documented_asked_for_and_exposed_is_the_same() {
     for path in ["deploy/prometheus/weir-agent.rules.yaml", "deploy/grafana/weir.json", "docs/metrics.md"] {
         let asked = mentioned(&document(path), "process_", &exposed);
         assert!(asked.is_subset(&exposed), "{path}: {asked:?}");
+    }
+}
+
+#[test]
+fn the_labels_that_are_documented_and_asked_for_are_exposed_with_these_values() {
+    let exposed = labels::exposed(&text(), "weir_agent_");
+    for (name, labels) in labels::documented(&document("docs/metrics.md"), "weir_agent_") {
+        let exposed = &exposed[&name];
+        assert!(labels.keys().eq(exposed.keys()), "{name}: {labels:?} and {exposed:?}");
+        let listed = labels.iter().filter(|(_, values)| !values.is_empty());
+        listed.for_each(|(label, values)| assert_eq!(values, &exposed[label], "{name}: {label}"));
+    }
+    for path in ["deploy/prometheus/weir-agent.rules.yaml", "deploy/grafana/weir.json", "docs/operations.md"]
+    {
+        let vain = labels::in_vain(&document(path), "weir_agent_", &exposed);
+        assert!(vain.is_empty(), "{path}: {vain:?}");
+    }
+}
+
+#[test]
+fn alerts_are_what_prometheus_reads_and_say_what_is_wrong() {
+    for path in ["deploy/prometheus/weir-agent.rules.yaml", "deploy/prometheus/weir-proxy.rules.yaml"] {
+        let files = YamlLoader::load_from_str(&document(path)).expect(path);
+        let [file] = &files[..] else { panic!("{path}: one document") };
+        let groups = file["groups"].as_vec().expect(path);
+        let rules: Vec<_> = groups.iter().flat_map(|group| group["rules"].as_vec().expect(path)).collect();
+        let names: std::collections::BTreeSet<_> = rules.iter().map(|rule| rule["alert"].as_str()).collect();
+        assert!(names.len() == rules.len() && rules.len() > 5, "{path}: an alert of each name");
+        for rule in rules {
+            let keys = rule.as_hash().expect(path).keys().map(|key| key.as_str().expect("a key"));
+            let known = ["alert", "expr", "for", "labels", "annotations"];
+            assert_eq!(keys.filter(|key| !known.contains(key)).count(), 0, "{rule:?}");
+            assert!(rule["expr"].as_str().is_some_and(|query| query.contains(['<', '>', '='])), "{rule:?}");
+            assert!(
+                ["warning", "critical"].contains(&rule["labels"]["severity"].as_str().expect("a severity"))
+            );
+            assert!(
+                rule["annotations"]["summary"].as_str().is_some_and(|summary| summary.len() > 20),
+                "{rule:?}"
+            );
+            let lasting = rule["for"].as_str().map(|lasting| lasting.split_at(lasting.len() - 1));
+            let is_time =
+                |(number, unit): (&str, &str)| number.parse::<u16>().is_ok() && "smh".contains(unit);
+            assert!(rule["for"] == Yaml::BadValue || lasting.is_some_and(is_time), "{rule:?}");
+        }
     }
 }
 

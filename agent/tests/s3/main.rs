@@ -5,6 +5,7 @@ mod credentials;
 mod fake;
 mod faults;
 mod findings;
+mod idle;
 mod moto;
 mod poisoned;
 mod recovering;

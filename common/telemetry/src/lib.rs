@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod labels;
 mod listener;
 pub mod names;
 mod process;
