@@ -224,6 +224,8 @@ fn comes_through(trouble: Trouble, is_killed: bool) {
         place.is_in_spool(&session.mark) || place.is_stored(&session)
     });
     place.begin(trouble);
+    // Once more: what was said before may be stored by now and gone from the spool.
+    session.tap.pass(C2T, &stdin(&session.mark));
     session.talk(40);
     place.is_felt(trouble, &agent, &session);
     place.is_kept(&session);
