@@ -391,7 +391,7 @@ fn a_mounted_directory_of_grants_that_is_swapped_is_followed() {
 fn a_grant_that_changes_for_the_better_changes_the_session_in_place() {
     let bed = bed();
     let key = bed.public_key("user/key").expect("a key");
-    let soon = support::in_seconds(15);
+    let soon = support::in_seconds(12);
     let lines = format!("public_keys = [\"{key}\"]\npermissions = [\"exec\"]");
     fs::write(bed.grant_file("live"), Bed::grant_text(&soon, &lines)).expect("written");
     let control = format!("ControlPath={}", bed.control_path().display());

@@ -126,7 +126,7 @@ fn a_target_that_is_not_there_is_named_with_the_reason() {
 fn a_grant_that_expires_during_a_session_ends_it_with_the_reason() {
     let bed = Bed::start(BedOptions::default());
     let soon =
-        std::process::Command::new("date").args(["-u", "-d", "+10 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output();
+        std::process::Command::new("date").args(["-u", "-d", "+8 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output();
     let soon = String::from_utf8(soon.expect("date runs").stdout).expect("text");
     bed.write_grant("brief", soon.trim()).expect("written");
     let output = bed.ssh_as("brief", "user/key").arg("echo in; sleep 60").output().expect("ssh runs");
