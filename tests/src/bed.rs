@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -15,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::{port::Port, process::Process};
 
 /// The id of the grant that every bed has.
 pub const GRANT: &str = "demo";
@@ -81,7 +80,7 @@ pub struct Bed {
     dir: TempDir,
     bin: PathBuf,
     options: BedOptions,
-    target_port: u16,
+    target_port: Port,
     proxy_port: Option<u16>,
     agent_starts: usize,
     proxy_starts: usize,
@@ -132,7 +131,7 @@ impl Bed {
         let bed = Self {
             dir: tempfile::Builder::new().prefix("weir-").tempdir()?,
             bin: bin.to_owned(),
-            target_port: free_port()?,
+            target_port: Port::reserve()?,
             proxy_port: None,
             options,
             agent_starts: 0,
@@ -198,7 +197,7 @@ impl Bed {
              PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nListenAddress 127.0.0.1\nPort {}\n\
              LogLevel VERBOSE\nMaxStartups {}\nX11Forwarding yes\n",
             self.options.extra_target_config,
-            self.target_port,
+            self.target_port.number(),
             self.options.max_connections.map_or(100, logging_in)
         );
         Ok(fs::write(self.path("target/sshd_config"), config)?)
@@ -225,7 +224,7 @@ impl Bed {
         self.write_proxy_resources(&format!(
             "[[resources]]\nname = \"target\"\nintegration = \"ssh\"\nhost = \"127.0.0.1\"\nport = {}\n\
              host_key = \"{target_host_key}\"\nprivate_key = \"{}\"\n",
-            self.target_port,
+            self.target_port.number(),
             self.path("proxy/login_key").display(),
         ))
     }
@@ -421,7 +420,7 @@ impl Bed {
     /// Where the target's `sshd` listens, on loopback.
     #[must_use]
     pub fn target_port(&self) -> u16 {
-        self.target_port
+        self.target_port.number()
     }
 
     /// The target's log.
@@ -548,12 +547,4 @@ pub fn keygen(path: &Path) -> Result<()> {
         .output()?;
     ensure!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
-}
-
-/// A port of the loopback interface that was free a moment ago.
-///
-/// # Errors
-/// If the interface is missing.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -6,13 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod bed;
+mod port;
 mod process;
 pub mod recording;
 mod sshd;
 pub mod targets;
 mod wait;
 
-pub use bed::{Bed, BedOptions, GRANT, PROXY_UID, TARGET_USER, free_port, keygen};
+pub use bed::{Bed, BedOptions, GRANT, PROXY_UID, TARGET_USER, keygen};
+pub use port::Port;
 pub use process::{Process, started};
 pub use sshd::{ACCOUNT, PASSWORD, Sshd, ssh_keygen};
 pub use wait::{eventually, eventually_within};

@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    Bed, Process,
-    bed::{free_port, keygen},
-};
+use crate::{Bed, Port, Process, bed::keygen};
 
 /// An account that only an [`Sshd`] has.
 pub const ACCOUNT: &str = "deploy";
@@ -35,6 +32,7 @@ pub struct Sshd {
     pub dir: PathBuf,
     /// Its port on the loopback interface.
     pub port: u16,
+    _reserved: Port,
     process: Process,
 }
 
@@ -50,7 +48,8 @@ impl Sshd {
     }
 
     fn try_start(bed: &Bed, name: &str, config: &str) -> Result<Self> {
-        let (dir, port) = (bed.path(name), free_port()?);
+        let (dir, reserved) = (bed.path(name), Port::reserve()?);
+        let port = reserved.number();
         fs::create_dir_all(&dir)?;
         keygen(&dir.join("host_key"))?;
         let accounts = ["root", "sshd", "nobody"]
@@ -75,7 +74,7 @@ impl Sshd {
         command.args(["--mount", "sh", "-c", START]).arg(&dir);
         let mut process = Process::start(name, &mut command, &dir.join("log"))?;
         process.wait_for_line("Server listening", 0)?;
-        Ok(Self { dir, port, process })
+        Ok(Self { dir, port, _reserved: reserved, process })
     }
 
     /// Everything it has logged.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rand::RngExt;
-use weir_tests::{Bed, BedOptions, GRANT, eventually};
+use weir_tests::{Bed, BedOptions, GRANT, Port, eventually};
 
 fn random(bytes: usize) -> Vec<u8> {
     let mut data = vec![0; bytes];
@@ -92,8 +92,8 @@ fn forward(bed: &Bed, arguments: &[&str]) -> Forwarder {
     Forwarder(command.spawn().expect("ssh starts"))
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+fn port() -> Port {
+    Port::reserve().expect("one is free")
 }
 
 fn connect(port: u16) -> TcpStream {
@@ -103,7 +103,8 @@ fn connect(port: u16) -> TcpStream {
 #[test]
 fn a_local_forwarding_carries_many_connections_and_records_each_by_itself() {
     let bed = bed_that_permits("\"local_forward\"");
-    let (service, local) = (tcp_service(), free_port());
+    let (service, reserved) = (tcp_service(), port());
+    let local = reserved.number();
     let forwarder = forward(&bed, &["-L", &format!("{local}:127.0.0.1:{service}")]);
     drop(connect(local));
     let requests: Vec<_> = (0..8).map(|_| random(300_000)).collect();
@@ -144,19 +145,19 @@ fn a_forwarding_whose_server_does_not_answer_holds_up_no_other_channel() {
     nix::sys::socket::listen(&silent, nix::sys::socket::Backlog::new(0).expect("small")).expect("it listens");
     let address = silent.local_addr().expect("bound");
     let _queued = TcpStream::connect(address).expect("there is room for one");
-    let (service, slow, quick) = (tcp_service(), free_port(), free_port());
+    let (service, slow, quick) = (tcp_service(), port(), port());
     let forwarder = forward(
         &bed,
         &[
             "-L",
-            &format!("{slow}:127.0.0.1:{}", address.port()),
+            &format!("{}:127.0.0.1:{}", slow.number(), address.port()),
             "-L",
-            &format!("{quick}:127.0.0.1:{service}"),
+            &format!("{}:127.0.0.1:{service}", quick.number()),
         ],
     );
-    let waiting = connect(slow);
+    let waiting = connect(slow.number());
     eventually("the target is asked for it", || bed.agent().log().contains("channel=0").then_some(()));
-    assert_eq!(ask(connect(quick), b"meanwhile"), backwards(b"meanwhile"));
+    assert_eq!(ask(connect(quick.number()), b"meanwhile"), backwards(b"meanwhile"));
     drop((waiting, forwarder));
     let recording = bed.recording(1);
     bed.assert_verifies(&recording);
@@ -199,8 +200,9 @@ fn standard_input_and_output_are_forwarded_as_a_jump_host_does() {
 #[test]
 fn a_server_that_refuses_a_forwarded_connection_has_its_refusal_passed_on() {
     let bed = bed_that_permits("\"local_forward\"");
-    let closed = free_port();
-    let output = bed.ssh().args(["-W", &format!("127.0.0.1:{closed}")]).output().expect("ssh runs");
+    let closed = port();
+    let output =
+        bed.ssh().args(["-W", &format!("127.0.0.1:{}", closed.number())]).output().expect("ssh runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("the server refused the channel"), "{said}");
     let recording = bed.recording(1);
@@ -243,7 +245,8 @@ fn a_remote_forwarding_brings_connections_to_the_client_on_the_port_that_the_tar
 #[test]
 fn a_remote_forwarding_that_is_cancelled_listens_no_more_and_can_be_asked_for_again() {
     let bed = bed_that_permits("\"remote_forward\"");
-    let (service, remote) = (tcp_service(), free_port());
+    let (service, reserved) = (tcp_service(), port());
+    let remote = reserved.number();
     let mut master = bed.shared_ssh().args(["-M", "-N"]).spawn().expect("ssh starts");
     eventually("the master listens", || bed.control_path().exists().then_some(()));
     let forwarding = format!("127.0.0.1:{remote}:127.0.0.1:{service}");

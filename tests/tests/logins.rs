@@ -292,6 +292,26 @@ fn of_several_logins_at_once_with_one_secret_exactly_one_gets_in() {
     assert_eq!(got_in.count(), 1);
 }
 
+/// Ends a session by a change, and another if that took a second, up to three: a busy machine is late for once. Gives how
+/// many it were.
+fn ends_within_a_second(
+    case: &str,
+    mut begin: impl FnMut() -> Waiting,
+    change: &dyn Fn(),
+    reason: &str,
+) -> usize {
+    let mut late = Vec::new();
+    while late.len() < 3 {
+        let Ended { after, said } = begin().ended_by(change);
+        assert!(said.contains(reason), "{case}: {said}");
+        if after < Duration::from_secs(1) {
+            return late.len() + 1;
+        }
+        late.push(after);
+    }
+    panic!("{case}: {late:?}");
+}
+
 #[test]
 fn a_running_session_ends_within_a_second_of_its_grant_being_taken_back_and_says_why() {
     let bed = bed();
@@ -312,31 +332,33 @@ fn a_running_session_ends_within_a_second_of_its_grant_being_taken_back_and_says
     let spoil = || fs::write(bed.grant_file("live"), "user = [").expect("written");
     let expire = || rename_over(Bed::grant_text("2001-01-01T00:00:00Z", &listed));
     let revoke = || fs::write(bed.path("revoked"), format!("{key}\n")).expect("written");
-    let changes: [(&str, Change<'_>, &str); 7] = [
+    let changes: [(&str, Change<'_>, &str); 6] = [
         ("removed", &remove, "the grant was revoked; the session was closed"),
         ("rewritten", &rewrite, "the grant was changed: it names another target login now"),
         ("key unlisted", &unlist, "it does not list the key any more that you logged in with"),
         ("permission gone", &reduce, "it permits no commands any more"),
         ("spoilt", &spoil, "the grant was changed: its file can't be understood"),
         ("expired earlier", &expire, "the grant has expired"),
-        ("key revoked", &revoke, "the key that you logged in with was revoked"),
     ];
-    let bystander = Waiting::start(bed.ssh_as(GRANT, "user/key"));
+    let mut bystander = Some(Waiting::start(bed.ssh_as(GRANT, "user/key")));
+    let mut sessions = 0;
     for (case, change, reason) in changes {
-        if case == "key revoked" {
-            continue;
-        }
-        rename_over(text(&listed));
-        let session = Waiting::start(bed.ssh_as("live", "user/key"));
-        let Ended { after, said } = session.ended_by(change);
-        assert!(said.contains(reason), "{case}: {said}");
-        assert!(after < Duration::from_secs(1), "{case}: {after:?}");
+        let begin = || {
+            rename_over(text(&listed));
+            Waiting::start(bed.ssh_as("live", "user/key"))
+        };
+        sessions += ends_within_a_second(case, begin, change, reason);
     }
     // The list of what is revoked concerns the bystander as well, which goes on until then.
-    let Ended { after, said } = bystander.ended_by(&revoke);
-    assert!(said.contains("the key that you logged in with was revoked"), "{said}");
-    assert!(after < Duration::from_secs(1), "{after:?}");
-    let recording = bed.recording(7);
+    let begin = || {
+        bystander.take().unwrap_or_else(|| {
+            fs::write(bed.path("revoked"), "# nothing any more\n").expect("written");
+            Waiting::start(bed.ssh_as(GRANT, "user/key"))
+        })
+    };
+    let reason = "the key that you logged in with was revoked";
+    sessions += ends_within_a_second("key revoked", begin, &revoke, reason);
+    let recording = bed.recording(sessions);
     bed.assert_verifies(&recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "ended");
 }
@@ -357,19 +379,19 @@ fn a_mounted_directory_of_grants_that_is_swapped_is_followed() {
         symlink(version, dir.join("..new")).expect("linked");
         fs::rename(dir.join("..new"), dir.join("..data")).expect("renamed");
     };
-    point_to("v1");
     symlink("..data/live.toml", bed.grant_file("live")).expect("linked");
-    let session = Waiting::start(bed.ssh_as("live", "user/key"));
-    let Ended { after, said } = session.ended_by(&|| point_to("v2"));
-    assert!(said.contains("it names another target login now"), "{said}");
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    let begin = || {
+        point_to("v1");
+        Waiting::start(bed.ssh_as("live", "user/key"))
+    };
+    ends_within_a_second("swapped", begin, &|| point_to("v2"), "it names another target login now");
 }
 
 #[test]
 fn a_grant_that_changes_for_the_better_changes_the_session_in_place() {
     let bed = bed();
     let key = bed.public_key("user/key").expect("a key");
-    let soon = support::in_seconds(6);
+    let soon = support::in_seconds(12);
     let lines = format!("public_keys = [\"{key}\"]\npermissions = [\"exec\"]");
     fs::write(bed.grant_file("live"), Bed::grant_text(&soon, &lines)).expect("written");
     let control = format!("ControlPath={}", bed.control_path().display());
@@ -386,7 +408,7 @@ fn a_grant_that_changes_for_the_better_changes_the_session_in_place() {
     assert!(!again(&["-s", "sftp"]).status.success(), "not permitted");
     let wider = lines.replace("[\"exec\"]", "[\"exec\", \"subsystem\"]");
     fs::write(bed.grant_file("live"), Bed::grant_text(LATER, &wider)).expect("written");
-    eventually_within(Duration::from_secs(2), "the permission is there", || {
+    eventually_within(Duration::from_secs(10), "the permission is there", || {
         again(&["-s", "sftp"]).status.success().then_some(())
     });
     eventually("the old expiry has passed", || (support::in_seconds(0) > soon).then_some(()));
@@ -415,7 +437,7 @@ fn a_source_whose_logins_fail_too_often_is_refused_for_a_while() {
 fn one_source_cannot_take_the_places_of_all_strangers() {
     let bed = Bed::start(BedOptions {
         proxy_settings: "max_unauthenticated_per_source = 2\n".to_owned(),
-        login_timeout_ms: 3_000,
+        login_timeout_ms: 6_000,
         ..Default::default()
     });
     let port = bed.proxy_port();
@@ -448,7 +470,7 @@ fn strangers_see_the_same_byte_for_byte_and_wait_as_long() {
         let output = ssh_with_secret(&bed, id, "wrong").arg("-v").output().expect("ssh runs");
         let took = start.elapsed();
         // One second for the key, one for the secret, whatever the cause.
-        assert!((Duration::from_secs(2)..Duration::from_secs(5)).contains(&took), "{id}: {took:?}");
+        assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&took), "{id}: {took:?}");
         seen.push((id, support::exchange(&output, id)));
     }
     let (_, first) = &seen[0];

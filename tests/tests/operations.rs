@@ -151,16 +151,15 @@ fn sighup_puts_a_changed_configuration_in_force_for_new_sessions_and_leaves_runn
 
 #[test]
 fn an_idle_session_ends_with_the_reason_and_a_busy_one_does_not() {
-    let bed = bed("idle_timeout_ms = 1500\n");
-    let busy =
-        bed.ssh().arg("for i in 1 2 3 4 5 6 7 8; do echo tick; sleep 0.5; done").output().expect("ssh runs");
-    assert_eq!(busy.stdout, b"tick\n".repeat(8));
+    let bed = bed("idle_timeout_ms = 4500\n");
+    let busy = bed.ssh().arg("for i in $(seq 10); do echo tick; sleep 0.5; done").output().expect("ssh runs");
+    assert_eq!(busy.stdout, b"tick\n".repeat(10));
     let mut idle = started(bed.ssh().arg("echo started; cat"));
     // `wait` would close it.
     let _stdin = idle.stdin.take();
     assert_eq!(idle.wait().expect("ssh ends").code(), Some(255));
     let said = said(&mut idle);
-    assert!(said.contains("nothing was sent or received for 1.5 s; the session was closed"), "{said}");
+    assert!(said.contains("nothing was sent or received for 4.5 s; the session was closed"), "{said}");
     let recording = bed.recording(2);
     bed.assert_verifies(&recording);
     assert_eq!(recording.manifest["outcome"]["kind"], "ended");
@@ -215,9 +214,9 @@ fn a_stall_shows_in_the_metrics_while_it_lasts() {
     let address = metrics_address(&bed);
     let mut upload = started(bed.ssh().arg("echo started; cat > /dev/null"));
     let mut stdin = upload.stdin.take().expect("piped");
+    bed.agent().signal(Signal::SIGSTOP);
     let feeder =
         std::thread::spawn(move || (0..2048).for_each(|_| stdin.write_all(&[0; 4096]).expect("taken")));
-    bed.agent().signal(Signal::SIGSTOP);
     eventually("the tap stalls", || (series(address, "weir_proxy_taps_stalled") == 1.0).then_some(()));
     assert!(series(address, "weir_proxy_held_bytes") > 0.0);
     bed.agent().signal(Signal::SIGCONT);

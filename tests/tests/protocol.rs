@@ -90,8 +90,15 @@ async fn a_signal_reaches_the_program_and_the_signal_that_ended_it_reaches_the_c
     std::fs::write(bed.grant_file(GRANT), grant).expect("written");
     let handle = log_in(&bed).await;
     let mut channel = handle.channel_open_session().await.expect("a channel");
-    channel.exec(true, "exec sleep 1000").await.expect("sent");
+    channel.exec(true, "echo on; exec sleep 1000").await.expect("sent");
     assert!(answer(&mut channel).await);
+    // The answer comes before there is a program.
+    let said = loop {
+        if let ChannelMsg::Data { data } = channel.wait().await.expect("it says that it runs") {
+            break data;
+        }
+    };
+    assert_eq!(&said[..], b"on\n");
     channel.signal(Sig::TERM).await.expect("sent");
     let (_, end) = ending(channel).await;
     assert!(matches!(end, Some(ChannelMsg::ExitSignal { signal_name: Sig::TERM, .. })), "{end:?}");

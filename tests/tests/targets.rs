@@ -4,7 +4,7 @@ use std::{fs, net::TcpListener, os::unix::process::CommandExt, process::Command}
 
 use serde_json::json;
 use weir_tests::{
-    ACCOUNT, Bed, PASSWORD, PROXY_UID, Process, Sshd, ssh_keygen,
+    ACCOUNT, Bed, PASSWORD, PROXY_UID, Port, Process, Sshd, ssh_keygen,
     targets::{
         NEVER, admit_login_key, bed, login_key, pinned, reached, refused, resource, run, said, secret, start,
     },
@@ -171,8 +171,7 @@ fn a_target_that_can_not_be_reached_is_named_with_the_reason() {
     let target = Sshd::start(&bed, "target-2", "");
     admit_login_key(&bed, &target);
     let silent = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
-    let refusing = TcpListener::bind("127.0.0.1:0").map(|listener| port(&listener)).expect("bound");
+    let refusing = Port::reserve().expect("bound");
     let more = pinned(&target) + &login_key(&bed);
     let at = |name: &str, host: &str, port: u16| {
         let text = resource(&bed, name, &target, &more);
@@ -182,9 +181,9 @@ fn a_target_that_can_not_be_reached_is_named_with_the_reason() {
     let resources = [
         "target_connect_timeout_ms = 3000\n".to_owned(),
         at("nameless", "no-such-name.invalid", 22),
-        at("refusing", "127.0.0.1", refusing),
-        at("refusing-name", "localhost", refusing),
-        at("silent", "127.0.0.1", port(&silent)),
+        at("refusing", "127.0.0.1", refusing.number()),
+        at("refusing-name", "localhost", refusing.number()),
+        at("silent", "127.0.0.1", silent.local_addr().expect("bound").port()),
         at("local", "localhost", target.port),
     ];
     start(&mut bed, &resources.concat());
@@ -198,7 +197,10 @@ fn a_target_that_can_not_be_reached_is_named_with_the_reason() {
     let output = run(&bed, "local");
     assert_eq!(output.stdout, b"in\n", "{}", said(&output));
     let line = bed.proxy_said("no connection: ");
-    assert!(line.contains("session=") && line.contains(&format!("127.0.0.1:{refusing}: ")), "{line}");
+    assert!(
+        line.contains("session=") && line.contains(&format!("127.0.0.1:{}: ", refusing.number())),
+        "{line}"
+    );
 }
 
 #[test]

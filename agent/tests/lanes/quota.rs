@@ -1,21 +1,11 @@
 //! A session that has used up its share of the spool is paused, alone.
 
-use std::{fs, path::PathBuf};
-
 use weir_common::control::Request;
 
 use super::*;
+use crate::support::stored::Poison;
 
 const SMALL: &str = "session_spool_max_bytes = 262144\nsegment_max_bytes = 60000\nspool_file_bytes = 65536\n";
-
-/// Has nothing of this session stored until the file is removed.
-fn poison(node: &Node, session: &SessionMeta) -> PathBuf {
-    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
-    let path = node.path("store/v1").join(day).join(session.session_id.to_string());
-    fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
-    fs::write(&path, b"").expect("writable");
-    path
-}
 
 fn chunk() -> Message {
     stdout(&"z".repeat(30_000))
@@ -39,7 +29,7 @@ fn a_session_over_its_share_is_paused_alone_across_a_kill_and_goes_on_when_it_is
     let node = Node::new(SMALL);
     let agent = node.start();
     let (meta, _control, mut tap) = begin(&node);
-    let poison = poison(&node, &meta);
+    let poison = Poison::put(&node, meta.session_id);
     fill(&mut tap);
     agent.wait_for_log("it is paused");
     let (other, other_control, mut other_tap) = begin(&node);
@@ -58,7 +48,7 @@ fn a_session_over_its_share_is_paused_alone_across_a_kill_and_goes_on_when_it_is
     let mut second = control.arm(1);
     assert!(!second.try_pass(C2T, Message::Open(ChannelType::Session)), "armed paused");
     finish(&node, &other, &other_control, &other_tap);
-    fs::remove_file(poison).expect("removable");
+    poison.lift();
     agent.wait_for_log("it goes on");
     tap.pass(T2C, &chunk());
     second.pass(C2T, &Message::Open(ChannelType::Session));
@@ -70,10 +60,10 @@ fn a_freeze_wins_over_a_pause_and_its_end() {
     let node = Node::new(SMALL);
     let agent = node.start();
     let (meta, control, mut tap) = begin(&node);
-    let poison = poison(&node, &meta);
+    let poison = Poison::put(&node, meta.session_id);
     fill(&mut tap);
     assert_eq!(control.ask(&Request::Freeze, &[]), Some(Reply::Frozen));
-    fs::remove_file(poison).expect("removable");
+    poison.lift();
     agent.wait_for_log("it goes on");
     assert!(!tap.try_pass(T2C, chunk()));
     finish(&node, &meta, &control, &tap);
@@ -84,7 +74,7 @@ fn a_session_that_cannot_be_stored_and_says_little_is_paused_before_it_keeps_eve
     let node = Node::new(&format!("spool_max_bytes = 4194304\n{SMALL}"));
     let agent = node.start();
     let (meta, control, mut tap) = begin(&node);
-    let poison = poison(&node, &meta);
+    let poison = Poison::put(&node, meta.session_id);
     let (other, other_control, mut other_tap) = begin(&node);
     // Ten times what there is room for, and a word in every file.
     let mut said = 0;
@@ -95,7 +85,7 @@ fn a_session_that_cannot_be_stored_and_says_little_is_paused_before_it_keeps_eve
     agent.wait_for_log("it is paused");
     assert!((3..350).contains(&said), "{said} words");
     finish(&node, &other, &other_control, &other_tap);
-    fs::remove_file(poison).expect("removable");
+    poison.lift();
     tap.pass(C2T, &stdin("it goes on"));
     finish(&node, &meta, &control, &tap);
 }

@@ -53,11 +53,16 @@ fn weir_agent(config: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> 
     (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
 }
 
+/// Settings for who asks once and has to be answered, however busy the machine is.
+pub(crate) fn patient(server: &Server) -> String {
+    server.settings().replace("request_timeout_ms = 1000", "request_timeout_ms = 5000")
+}
+
 fn place(is_public: bool) -> (Node, Server) {
     let mut node = Node::new("node = \"node-1\"\n");
     let root = node.path("s3");
     let server = if is_public { Server::start_public(&root) } else { Server::start(&root) };
-    node.configure(&server.settings());
+    node.configure(&patient(&server));
     (node, server)
 }
 
@@ -106,7 +111,9 @@ fn a_bucket_that_is_open_to_anybody_is_a_problem() {
 
 #[test]
 fn what_is_wrong_with_a_store_is_told_with_what_to_do() {
-    let (node, mut server) = place(false);
+    let (mut node, mut server) = place(false);
+    // What hangs is waited for.
+    node.reconfigure(&server.settings());
     for (fault, about, said) in [
         (Fault::Status(403, "AccessDenied"), "writable", "s3:PutObject on arn:aws:s3:::recordings/weir/*"),
         (Fault::Status(404, "NoSuchBucket"), "usable", "there is no bucket recordings"),

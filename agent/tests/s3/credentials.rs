@@ -29,7 +29,7 @@ pub(crate) const NONE: [(&str, &str); 3] = [
 fn place() -> (Node, Server) {
     let mut node = Node::new("");
     let server = Server::start(&node.path("s3"));
-    node.configure(&server.settings());
+    node.configure(&check::patient(&server));
     (node, server)
 }
 

@@ -13,7 +13,7 @@ use std::{
 use support::{
     Agent, Node,
     proxy::{Control, Tap, meta, stdin, stdout},
-    stored::verify,
+    stored::{places_to_be, verify},
     wait_until,
 };
 use weir_common::{
@@ -255,6 +255,8 @@ fn comes_through(mut place: Place, trouble: Trouble, is_killed: bool) {
         place.is_in_spool(&session.mark) || place.is_stored(&session)
     });
     place.begin(trouble);
+    // Once more: what was said before may be stored by now and gone from the spool.
+    session.tap.pass(C2T, &stdin(&session.mark));
     session.talk(40);
     place.is_felt(trouble, &agent, &session);
     place.is_kept(&session);
@@ -362,11 +364,12 @@ fn evidence_in_conflict_stays_in_the_spool_and_holds_up_no_other_session() {
     let place = Place::new();
     let agent = place.node.start();
     let meta = meta();
-    let day = jiff::Timestamp::now().strftime("dt=%Y-%m-%d").to_string();
-    let dir = place.server.objects().join("v1").join(day).join(meta.session_id.to_string());
-    fs::create_dir_all(&dir).expect("writable");
-    let object = dir.join("000001.ndjson.zst");
-    fs::write(&object, b"somebody else's").expect("writable");
+    let dirs = places_to_be(&place.node, meta.session_id);
+    let objects: Vec<_> = dirs.into_iter().map(|dir| dir.join("000001.ndjson.zst")).collect();
+    for object in &objects {
+        fs::create_dir_all(object.parent().expect("a directory")).expect("writable");
+        fs::write(object, b"somebody else's").expect("writable");
+    }
     let mut session = Session::begin_as(&place.node, meta);
     session.talk(20);
     session.close();
@@ -376,10 +379,12 @@ fn evidence_in_conflict_stays_in_the_spool_and_holds_up_no_other_session() {
     other.talk(20);
     other.close();
     place.completes(&other);
-    assert_eq!(fs::read(&object).expect("is there"), b"somebody else's");
+    for object in &objects {
+        assert_eq!(fs::read(object).expect("is there"), b"somebody else's");
+    }
     assert!(place.is_in_spool(&session.mark));
     // Once somebody has looked at it and moved it away, the session is completed.
-    fs::remove_file(&object).expect("removable");
+    objects.iter().for_each(|object| fs::remove_file(object).expect("removable"));
     place.completes(&session);
 }
 

@@ -183,6 +183,8 @@ fn a_bucket_that_is_made_late_an_outage_and_kill_9_lose_nothing() {
         Node::new("segment_max_bytes = 60000\nsegment_max_age_ms = 50\nspool_file_bytes = 65536\n");
     node.configure(&moto.settings("encryption = \"AES256\"\n"));
     node.environment(&ENVIRONMENT);
+    // It loads what it needs as the first asks, which takes longer than an agent waits.
+    moto.run("bucket", &["another"]);
     let agent = node.start();
     let mut session = Session::begin(&node);
     session.talk(40);

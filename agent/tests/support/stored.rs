@@ -30,6 +30,33 @@ pub(crate) fn directory(node: &Node, session: SessionId) -> PathBuf {
     find().expect("just found")
 }
 
+/// Where a session that is opened about now is going to be stored: below its day, which may be just ending.
+pub(crate) fn places_to_be(node: &Node, session: SessionId) -> Vec<PathBuf> {
+    let (now, minute) = (jiff::Timestamp::now(), jiff::SignedDuration::from_mins(1));
+    let mut days: Vec<_> =
+        [now - minute, now, now + minute].map(|time| time.strftime("dt=%Y-%m-%d").to_string()).into();
+    days.dedup();
+    days.into_iter().map(|day| node.path("store/v1").join(day).join(session.to_string())).collect()
+}
+
+/// Has nothing of a session stored until it is lifted.
+pub(crate) struct Poison(Vec<PathBuf>);
+
+impl Poison {
+    pub(crate) fn put(node: &Node, session: SessionId) -> Self {
+        let places = places_to_be(node, session);
+        for place in &places {
+            fs::create_dir_all(place.parent().expect("a directory")).expect("writable");
+            fs::write(place, b"").expect("writable");
+        }
+        Self(places)
+    }
+
+    pub(crate) fn lift(self) {
+        self.0.into_iter().for_each(|place| fs::remove_file(place).expect("removable"));
+    }
+}
+
 /// A session that was read back. The frames are the exact messages, by channel and direction.
 pub(crate) struct Recording {
     pub(crate) manifest: Manifest,

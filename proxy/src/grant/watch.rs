@@ -228,6 +228,9 @@ mod tests {
         policy::Decision,
     };
 
+    /// How long anything may take before a test gives up on it.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     struct Place(TempDir, Arc<Watcher>);
 
     impl Place {
@@ -250,7 +253,7 @@ mod tests {
     }
 
     async fn reason(live: &LiveGrant) -> String {
-        timeout(Duration::from_secs(1), live.over()).await.expect("within a second").1
+        timeout(PATIENCE, live.over()).await.expect("in the end").1
     }
 
     fn rename_over(file: &Path, text: &str) {
@@ -269,11 +272,22 @@ mod tests {
             ("expired", |file| rename_over(file, &good().replace("2030", "2001")), "the grant has expired"),
         ];
         for (way, change, expected) in ways {
-            let place = Place::new(Duration::from_secs(60));
-            let live = place.follow();
-            change(&place.file());
-            let reason = reason(&live).await;
-            assert!(reason.contains(expected), "{way}: {reason}");
+            // Up to three times: a busy machine is late for once.
+            let mut late = Vec::new();
+            loop {
+                let place = Place::new(Duration::from_secs(60));
+                let live = place.follow();
+                let began = Instant::now();
+                change(&place.file());
+                let reason = reason(&live).await;
+                assert!(reason.contains(expected), "{way}: {reason}");
+                let took = began.elapsed();
+                if took < Duration::from_secs(1) {
+                    break;
+                }
+                late.push(took);
+                assert!(late.len() < 3, "{way}: {late:?}");
+            }
         }
     }
 
@@ -318,19 +332,19 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(1), seen).await.expect("within a second");
+        timeout(PATIENCE, seen).await.expect("in the end");
         assert_eq!(live.decide(&Message::Exec(b"id".to_vec())), Decision::Refuse);
         assert_eq!(live.grant().expires_at, "2031-01-01T00:00:00Z".parse().expect("a time"));
         assert!(!over.is_finished());
         // Unused, so that taking it back harms nobody; the shell is in use.
         rename_over(&place.file(), &(good() + "permissions = [\"exec\"]"));
-        let reason = timeout(Duration::from_secs(1), over).await.expect("within a second").expect("no panic");
+        let reason = timeout(PATIENCE, over).await.expect("in the end").expect("no panic");
         assert!(reason.contains("it permits no shell any more"), "{reason}");
     }
 
     #[tokio::test]
     async fn a_directory_that_is_away_for_a_moment_ends_nothing_and_for_long_everything() {
-        let place = Place::new(Duration::from_millis(700));
+        let place = Place::new(Duration::from_secs(2));
         let live = place.follow();
         let (dir, away) = (place.0.path().to_owned(), place.0.path().with_extension("away"));
         fs::rename(&dir, &away).expect("renamed");
@@ -338,9 +352,9 @@ mod tests {
         tokio::pin!(reason);
         assert!(timeout(Duration::from_millis(400), &mut reason).await.is_err());
         fs::rename(&away, &dir).expect("renamed back");
-        assert!(timeout(Duration::from_secs(1), &mut reason).await.is_err());
+        assert!(timeout(Duration::from_millis(2_500), &mut reason).await.is_err());
         fs::rename(&dir, &away).expect("renamed");
-        let reason = timeout(Duration::from_secs(3), reason).await.expect("in the end");
+        let reason = timeout(PATIENCE, reason).await.expect("in the end");
         assert!(reason.contains("can't read its grants"), "{reason}");
         fs::rename(&away, &dir).expect("renamed back");
     }
@@ -376,7 +390,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(Duration::from_secs(2), idle).await.expect("it stops");
+        timeout(PATIENCE, idle).await.expect("it stops");
         assert!(place.1.state().entries.is_empty());
     }
 }

@@ -92,7 +92,10 @@ fn most_telling(mut failed: Vec<(SocketAddr, io::Error)>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr},
+        time::Duration,
+    };
 
     use proptest::prelude::*;
     use socket2::{Domain, Socket, Type};
@@ -153,9 +156,26 @@ mod tests {
         }
     }
 
-    async fn refusing() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        listener.local_addr().expect("bound")
+    /// An address where nobody listens, and nobody else will while the socket is there.
+    fn refusing() -> (SocketAddr, Socket) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("bound");
+        let address = socket.local_addr().expect("bound").as_socket().expect("IP");
+        (address, socket)
+    }
+
+    /// Connects, and again if it takes this long, up to three times: a busy machine is late for once.
+    async fn connected(addresses: &[SocketAddr], bound: Duration) -> (TcpStream, Duration) {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let began = Instant::now();
+            let stream = connect(addresses).await.expect("one is good");
+            let took = began.elapsed();
+            if took < bound || tries == 3 {
+                return (stream, took);
+            }
+        }
     }
 
     #[tokio::test]
@@ -163,28 +183,26 @@ mod tests {
         let hole = BlackHole::new();
         let good = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let good = (good.local_addr().expect("bound"), good);
-        let began = Instant::now();
-        let addresses = [hole.address, refusing().await, good.0];
-        let stream = connect(&addresses).await.expect("one is good");
+        let (refusing, bound) = (refusing(), limits::ADDRESS_STAGGER * 4);
+        let (stream, took) = connected(&[hole.address, refusing.0, good.0], bound).await;
         assert_eq!(stream.peer_addr().expect("connected"), good.0);
         assert!(stream.nodelay().expect("readable"));
-        let took = began.elapsed();
-        assert!(took >= limits::ADDRESS_STAGGER && took < limits::ADDRESS_STAGGER * 4, "{took:?}");
+        assert!(took >= limits::ADDRESS_STAGGER && took < bound, "{took:?}");
     }
 
     #[tokio::test]
     async fn an_address_that_refuses_delays_nobody() {
         let good = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let began = Instant::now();
-        let mut addresses = vec![refusing().await; 10];
+        let refusing = refusing();
+        let mut addresses = vec![refusing.0; 10];
         addresses.push(good.local_addr().expect("bound"));
-        connect(&addresses).await.expect("one is good");
-        assert!(began.elapsed() < limits::ADDRESS_STAGGER, "{:?}", began.elapsed());
+        let (_, took) = connected(&addresses, limits::ADDRESS_STAGGER).await;
+        assert!(took < limits::ADDRESS_STAGGER, "{took:?}");
     }
 
     #[tokio::test]
     async fn the_most_telling_failure_is_reported_and_all_are_listed() {
-        let refusing = refusing().await;
+        let (refusing, _socket) = refusing();
         let failure = connect(&[refusing]).await.expect_err("refused");
         let Failure::Tcp { tried, source } = failure else { panic!("{failure}") };
         assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);

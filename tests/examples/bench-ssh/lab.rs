@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use weir_tests::{Bed, BedOptions, GRANT, Process, eventually_within, free_port, keygen};
+use weir_tests::{Bed, BedOptions, GRANT, Port, Process, eventually_within, keygen};
 
 use crate::usage::{self, Usage};
 
@@ -82,6 +82,7 @@ impl Offer {
 pub(crate) struct Lab {
     bed: Bed,
     jump: Process,
+    _jump_port: Port,
     /// Sessions through Weir that are not in the store yet.
     under_way: usize,
 }
@@ -95,17 +96,17 @@ impl Lab {
     pub(crate) fn start(bin: &Path) -> Result<Self> {
         let options = BedOptions { max_connections: Some(MAX_CONNECTIONS), ..BedOptions::default() };
         let mut bed = Bed::prepare(bin, options)?;
-        let jump_port = free_port()?;
-        write_servers(&bed, jump_port)?;
+        let jump_port = Port::reserve()?;
+        write_servers(&bed, jump_port.number())?;
         bed.start_target()?;
         bed.start_agent()?;
         bed.start_proxy()?;
-        write_client(&bed, jump_port)?;
+        write_client(&bed, jump_port.number())?;
         let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f"]).arg(bed.path("bench/sshd_config"));
         let mut jump = Process::start("jump sshd", &mut command, &bed.path("jump.log"))?;
         jump.wait_for_line("Server listening", 0)?;
-        Ok(Self { bed, jump, under_way: 0 })
+        Ok(Self { bed, jump, _jump_port: jump_port, under_way: 0 })
     }
 
     /// `ssh` by a route; add options and a command. A session through Weir is waited for by [`Self::stored`].

@@ -170,7 +170,9 @@ impl Server {
 
     /// Listens, on the port that it had.
     pub fn listen(&mut self) {
+        let holding = self.listening.take().expect("connections are refused");
         self.bind().expect("its own port");
+        holding.abort();
     }
 
     fn bind(&mut self) -> io::Result<()> {
@@ -187,6 +189,11 @@ impl Server {
         listening.abort();
         // The socket is closed when the task is gone.
         let _ = self.runtime.block_on(listening);
+        let held = hold(self.address).expect("its own port");
+        self.listening = Some(self.runtime.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        }));
     }
 
     /// From now on this happens, for paths that contain this.
@@ -244,6 +251,15 @@ impl Server {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic in between")
     }
+}
+
+/// Binds a port and does not listen on it: nobody else gets it then, and connections are refused.
+fn hold(address: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    // As what listens has it: then one can be bound beside the other (socket(7)).
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// The credentials that are let in.
