@@ -243,7 +243,7 @@ impl Parts {
         let worker = Worker::new(store, Arc::new(key), config.parallel).reporting(reports.clone());
         let worker = worker.finding(config.findings.clone());
         let (socket, spools) = (config.control.clone(), config.state_dir.join(SPOOL));
-        let common = Common::new(config, recorder, reports, worker.outage())?;
+        let common = Common::new(config, &spools, recorder, reports, worker.outage())?;
         let lanes = common.open_lanes(&spools)?;
         let listener = Listener::bind(socket, allowed)?;
         Ok(Self { lanes, common, worker, listener, delivery, lock, looked })

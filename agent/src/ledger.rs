@@ -120,6 +120,25 @@ pub enum StateEntry {
     },
 }
 
+impl StateEntry {
+    /// Whether it begins something. All others lead to where space is given back, or stop something.
+    #[must_use]
+    pub fn is_beginning(&self) -> bool {
+        match self {
+            Self::Opened { .. } | Self::Connected { .. } | Self::Armed { .. } => true,
+            Self::RingAdopted { .. }
+            | Self::RecordsLost
+            | Self::ArmFailed { .. }
+            | Self::Disarmed { .. }
+            | Self::SealStarted { .. }
+            | Self::Sealed { .. }
+            | Self::Frozen { .. }
+            | Self::Closed { .. }
+            | Self::Finished { .. } => false,
+        }
+    }
+}
+
 /// The head of a spool file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,7 +11,7 @@ use std::{
 use support::{
     Node,
     proxy::{Control, Tap, meta, stdout},
-    stored::{Poison, Recording, directory, places_to_be, verify},
+    stored::{Poison, Recording, assert_all_told, directory, places_to_be, verify},
     wait_until,
 };
 use weir_common::{
@@ -93,24 +93,6 @@ fn begin_best_effort(node: &Node) -> (SessionMeta, Control, Tap) {
     (meta, control, tap)
 }
 
-/// What was sent is what is recorded and what its gaps say, frame by frame; gives the gaps' causes.
-fn assert_all_told(recording: &Recording, channel: u32, tap: &Tap) -> Vec<GapCause> {
-    let stream = (ChannelNo(channel), T2C);
-    let mut recorded = recording.frames.get(&stream).into_iter().flatten();
-    let gaps = recording.gaps.get(&stream).map_or(&[][..], Vec::as_slice);
-    let mut missing = 0;
-    for (seq, sent) in (0..).zip(tap.sent(T2C)) {
-        if gaps.iter().any(|(first, gap)| (*first..first + gap.records).contains(&seq)) {
-            missing += 1;
-        } else {
-            assert!(recorded.next() == Some(sent), "frame {seq} is recorded in its place");
-        }
-    }
-    assert!(recorded.next().is_none());
-    assert_eq!(missing, gaps.iter().map(|(_, gap)| gap.records).sum::<u64>());
-    gaps.iter().map(|(_, gap)| gap.cause).collect()
-}
-
 #[test]
 fn a_best_effort_session_goes_on_while_the_disk_is_full_and_opens_channels() {
     let node = Node::new("ring_bytes = 65536\nsegment_max_age_ms = 60000");
@@ -120,7 +102,7 @@ fn a_best_effort_session_goes_on_while_the_disk_is_full_and_opens_channels() {
     let (_strict, _strict_control, mut strict) = begin(&node);
     let chunk = stdout(&"z".repeat(3_000));
     tap.pass(T2C, &chunk);
-    fs::write(node.path("state/ballast"), vec![1; 6 * 1024 * 1024]).expect("there is room");
+    fs::write(node.path("state/ballast"), vec![1; 5 * 1024 * 1024]).expect("there is room");
     wait_until("the spool is full", || {
         assert!(tap.try_pass(T2C, chunk.clone()), "it never stalls");
         agent.logged("the spool's disk is full")

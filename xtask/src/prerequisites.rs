@@ -19,9 +19,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("/usr/bin/groff", "groff-base"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/rsync", "rsync"),
+    ("/usr/bin/mount", "mount"),
     ("/usr/bin/prlimit", "util-linux"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/xauth", "xauth"),
+    ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 

@@ -57,9 +57,9 @@ impl Core {
     }
 
     /// Another ring than before: the node has restarted, and with it went the sessions and their counters.
+    ///
+    /// The ring comes last: where there is no room for all of it, the next agent still sees which sessions are of before.
     fn adopt_ring(&mut self) -> Result<(), CoreError> {
-        let position = self.ring.consumer_position();
-        self.journal.adopt_ring(self.ring.id().clone(), position)?;
         for id in self.live() {
             let Some(session) = self.journal.ledger().session(id) else { continue };
             let unknown = |(channel, _)| ChannelKernel { channel, c2t: None, t2c: None };
@@ -69,6 +69,8 @@ impl Core {
             metrics().session_closed(&end.outcome);
             self.journal.append(StateEntry::Closed { session: id, end, kernel })?;
         }
+        let position = self.ring.consumer_position();
+        self.journal.adopt_ring(self.ring.id().clone(), position)?;
         Ok(())
     }
 

@@ -128,8 +128,9 @@ impl Journal {
         let spool = Spool::open(dir, options, space, files, appendable)?;
         let mut journal = Self { _lock: lock, spool, ledger, position, checkpoint_bytes, deletable: None };
         if journal.spool.active_file().is_none() {
-            journal.start_file()?;
+            journal.with_reserve(true, Self::start_file)?;
         }
+        journal.spool.space().keep_reserve(dir);
         Ok(journal)
     }
 
@@ -264,7 +265,10 @@ impl Journal {
         // A refused change must not be in the spool, where every replay would stumble over it.
         self.ledger.check(&change)?;
         let payload = serde_json::to_vec(&change)?;
-        self.spool.append(&[Entry { kind: Kind::State, position: self.position, payload: &payload }])?;
+        self.with_reserve(!change.is_beginning(), |journal| {
+            let entry = Entry { kind: Kind::State, position: journal.position, payload: &payload };
+            Ok(journal.spool.append(&[entry])?)
+        })?;
         self.ledger.apply(change)?;
         Ok(())
     }
@@ -293,6 +297,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] if a file cannot be deleted, or the next one not begun.
     pub fn give_back(&mut self) -> Result<(), JournalError> {
+        self.spool.space().keep_reserve(self.spool.dir());
         if self.deletable.as_ref().is_some_and(|&(_, marker)| !self.spool.is_flushed(marker)) {
             return Ok(());
         }
@@ -303,7 +308,7 @@ impl Journal {
         let mut kept = self.ledger.needed_files();
         let active_is_needed = self.spool.active_file().is_some_and(|no| kept.contains(&no));
         if !active_is_needed && self.spool.active_bytes() >= self.rest_bytes() {
-            self.start_file_if_possible()?;
+            self.start_file_if_possible(true)?;
         }
         kept.extend(self.spool.active_file());
         let files: BTreeSet<_> = self.spool.files().filter(|no| !kept.contains(no)).collect();
@@ -329,13 +334,29 @@ impl Journal {
     fn rotate_if_full(&mut self) -> Result<(), JournalError> {
         let worthwhile = self.spool.active_bytes() >= self.worthwhile_bytes();
         if self.spool.is_file_full() && worthwhile {
-            self.start_file_if_possible()?;
+            self.start_file_if_possible(false)?;
         }
         Ok(())
     }
 
-    fn start_file_if_possible(&mut self) -> Result<(), JournalError> {
-        match self.start_file() {
+    /// Does it once more with the room that is held for this, where there was none.
+    fn with_reserve<T>(
+        &mut self,
+        may: bool,
+        write: impl Fn(&mut Self) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        match write(self) {
+            Err(JournalError::Spool(error))
+                if may && error.is_no_room() && self.spool.space().give_up_reserve() =>
+            {
+                write(self)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn start_file_if_possible(&mut self, gives_back: bool) -> Result<(), JournalError> {
+        match self.with_reserve(gives_back, Self::start_file) {
             Err(JournalError::Spool(error)) if self.spool.active_file().is_some() => {
                 debug!(%error, "no new spool file now; the one at hand grows on");
                 Ok(())

@@ -103,6 +103,7 @@ pub(crate) struct Running {
 impl Common {
     pub(crate) fn new(
         config: Config,
+        spools: &Path,
         recorder: Recorder,
         reports: Option<Reports>,
         outage: watch::Receiver<Option<Outage>>,
@@ -110,7 +111,7 @@ impl Common {
         Ok(Self {
             rings: Rings::open(&config.tap)?,
             roster: Arc::new(Roster::new(config.sessions)),
-            space: Space::new(config.space.limits),
+            space: Space::held_in(spools, config.space.limits),
             recorder,
             config,
             reports,

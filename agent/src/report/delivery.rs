@@ -47,7 +47,7 @@ enum Outcome {
 /// Puts the report of a session's beginning into the queue, if there is room. Blocks.
 pub(super) fn put_opening(queue: &Queue, report: &SessionReport) -> Result<(), QueueError> {
     match queue.put(report) {
-        Err(QueueError::Full { .. }) => {
+        Err(error) if error.is_no_room() => {
             metrics().reports.skipped.inc();
             Ok(())
         }

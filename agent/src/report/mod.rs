@@ -111,7 +111,7 @@ impl Reports {
     /// Reports the sessions that run once more: the agent before may have been killed before it did. Blocks.
     ///
     /// # Errors
-    /// [`QueueError::Io`]; that the queue is full is none.
+    /// [`QueueError::Io`]; that the queue or its disk is full is none.
     pub fn running<'a>(&self, sessions: impl Iterator<Item = &'a Session>) -> Result<(), QueueError> {
         for session in sessions {
             delivery::put_opening(&self.queue, &self.opening(session))?;

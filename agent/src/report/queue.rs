@@ -7,6 +7,9 @@
 //! Several processes may have the queue open: `recover` on a node with an agent. Each writes in a locked directory of its own
 //! below `.tmp`, and removes only what nobody has locked. Each delivers what was there when it opened the queue, and what
 //! it put there itself; twice is allowed.
+//!
+//! On a disk that is full the queue is opened all the same, with what waits in it: whatever makes room again comes after
+//! that. Only what is put there needs some.
 
 use std::{
     collections::HashSet,
@@ -84,7 +87,8 @@ pub enum QueueError {
 pub struct Queue {
     dir: PathBuf,
     reports_max: usize,
-    temporary: Temporary,
+    /// None until there was room for it.
+    temporary: Mutex<Option<Temporary>>,
     state: Mutex<State>,
     /// There is something fresh.
     pub(super) news: Notify,
@@ -119,6 +123,19 @@ impl fmt::Display for Key {
     }
 }
 
+impl QueueError {
+    /// Whether there is no room for it at the moment.
+    pub(super) fn is_no_room(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Encode { .. } | Self::Interrupted => false,
+        }
+    }
+}
+
 impl Key {
     pub(super) fn of(report: &SessionReport) -> Self {
         let kind = match report.status {
@@ -150,24 +167,27 @@ impl Queue {
     /// Opens the queue, with what waits in it. What an interrupted write left is removed.
     ///
     /// # Errors
-    /// [`QueueError::Io`].
+    /// [`QueueError::Io`]. That there is no room on the disk is none.
     pub fn open(dir: &Path, reports_max: usize) -> Result<Self, QueueError> {
-        let (rejected, temporary) = (dir.join(REJECTED), dir.join(TEMPORARY));
-        for dir in [dir, &rejected, &temporary] {
-            let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
-            made.map_err(failed("make", dir))?;
-        }
-        let temporary = Temporary::in_dir(&temporary)?;
+        let rejected = dir.join(REJECTED);
+        let temporary = match Temporary::of_queue(dir) {
+            Err(error) if error.is_no_room() => {
+                warn!(%error, "session reports cannot be written until there is room on the disk");
+                None
+            }
+            made => Some(made?),
+        };
         let mut keys = HashSet::new();
-        for name in names(dir)? {
+        for name in names_if_any(dir)? {
             match Key::parse(&name) {
                 Some(key) => drop(keys.insert(key)),
                 None if [REJECTED, TEMPORARY].contains(&&*name) => {}
                 None => warn!(name, "not a session report; it is left alone"),
             }
         }
-        let state = State { fresh: keys.clone(), keys, rejected: names(&rejected)?.len() };
+        let state = State { fresh: keys.clone(), keys, rejected: names_if_any(&rejected)?.len() };
         let (state, news, gone) = (Mutex::new(state), Notify::new(), watch::Sender::new(()));
+        let temporary = Mutex::new(temporary);
         let queue = Self { dir: dir.to_owned(), reports_max, temporary, state, news, gone };
         metrics().reports.limit.set(as_gauge(reports_max as u64));
         show(&queue.state());
@@ -290,9 +310,9 @@ impl Queue {
     }
 
     fn write(&self, key: Key, body: &[u8], path: &Path, durable: bool) -> Result<(), QueueError> {
-        let temporary = self.temporary.dir.path();
-        let mut file = NamedTempFile::with_prefix_in(format!("{key}."), temporary)
-            .map_err(failed("make a file in", temporary))?;
+        let temporary = self.temporary()?;
+        let mut file = NamedTempFile::with_prefix_in(format!("{key}."), &temporary)
+            .map_err(failed("make a file in", &temporary))?;
         file.write_all(body).map_err(failed("write", path))?;
         if durable {
             file.as_file().sync_all().map_err(failed("flush", path))?;
@@ -302,6 +322,16 @@ impl Queue {
             Some(dir) => fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("flush", dir)),
             None => Ok(()),
         }
+    }
+
+    /// Where this process writes; made now, if there was no room for it before.
+    fn temporary(&self) -> Result<PathBuf, QueueError> {
+        let mut temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = match temporary.take() {
+            Some(made) => made,
+            None => Temporary::of_queue(&self.dir)?,
+        };
+        Ok(temporary.insert(made).dir.path().to_owned())
     }
 
     fn path(&self, key: Key) -> PathBuf {
@@ -318,8 +348,13 @@ impl Queue {
 }
 
 impl Temporary {
-    /// Makes one, and removes what interrupted writes left.
-    fn in_dir(root: &Path) -> Result<Self, QueueError> {
+    /// Makes one, with the queue's directories where they are missing, and removes what interrupted writes left.
+    fn of_queue(queue: &Path) -> Result<Self, QueueError> {
+        let root = &queue.join(TEMPORARY);
+        for dir in [queue, &queue.join(REJECTED), root] {
+            let made = fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+            made.map_err(failed("make", dir))?;
+        }
         // Until this is dropped nobody else looks for what is left: one without its lock yet would seem to be.
         let turn = fs::File::open(root).map_err(failed("open", root))?;
         turn.lock().map_err(failed("lock", root))?;
@@ -363,6 +398,11 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>, QueueError> {
     items
         .map(|item| Ok(item.map_err(failed("read", dir))?.file_name().to_string_lossy().into_owned()))
         .collect()
+}
+
+/// The same, of a directory that need not be there.
+fn names_if_any(dir: &Path) -> Result<Vec<String>, QueueError> {
+    if dir.is_dir() { names(dir) } else { Ok(Vec::new()) }
 }
 
 pub(super) fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {

@@ -10,6 +10,7 @@
 pub mod entry;
 mod flush;
 pub mod reader;
+mod reserve;
 mod space;
 
 use std::{
@@ -26,6 +27,7 @@ use std::{
 use nix::{errno::Errno, sys::uio::pwritev};
 use serde::{Deserialize, Serialize};
 
+pub use self::reserve::RESERVE;
 pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits, disk_free};
 use self::{
     entry::{Entry, PayloadTooLong, Stamp},
@@ -114,6 +116,15 @@ pub enum SpoolError {
         /// The spool's directory.
         dir: PathBuf,
     },
+}
+
+impl SpoolError {
+    /// Whether the disk has no room for it.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }
 
 /// The spool, open for appending.

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::{SpoolError, failed};
+use super::{SpoolError, failed, reserve::Reserve};
 
 /// Which part of a threshold must be free again before it counts as not reached.
 const HYSTERESIS_PART: u64 = 64;
@@ -46,6 +46,8 @@ pub struct Space {
     /// Bytes that large changes of state may take besides the reserve.
     states: AtomicU64,
     short: AtomicBool,
+    /// The part of the disk's reserve that is held, if any is to be.
+    reserve: Option<Reserve>,
 }
 
 /// Why no session begins.
@@ -67,12 +69,23 @@ impl Space {
     /// Space of which nothing is used.
     #[must_use]
     pub fn new(limits: SpaceLimits) -> Arc<Self> {
+        Self::with(limits, None)
+    }
+
+    /// The same, of which a part is held by a file in the directory of the spools, see [`Self::give_up_reserve`].
+    #[must_use]
+    pub fn held_in(spools: &Path, limits: SpaceLimits) -> Arc<Self> {
+        Self::with(limits, Some(Reserve::new(spools, limits.disk_reserve_bytes)))
+    }
+
+    fn with(limits: SpaceLimits, reserve: Option<Reserve>) -> Arc<Self> {
         Arc::new(Self {
             limits,
             used: AtomicU64::new(0),
             spools: AtomicU64::new(0),
             states: AtomicU64::new(0),
             short: AtomicBool::new(false),
+            reserve,
         })
     }
 
@@ -109,7 +122,26 @@ impl Space {
         // The others may be told the same at this moment.
         let others = self.spools.load(Ordering::Relaxed).saturating_sub(1).saturating_mul(PASS_BYTES);
         let reserve = self.reserve().saturating_add(others);
-        Ok(disk_free(dir)? >= bytes.saturating_add(reserve))
+        Ok(self.free(dir)? >= bytes.saturating_add(reserve))
+    }
+
+    /// Holds its part of the disk's reserve, if there is room for that.
+    pub fn keep_reserve(&self, dir: &Path) {
+        if let Some(reserve) = &self.reserve {
+            reserve.keep(|| disk_free(dir).is_ok_and(|free| free >= self.reserve()));
+        }
+    }
+
+    /// Gives the disk the room that is held, for a change of state that found none; says whether there was any.
+    #[must_use]
+    pub fn give_up_reserve(&self) -> bool {
+        self.reserve.as_ref().is_some_and(Reserve::give_up)
+    }
+
+    /// Free bytes of the disk, those that are held for changes of state among them.
+    fn free(&self, dir: &Path) -> Result<u64, SpoolError> {
+        let held = self.reserve.as_ref().map_or(0, Reserve::held);
+        Ok(disk_free(dir)?.saturating_add(held))
     }
 
     /// What is left free of the disk for changes of state.
@@ -129,7 +161,7 @@ impl Space {
         }
         // Once it is short, it has to be clearly better.
         let more = |of| if self.short.load(Ordering::Relaxed) { hysteresis(of) } else { 0 };
-        let (used, free) = (self.used(), disk_free(dir)?);
+        let (used, free) = (self.used(), self.free(dir)?);
         let shortage = if used > refuse_bytes.saturating_sub(more(refuse_bytes)) {
             Some(Shortage::Spool { used })
         } else if free < disk_refuse_bytes.saturating_add(more(disk_refuse_bytes)) {

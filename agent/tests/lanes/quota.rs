@@ -1,9 +1,11 @@
 //! A session that has used up its share of the spool is paused, alone.
 
-use weir_common::control::Request;
+use weir_common::{control::Request, recording::GapCause, session::CapturePolicy};
 
-use super::*;
-use crate::support::stored::Poison;
+use super::{
+    support::stored::{Poison, assert_all_told},
+    *,
+};
 
 const SMALL: &str = "session_spool_max_bytes = 262144\nsegment_max_bytes = 60000\nspool_file_bytes = 65536\n";
 
@@ -53,6 +55,29 @@ fn a_session_over_its_share_is_paused_alone_across_a_kill_and_goes_on_when_it_is
     tap.pass(T2C, &chunk());
     second.pass(C2T, &Message::Open(ChannelType::Session));
     finish(&node, &meta, &control, &tap);
+}
+
+#[test]
+fn what_passes_a_best_effort_session_over_its_share_is_told_as_a_gap_for_that_reason() {
+    let node = Node::new(SMALL);
+    let agent = node.start();
+    let (mut meta, control) = (meta(), Control::connect(&node.socket()));
+    meta.capture_policy = CapturePolicy::BestEffort;
+    assert_eq!(control.open(&meta, false), Some(Reply::Opened));
+    let mut tap = control.arm(0);
+    let poison = Poison::put(&node, meta.session_id);
+    let mut pass = || assert!(tap.try_pass(T2C, chunk()), "it never stalls");
+    wait_until("it has used up its share", || {
+        pass();
+        agent.logged("it is paused")
+    });
+    (0..50).for_each(|_| pass());
+    poison.lift();
+    agent.wait_for_log("it goes on");
+    pass();
+    assert_eq!(control.close(Outcome::Completed), Some(Reply::Closed));
+    let causes = assert_all_told(&verify(&node, meta.session_id), 0, &tap);
+    assert!(causes.contains(&GapCause::SessionQuota), "{causes:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) mod stored;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
@@ -19,6 +19,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
@@ -98,6 +99,52 @@ impl Node {
         let size = format!("size={bytes}");
         mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some(&*size))
             .expect("root may mount a tmpfs");
+    }
+
+    /// A disk of its own, of this size, with a file system that can break.
+    pub(crate) fn ext4_disk_for(&self, name: &str, bytes: u64) {
+        let image = self.path(name).with_extension("ext4");
+        fs::File::create(&image).and_then(|file| file.set_len(bytes)).expect("writable");
+        // Nothing is kept for root, which this is.
+        run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-E", "nodiscard"]).arg(&image));
+        fs::create_dir_all(self.path(name)).expect("a fresh directory");
+        self.attach_disk_for(name);
+    }
+
+    /// Mounts it again, as after a restart of the node.
+    pub(crate) fn attach_disk_for(&self, name: &str) {
+        let (image, dir) = (self.path(name).with_extension("ext4"), self.path(name));
+        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).args([image, dir]));
+    }
+
+    /// Unmounts it: what was not flushed before it broke is gone.
+    pub(crate) fn detach_disk_for(&self, name: &str) {
+        umount2(&self.path(name), MntFlags::empty()).expect("nobody uses it");
+    }
+
+    /// The disk fails with files open for writing: the kernel makes it read-only, and flushes nothing any more.
+    pub(crate) fn break_disk_for(&self, name: &str) {
+        remount(&self.path(name), MsFlags::empty(), "abort").expect("root may break it");
+    }
+
+    /// Makes a disk read-only or writable; waits until no file on it is open for writing.
+    pub(crate) fn make_disk_writable_for(&self, name: &str, writable: bool) {
+        let flags = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+        wait_until("nobody writes", || match remount(&self.path(name), flags, "") {
+            Ok(()) => true,
+            Err(Errno::EBUSY) => false,
+            Err(errno) => panic!("cannot remount: {errno}"),
+        });
+    }
+
+    /// Fills a disk of its own to the last byte, but for what is taken beforehand.
+    pub(crate) fn fill_disk_for(&self, name: &str) -> PathBuf {
+        let path = self.path(name).join("ballast");
+        let mut ballast = fs::File::create(&path).expect("there is room for an inode");
+        for piece in [1024 * 1024, 4096, 1] {
+            while ballast.write_all(&vec![1; piece]).is_ok() {}
+        }
+        path
     }
 
     /// Another size for a disk of its own.
@@ -195,6 +242,15 @@ impl Node {
     }
 }
 
+fn remount(at: &Path, flags: MsFlags, options: &str) -> Result<(), Errno> {
+    mount(None::<&str>, at, None::<&str>, MsFlags::MS_REMOUNT | flags, Some(options))
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("is installed");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = umount2(&self.path("state"), MntFlags::MNT_DETACH);
@@ -280,6 +336,10 @@ impl Agent {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the agent runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn open_descriptors(&self) -> usize {

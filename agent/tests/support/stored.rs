@@ -12,12 +12,13 @@ use weir_common::{
     digest::Sha256,
     frame::{Direction, Header},
     recording::{
-        Content, Count, Event, Gap, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, What, parse_sums,
+        Content, Count, Event, Gap, GapCause, MANIFEST, Manifest, SIGNATURE, SUMS, SegmentHeader, What,
+        parse_sums,
     },
     session::{ChannelNo, SessionId},
 };
 
-use super::{Node, names, wait_until};
+use super::{Node, names, proxy::Tap, wait_until};
 
 /// Where a session is stored, once it is complete.
 pub(crate) fn directory(node: &Node, session: SessionId) -> PathBuf {
@@ -110,6 +111,24 @@ pub(crate) fn verify(node: &Node, session: SessionId) -> Recording {
         }
     }
     Recording { manifest, frames, gaps }
+}
+
+/// What was sent is what is recorded and what its gaps say, frame by frame; gives the gaps' causes.
+pub(crate) fn assert_all_told(recording: &Recording, channel: u32, tap: &Tap) -> Vec<GapCause> {
+    let stream = (ChannelNo(channel), Direction::TargetToClient);
+    let mut recorded = recording.frames.get(&stream).into_iter().flatten();
+    let gaps = recording.gaps.get(&stream).map_or(&[][..], Vec::as_slice);
+    let mut missing = 0;
+    for (seq, sent) in (0..).zip(tap.sent(Direction::TargetToClient)) {
+        if gaps.iter().any(|(first, gap)| (*first..first + gap.records).contains(&seq)) {
+            missing += 1;
+        } else {
+            assert!(recorded.next() == Some(sent), "frame {seq} is recorded in its place");
+        }
+    }
+    assert!(recorded.next().is_none());
+    assert_eq!(missing, gaps.iter().map(|(_, gap)| gap.records).sum::<u64>());
+    gaps.iter().map(|(_, gap)| gap.cause).collect()
 }
 
 fn run_verifiers(dir: &Path, signers: &Path) {

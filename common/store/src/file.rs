@@ -32,14 +32,14 @@ pub struct FileStore {
 impl FileStore {
     /// Opens the store, and makes the directory if it is missing. What an interrupted put left is removed.
     ///
+    /// A store that is full or read-only is opened, as a bucket that is away is: it may take something later.
+    ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let temporary = root.join(TEMPORARY);
-        match fs::remove_dir_all(&temporary) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("clear", &temporary)(source));
-            }
+        match clear(&temporary) {
+            Err(source) if !takes_nothing(&source) => return Err(failed("clear", &temporary)(source)),
             _ => {}
         }
         Self::join(root)
@@ -50,13 +50,15 @@ impl FileStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn join(root: &Path) -> Result<Self, StoreError> {
-        let temporary = root.join(TEMPORARY);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(DIR_MODE)
-            .create(&temporary)
-            .map_err(failed("make", &temporary))?;
-        Ok(Self { root: root.to_owned() })
+        let store = Self { root: root.to_owned() };
+        match store.make_temporary() {
+            Err(source) if !takes_nothing(&source) => Err(failed("make", &root.join(TEMPORARY))(source)),
+            _ => Ok(store),
+        }
+    }
+
+    fn make_temporary(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(self.root.join(TEMPORARY))
     }
 
     fn put_blocking(&self, path: &str, body: &[u8], sha256: Sha256) -> Result<Put, StoreError> {
@@ -91,7 +93,14 @@ impl FileStore {
     /// The bytes on the disk, under a temporary name.
     fn write(&self, target: &Path, body: &[u8]) -> Result<NamedTempFile, StoreError> {
         let temporary = self.root.join(TEMPORARY);
-        let mut file = NamedTempFile::new_in(&temporary).map_err(failed("make a file in", &temporary))?;
+        let file = match NamedTempFile::new_in(&temporary) {
+            // There was no room for it when the store was opened.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_temporary().and_then(|()| NamedTempFile::new_in(&temporary))
+            }
+            file => file,
+        };
+        let mut file = file.map_err(failed("make a file in", &temporary))?;
         file.write_all(body)
             .and_then(|()| file.as_file().set_permissions(fs::Permissions::from_mode(FILE_MODE)))
             .and_then(|()| file.as_file().sync_all())
@@ -164,6 +173,28 @@ fn place(file: NamedTempFile, path: &str, target: &Path, sha256: Sha256) -> Resu
         }
         Err(error) => Err(failed("write", target)(error.error)),
     }
+}
+
+/// Removes what is in a directory. The directory stays: on a full disk it could not be made again.
+fn clear(dir: &Path) -> io::Result<()> {
+    let items = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        items => items?,
+    };
+    for item in items {
+        let item = item?;
+        match item.file_type()?.is_dir() {
+            true => fs::remove_dir_all(item.path())?,
+            false => fs::remove_file(item.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing can be written at the moment, whatever it is.
+fn takes_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 fn already_there(path: &str, target: &Path, expected: Sha256) -> Result<Put, StoreError> {
