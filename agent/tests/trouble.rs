@@ -11,7 +11,7 @@ use std::{
 use support::{
     Node,
     proxy::{Control, Tap, meta, stdout},
-    stored::{Poison, Recording, assert_all_told, directory, places_to_be, verify},
+    stored::{Poison, assert_all_told, directory, places_to_be, verify},
     wait_until,
 };
 use weir_common::{
