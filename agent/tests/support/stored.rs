@@ -131,6 +131,15 @@ pub(crate) fn assert_all_told(recording: &Recording, channel: u32, tap: &Tap) ->
     gaps.iter().map(|(_, gap)| gap.cause).collect()
 }
 
+/// Reads a session back of which something may be missing.
+pub(crate) fn read(node: &Node, session: SessionId) -> Recording {
+    let dir = directory(node, session);
+    let manifest: Manifest =
+        serde_json::from_slice(&fs::read(dir.join(MANIFEST)).expect("is there")).expect("a manifest");
+    let (frames, gaps) = read_frames(&dir, &manifest);
+    Recording { manifest, frames, gaps }
+}
+
 fn run_verifiers(dir: &Path, signers: &Path) {
     let sums =
         Command::new("sha256sum").args(["-c", "--strict", SUMS]).current_dir(dir).output().expect("runs");
