@@ -26,7 +26,7 @@ use std::{
 use nix::{errno::Errno, sys::uio::pwritev};
 use serde::{Deserialize, Serialize};
 
-pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits, disk_free};
+pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits};
 use self::{
     entry::{Entry, PayloadTooLong},
     flush::Flusher,

@@ -109,7 +109,7 @@ impl Space {
         // The others may be told the same at this moment.
         let others = self.spools.load(Ordering::Relaxed).saturating_sub(1).saturating_mul(PASS_BYTES);
         let reserve = self.reserve().saturating_add(others);
-        Ok(disk_free(dir)? >= bytes.saturating_add(reserve))
+        Ok(free(dir)? >= bytes.saturating_add(reserve))
     }
 
     /// What is left free of the disk for changes of state.
@@ -129,7 +129,7 @@ impl Space {
         }
         // Once it is short, it has to be clearly better.
         let more = |of| if self.short.load(Ordering::Relaxed) { hysteresis(of) } else { 0 };
-        let (used, free) = (self.used(), disk_free(dir)?);
+        let (used, free) = (self.used(), free(dir)?);
         let shortage = if used > refuse_bytes.saturating_sub(more(refuse_bytes)) {
             Some(Shortage::Spool { used })
         } else if free < disk_refuse_bytes.saturating_add(more(disk_refuse_bytes)) {
@@ -146,11 +146,7 @@ fn hysteresis(of: u64) -> u64 {
     (of / HYSTERESIS_PART).min(HYSTERESIS_MAX_BYTES)
 }
 
-/// Bytes that are free on the disk of `dir`.
-///
-/// # Errors
-/// [`SpoolError::Io`] if the file system does not say.
-pub fn disk_free(dir: &Path) -> Result<u64, SpoolError> {
+fn free(dir: &Path) -> Result<u64, SpoolError> {
     let stat = nix::sys::statvfs::statvfs(dir)
         .map_err(|errno| failed("ask for the free space of", dir)(errno.into()))?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
