@@ -1,8 +1,8 @@
 //! Looks at a store to which nothing goes, so that an idle node whose store is gone says so before a session needs it.
 //!
 //! Owns that a look is cheap: while something reaches the store there is none, and of a bucket one small object is asked
-//! for (`s3:GetObject`). It is put (`s3:PutObject`) where that fails, or did the last time: that is what counts, and what it
-//! says of a store that is mended. Not here: what becomes of recordings while a store is away (`breaker`).
+//! for (`s3:GetObject`). It is put (`s3:PutObject`) where that fails, or did the last time, and where those who have something
+//! to store wait for the store: they may be one session that alone is refused, and nobody else would find out. Not here: what becomes of recordings while a store is away (`breaker`).
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use crate::{
     store::{S3Store, StoreError},
 };
 
-/// The longest pause between two looks at a store that failed at the last one.
+/// The longest pause between two looks at a store that fails.
 const FAILING_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause between two looks at a directory, which cost next to nothing.
 const DIRECTORY_PAUSE: Duration = Duration::from_secs(10);
@@ -51,60 +51,66 @@ pub async fn watch(looked: Looked, idle: Duration, found: Vec<Finding>) {
         Looked::Directory(_) => idle.min(DIRECTORY_PAUSE),
         Looked::Bucket(..) => idle,
     };
-    let mut looks_at_once = matches!(looked, Looked::Directory(_));
+    let mut next_look = match &looked {
+        Looked::Directory(_) => Instant::now(),
+        // It was looked at just now.
+        Looked::Bucket(..) => Instant::now() + pause,
+    };
     loop {
-        if !std::mem::take(&mut looks_at_once) {
-            let pause = if failing.is_some() { pause.min(FAILING_PAUSE) } else { pause };
-            tokio::time::sleep(pause).await;
-        }
-        let (begun, health) = (Instant::now(), &metrics().health);
-        if health.store_idle_for(begun).is_some_and(|for_so_long| for_so_long < pause) {
+        let (now, health) = (Instant::now(), &metrics().health);
+        let puts = failing.is_some() || health.store_is_away();
+        let is_used = |lately| health.store_idle_for(now).is_some_and(|for_so_long| for_so_long < lately);
+        if is_used(pause.min(FAILING_PAUSE)) {
             failing = None;
-            continue;
+        } else if puts || (now >= next_look && !is_used(pause)) {
+            next_look = now + pause;
+            failing = told(now, looked.look(puts).await, failing.is_some());
         }
-        // Those who have something to store try again and again.
-        if health.store_is_away() {
-            continue;
+        tokio::time::sleep(pause.min(FAILING_PAUSE)).await;
+    }
+}
+
+/// Tells what came of a look that began at this time, and says what is wrong, if anything is.
+fn told(began: Instant, outcome: Result<bool, String>, was_failing: bool) -> Option<String> {
+    match outcome {
+        Ok(has_taken) => {
+            if was_failing {
+                info!("the store answers a look again");
+            }
+            metrics().health.store_looked_well(has_taken, began);
+            None
         }
-        match (looked.look(failing.is_some()).await, &failing) {
-            (Ok(()), known) => {
-                if known.is_some() {
-                    info!("the store answers a look again");
-                }
-                failing = None;
-                health.store_looked_well();
+        Err(error) => {
+            if !was_failing {
+                warn!(error, "a look at the store was in vain");
             }
-            (Err(error), known) => {
-                if known.is_none() {
-                    warn!(error, "the store, to which nothing goes at the moment, does not answer");
-                }
-                failing = Some(error);
-                health.store_look_fails(begun);
-            }
+            metrics().health.store_look_fails(began);
+            Some(error)
         }
     }
 }
 
 impl Looked {
-    /// What speaks against its taking something, if anything does.
-    async fn look(&self, is_failing: bool) -> Result<(), String> {
+    /// Says whether it took something, or what speaks against that it would.
+    async fn look(&self, puts: bool) -> Result<bool, String> {
         match self {
             Self::Directory(root) => {
                 let root = root.clone();
                 let look = tokio::task::spawn_blocking(move || directory(&root));
                 match tokio::time::timeout(DIRECTORY_PATIENCE, look).await {
-                    Ok(Ok(looked)) => looked.map_err(|error| error.to_string()),
+                    Ok(Ok(looked)) => looked.map(|()| false).map_err(|error| error.to_string()),
                     Ok(Err(_)) => Err("the look at it was interrupted".to_owned()),
                     Err(_) => Err(format!("its file system has not answered for {DIRECTORY_PATIENCE:?}")),
                 }
             }
             Self::Bucket(bucket, node) => {
-                let got = if is_failing { None } else { Some(store::get(bucket, node).await) };
+                let got = if puts { None } else { Some(store::get(bucket, node).await) };
                 let looked = match got {
-                    Some(got @ (Ok(()) | Err(StoreError::Unavailable { .. } | StoreError::Setup { .. }))) => {
-                        got
+                    Some(Ok(())) => Ok(false),
+                    Some(Err(error @ (StoreError::Unavailable { .. } | StoreError::Setup { .. }))) => {
+                        Err(error)
                     }
-                    None | Some(Err(_)) => store::put(bucket, node).await,
+                    None | Some(Err(_)) => store::put(bucket, node).await.map(|()| true),
                 };
                 looked.map_err(|error| error.to_string())
             }

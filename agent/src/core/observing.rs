@@ -6,9 +6,11 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use nix::sys::statvfs::statvfs;
 use weir_common::{
     abi::RecordHeader,
     recording::{ChannelTotals, DirectionTotals, KernelCount},
@@ -21,7 +23,6 @@ use crate::{
     journal::RingRecord,
     metrics::{Lane, LaneState, SessionCounts, Taking, Tosses, metrics},
     session::{ChannelKernel, Session},
-    spool,
 };
 
 /// The most channels whose kernel counters are read at a tick, but for those of one session.
@@ -130,7 +131,7 @@ impl Core {
             ring_used: self.watch.ring_used,
             spool: self.journal.spool_bytes(),
             spool_limit: self.journal.space().limits().max_bytes,
-            disk_free: spool::disk_free(self.journal.spool_dir()).ok(),
+            disk_free: disk_free(self.journal.spool_dir()),
             oldest_unstored: Duration::from_nanos(age),
             sessions,
             taking: self.taking(now),
@@ -193,6 +194,12 @@ impl Core {
             self.watch.channel(&totals, &kernel);
         }
     }
+}
+
+/// Bytes that are free on the disk of this directory, for whoever is not root.
+fn disk_free(dir: &Path) -> Option<u64> {
+    let stat = statvfs(dir).ok()?;
+    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 fn directions<'a>(

@@ -44,10 +44,21 @@ pub struct Health {
 struct StoreHealth {
     /// What was to be stored: the breaker's outage.
     outage: Option<Instant>,
-    /// A look at it, while there was nothing to be stored.
+    /// A look at it.
     look: Option<Instant>,
+    /// When it took what a look put there. That outdoes an outage that began before: what fails is a job of its own trouble,
+    /// and nobody else has anything to store.
+    taken: Option<Instant>,
     /// When it last took or gave something.
     worked: Option<Instant>,
+}
+
+impl StoreHealth {
+    fn failing_since(&self) -> Option<Instant> {
+        let Self { outage, look, taken, worked: _ } = *self;
+        let outage = outage.filter(|&since| taken.is_none_or(|taken| taken < since));
+        outage.into_iter().chain(look).min()
+    }
 }
 
 impl Taking {
@@ -90,20 +101,26 @@ impl Health {
         (store.look, store.worked) = (None, Some(now));
     }
 
-    /// A look at the store, while there was nothing to store, was in vain.
+    /// A look at the store was in vain.
     pub fn store_look_fails(&self, now: Instant) {
-        self.store().look.get_or_insert(now);
+        let mut store = self.store();
+        store.look.get_or_insert(now);
+        store.taken = None;
     }
 
-    /// A look at the store showed nothing that speaks against it. Those who have something to store know better.
-    pub fn store_looked_well(&self) {
-        self.store().look = None;
+    /// A look at the store showed nothing that speaks against it. Unless it took something those who have something to store
+    /// know better.
+    pub fn store_looked_well(&self, has_taken: bool, now: Instant) {
+        let mut store = self.store();
+        store.look = None;
+        if has_taken {
+            store.taken = Some(now);
+        }
     }
 
     /// Whether the store is not known to fail.
     pub(super) fn store_answers(&self) -> bool {
-        let StoreHealth { outage, look, worked: _ } = *self.store();
-        outage.or(look).is_none()
+        self.store().failing_since().is_none()
     }
 
     /// How long ago the store last took something, if it ever did.
@@ -119,8 +136,7 @@ impl Health {
     }
 
     fn store_failing_for(&self, now: Instant) -> Duration {
-        let StoreHealth { outage, look, worked: _ } = *self.store();
-        let since = outage.into_iter().chain(look).min();
+        let since = self.store().failing_since();
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 

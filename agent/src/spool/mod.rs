@@ -27,8 +27,10 @@ use std::{
 use nix::{errno::Errno, sys::uio::pwritev};
 use serde::{Deserialize, Serialize};
 
-pub use self::reserve::RESERVE;
-pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits, disk_free};
+pub use self::{
+    reserve::RESERVE,
+    space::{PASS_BYTES, Shortage, Space, SpaceLimits},
+};
 use self::{
     entry::{Entry, PayloadTooLong, Stamp},
     flush::Flusher,
