@@ -2,11 +2,12 @@
 
 use std::{cell::RefCell, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use weir_tests::recording::Recording;
 
 use crate::{
     Options,
+    kernel_log::{self, Sign},
     lab::{Lab, MACHINES},
     machine::Machine,
     session::{Ended, Session},
@@ -193,6 +194,26 @@ impl<'lab> Bed<'lab> {
         ensure!(stored.recording.stream(0, "stdout") == b"42\n", "a new session is not recorded as it was");
         self.assert_intact(&stored)?;
         Ok(stored)
+    }
+
+    /// The machines' kernels have said of no boot since the snapshot that they are broken.
+    pub(crate) fn assert_kernels_are_well(&self) -> Result<()> {
+        for machine in [&self.connector, &self.target, &self.store] {
+            let said = machine.run("journalctl --quiet --no-pager --output=cat _TRANSPORT=kernel")?;
+            let broken =
+                |line: &&str| kernel_log::is_fatal(line) || kernel_log::meaning(line) == Some(Sign::Broken);
+            if let Some(line) = said.lines().find(broken) {
+                bail!("the kernel of {} says: {line}", machine.name());
+            }
+            // A kernel that panics and starts anew tells it to nobody but its console.
+            let console = self.lab.dir().join(format!("{}.console", machine.name()));
+            let said = fs::read(&console).unwrap_or_default();
+            if let Some(line) = String::from_utf8_lossy(&said).lines().find(|line| kernel_log::is_fatal(line))
+            {
+                bail!("the kernel of {} said on its console: {line}", machine.name());
+            }
+        }
+        Ok(())
     }
 
     /// Keeps what the machines have logged; those that can't be reached are left out, and the reason is said.

@@ -10,6 +10,7 @@
 
 mod bed;
 mod feeder;
+pub mod kernel_log;
 mod lab;
 mod machine;
 pub mod report;
@@ -69,7 +70,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Vec<Outcome>> {
         let restored = began.elapsed();
         let (failure, notes) = match bed {
             Ok(bed) => {
-                let failure = (scenario.run)(&bed).err();
+                let failure = (scenario.run)(&bed).and_then(|()| bed.assert_kernels_are_well()).err();
                 if failure.is_some() {
                     bed.keep_logs(&logs.join(scenario.name));
                 }

@@ -1,7 +1,7 @@
 //! What the virtual machine says on its console, understood: libtest's lines, those of `init`, and the kernel's
-//! own (`kernel_log`).
+//! own.
 
-use super::kernel_log::{self, Sign};
+use weir_machines::kernel_log::{self, Sign};
 
 /// What a line of `init`'s begins with.
 pub(super) const MARK: &str = "weir-vm:";

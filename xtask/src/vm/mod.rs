@@ -15,7 +15,6 @@ mod down;
 mod init;
 mod initramfs;
 mod kernel;
-mod kernel_log;
 mod lab;
 mod libvirt;
 mod matrix;

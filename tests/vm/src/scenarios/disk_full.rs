@@ -20,6 +20,8 @@ const RING_BYTES: &str = "1048576";
 
 /// Takes up room on the spool's disk until this much is left.
 fn fill(bed: &Bed<'_>, left: u64) -> Result<()> {
+    // Else it would be the machine's only disk.
+    bed.connector.run("mountpoint -q /var/lib/weir")?;
     let free = bed.connector.run("df --output=avail -B1 /var/lib/weir | tail -1")?;
     let free: u64 = free.trim().parse().context("a number of bytes")?;
     let take = free.checked_sub(left).context("the disk is fuller already")?;

@@ -1,7 +1,7 @@
-//! The network is cut on either side of the connector: the session ends after the keepalives that the configuration sets, the
-//! recording is complete up to there and says why.
+//! The network is cut on either side of the connector: a session outlasts a short cut, and ends after the keepalives that the
+//! configuration sets; the recording is complete up to there and says why.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -10,6 +10,9 @@ use crate::{
     ticker,
 };
 
+/// Some keepalives of one or two seconds without an answer, and what emulated processors take.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
+
 /// The connector's side of the target is gone.
 pub(super) fn target(bed: &Bed<'_>) -> Result<()> {
     bed.configure(PROXY, &[("target_keepalive_ms", "1000")])?;
@@ -17,10 +20,16 @@ pub(super) fn target(bed: &Bed<'_>) -> Result<()> {
     session
         .wait_until("20 lines", |received| ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= 20))?;
     let link = bed.target.link(TARGET)?;
+    bed.target.run(&format!("ip link set {link} down; sleep 1.5; ip link set {link} up"))?;
+    let lines = ticker::ticks(&session.received())?.len();
+    session.wait_until("lines behind the short cut", |received| {
+        ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= lines + 20)
+    })?;
     bed.target.run(&format!("ip link set {link} down"))?;
     let began = Instant::now();
     let ended = session.end()?;
     let took = began.elapsed();
+    ensure!(took < GIVEN_UP_WITHIN, "the session went on for {}", seconds(took));
     ensure!(ended.status == 255, "ssh ended with {}", ended.status);
     ensure!(ended.said.contains("the connection to the server was lost"), "the user reads: {}", ended.said);
 
@@ -49,6 +58,7 @@ pub(super) fn user(bed: &Bed<'_>) -> Result<()> {
     let began = Instant::now();
     bed.connector.wait_for_log(&before, crate::bed::AGENT, "session closed")?;
     let took = began.elapsed();
+    ensure!(took < GIVEN_UP_WITHIN, "the session went on for {}", seconds(took));
     let received = session.received();
     drop(session);
 

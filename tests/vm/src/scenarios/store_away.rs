@@ -1,5 +1,5 @@
-//! The store is away for more than a minute: sessions go on, begin and end, the spool grows. When it is back everything is stored,
-//! once.
+//! The store is away for minutes: first it takes connections and says nothing, then it refuses them. Sessions go on, begin and end,
+//! the spool grows. When it is back everything is stored, once.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::{
     wait::{PATIENCE, until},
 };
 
-const AWAY: Duration = Duration::from_secs(75);
+/// How long it hangs, and how long it is down then.
+const HALF: Duration = Duration::from_secs(75);
 
 pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     let mut session = bed.session(Some(&ticker::command("bridged")))?;
     session.wait_for("\n")?;
     bed.only_session()?;
     let spool = bed.agent_metric("weir_agent_spool_bytes")?;
-    bed.store.run(&format!("systemctl stop {S3}"))?;
+    bed.store.run(&format!("systemctl kill --signal=STOP {S3}"))?;
     let lines = ticker::ticks(&session.received())?.len();
 
     // One that begins and ends while the store is away, with something in it.
@@ -31,13 +32,16 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     bulk.end_input();
     let bulk = bulk.end()?;
     ensure!(bulk.output == format!("{}  -\n", digest(&data)).as_bytes(), "{} {}", bulk.status, bulk.said);
-    bed.store.let_pass(AWAY)?;
+    bed.store.let_pass(HALF)?;
+    // With SIGCONT behind the SIGTERM, or it would hang on for the unit's timeout.
+    bed.store.run(&format!("systemctl kill --signal=KILL {S3}; systemctl stop {S3}"))?;
+    bed.store.let_pass(HALF)?;
     let grown = bed.agent_metric("weir_agent_spool_bytes")?;
     ensure!(grown > spool + 2e6, "the spool had {spool} bytes and has {grown}");
     ensure!(session.is_running()?, "the session ended: {}", session.said());
     let meanwhile = ticker::ticks(&session.received())?.len() - lines;
     // Half of what an idle machine would print.
-    let expected = AWAY.as_millis() / u128::from(ticker::TICK_MS) / 2;
+    let expected = 2 * HALF.as_millis() / u128::from(ticker::TICK_MS) / 2;
     ensure!(meanwhile as u128 > expected, "only {meanwhile} lines came while the store was away");
 
     bed.store.run(&format!("systemctl start {S3}"))?;
@@ -57,7 +61,7 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
     })?;
     bed.note(format!(
         "{meanwhile} lines in {} s without a store, longest pause {:.2} s, spool {:.1} MB",
-        AWAY.as_secs(),
+        2 * HALF.as_secs(),
         received_pause(&stored)?,
         grown / 1e6
     ));

@@ -25,11 +25,11 @@ pub(super) fn run(bed: &Bed<'_>) -> Result<()> {
         .wait_until("20 lines", |received| ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= 20))?;
     let before = bed.connector.main_pid(AGENT)?;
     let proxy = bed.connector.main_pid(PROXY)?;
-    let (lines, fed) = (ticker::ticks(&session.received())?.len(), feeder.sent());
     let began = Instant::now();
     bed.connector.run("DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/upgrade.deb")?;
     bed.connector.wait_for_main_pid_other_than(AGENT, before)?;
     let took = began.elapsed();
+    let (lines, fed) = (ticker::ticks(&session.received())?.len(), feeder.sent());
     ensure!(bed.connector.main_pid(PROXY)? == proxy, "the upgrade of the agent restarted the proxy");
     session.wait_until("lines behind the upgrade", |received| {
         ticker::ticks(received).is_ok_and(|ticks| ticks.len() >= lines + 30)

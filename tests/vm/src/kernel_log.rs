@@ -5,7 +5,7 @@
 
 /// What a line of the kernel's means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sign {
+pub enum Sign {
     /// The kernel is broken: it says so, or a check of its own has failed.
     Broken,
     /// It may be broken, and may as well have been kept waiting by the host.
@@ -52,13 +52,20 @@ const BROKEN: &[&str] = &[
 const LOCKUPS: &[&str] = &["hard LOCKUP"];
 
 /// Whether this is the end of the kernel.
-pub(super) fn is_fatal(line: &str) -> bool {
+#[must_use]
+pub fn is_fatal(line: &str) -> bool {
     FATAL.iter().any(|words| line.contains(words))
 }
 
 /// What the kernel's message in a line of the console means, if there is one and it means anything.
-pub(super) fn sign(line: &str) -> Option<Sign> {
-    let message = message(line)?;
+#[must_use]
+pub fn sign(line: &str) -> Option<Sign> {
+    meaning(message(line)?)
+}
+
+/// What a message of the kernel's means, without its stamp, if it means anything.
+#[must_use]
+pub fn meaning(message: &str) -> Option<Sign> {
     if SLOW.iter().any(|words| message.contains(words)) {
         return Some(Sign::Slow);
     }
