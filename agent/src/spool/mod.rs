@@ -27,14 +27,14 @@ use std::{
 use nix::{errno::Errno, sys::uio::pwritev};
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    reserve::RESERVE,
-    space::{PASS_BYTES, Shortage, Space, SpaceLimits},
-};
 use self::{
     entry::{Entry, PayloadTooLong, Stamp},
     flush::Flusher,
     space::Share,
+};
+pub use self::{
+    reserve::RESERVE,
+    space::{PASS_BYTES, Shortage, Space, SpaceLimits},
 };
 
 /// Bytes of the disk that records leave free for state changes, where nothing else is configured.
