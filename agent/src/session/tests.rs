@@ -457,7 +457,8 @@ fn what_the_version_before_left_in_a_spool_is_read() {
 fn captured(tossed: Vec<bool>, frames: u64) -> Vec<u64> {
     let (mut fate, mut captured, mut next) = (tossed.into_iter(), Vec::new(), 0);
     while next < frames {
-        for seq in next..frames.min(next + WINDOW as u64) {
+        let window = next..frames.min(next + WINDOW as u64);
+        for seq in window {
             if fate.next() != Some(true) {
                 captured.push(seq);
                 next += u64::from(seq == next);
