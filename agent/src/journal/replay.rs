@@ -8,10 +8,9 @@
 //! - *A stretch of a file is damaged, and the entries behind it say that no change of state was in it*: the replay goes on
 //!   behind it. Records were lost; each stream finds out by its sequence numbers whether any was its own
 //!   (`session::loss`), and those that lost none are whole.
-//! - *A change of state may have been in such a stretch*, or the checkpoint is damaged: what the entries behind it mean cannot be
-//!   concluded, so the rest of the file is left unread. The replay goes on with the next
-//!   file's checkpoint; the records in between count as gone, sessions that have none of them are not
-//!   affected.
+//! - *A change of state may have been in such a stretch*: what the entries behind it mean cannot be concluded without a later
+//!   checkpoint. If a later file has one, the replay goes on as above, and a session whose records are not exactly as many as the
+//!   checkpoint says has them gone. If none has, or the checkpoint itself is damaged, the rest of the file is left unread.
 //! - *Records that a checkpoint counts lie in a file that was deleted*, before the first file or between two:
 //!   gone too, and since a file is deleted only after the store has everything in it, a later entry says that
 //!   they were sealed.
@@ -107,7 +106,7 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         Replay { ledger: Ledger::default(), position: 0, take_checkpoint: true, checkpoint_bytes: 0 };
     let mut before = None;
     let (mut headless, mut damage, mut appendable) = (None, Vec::new(), None);
-    for no in numbers {
+    for &no in &numbers {
         if before.replace(no).is_some_and(|before| before.0 + 1 != no.0) {
             debug!(file = %no, "spool files before this one are gone; going on with its checkpoint");
             replay.lose();
@@ -115,7 +114,8 @@ pub(super) fn replay(dir: &Path) -> Result<Replayed, JournalError> {
         let path = spool::path(dir, no);
         let file = File::open(&path).map_err(spool::failed("open", &path))?;
         let len = file.metadata().map_err(spool::failed("look at", &path))?.len();
-        let Read { good, stretches, rest, stamp } = replay.file(no, &path, file)?;
+        let Read { good, stretches, rest, stamp } =
+            replay.file(no, &path, file, &Later { dir, numbers: &numbers })?;
         let cut = len - good;
         for &bytes in &stretches {
             error!(file = %no, bytes, "a stretch of a spool file is unreadable; going on behind it");
@@ -174,7 +174,7 @@ enum Rest {
 
 impl Replay {
     /// Replays a file.
-    fn file(&mut self, no: FileNo, path: &Path, file: File) -> Result<Read, JournalError> {
+    fn file(&mut self, no: FileNo, path: &Path, file: File, later: &Later<'_>) -> Result<Read, JournalError> {
         let read = |source| spool::failed("read", path)(source);
         let mut entries = Reader::new(file);
         let mut found = Read { good: 0, stretches: Vec::new(), rest: Rest::Nothing, stamp: None };
@@ -198,7 +198,9 @@ impl Replay {
             }
             (found.good, found.stamp) = (entries.offset(), entries.stamp());
             match behind(no, path, &mut entries)? {
-                Some(Behind::Entry { offset, states_missing: false }) => {
+                Some(Behind::Entry { offset, states_missing })
+                    if !states_missing || later.has_checkpoint(no)? =>
+                {
                     found.stretches.push(offset - found.good);
                     self.lose();
                 }
@@ -235,6 +237,26 @@ impl Replay {
             }
         }
         Ok(())
+    }
+}
+
+/// The files of the spool.
+struct Later<'a> {
+    dir: &'a Path,
+    numbers: &'a [FileNo],
+}
+
+impl Later<'_> {
+    /// Whether a file behind this one begins with a whole checkpoint.
+    fn has_checkpoint(&self, no: FileNo) -> Result<bool, JournalError> {
+        for &later in self.numbers.iter().filter(|&&later| later > no) {
+            let path = spool::path(self.dir, later);
+            let file = File::open(&path).map_err(spool::failed("open", &path))?;
+            if read_checkpoint(later, &path, &mut Reader::new(file))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use weir_common::{
     digest::Sha256,
     frame::WINDOW,
-    recording::{Count, KernelCount},
+    recording::{Count, KernelCount, Manifest},
     session::ChannelNo,
 };
 
@@ -506,7 +506,7 @@ fn go_on(dir: &Path, objects: BTreeMap<String, Bytes>, known: [u64; 2]) -> BTree
 }
 
 #[test]
-fn whichever_record_is_damaged_the_other_session_is_stored_as_ever_and_its_own_lacks_that_record_at_most() {
+fn whichever_entry_is_damaged_the_other_session_is_stored_as_ever_and_its_own_lacks_a_record_at_most() {
     let of = |objects: &BTreeMap<String, Bytes>, number: u8| -> BTreeMap<String, Bytes> {
         let is_its = |path: &String| path.contains(&session_id(number).to_string());
         objects
@@ -523,8 +523,8 @@ fn whichever_record_is_damaged_the_other_session_is_stored_as_ever_and_its_own_l
         });
         lines.sum()
     };
-    let mut damaged = 0;
-    for steps in [50, 75] {
+    let (mut damaged, mut states) = (0, 0);
+    for steps in [24, 50, 75] {
         let (dir, objects) = (tempfile::tempdir().expect("a temporary directory"), Objects::default());
         assert!(Life::begin(dir.path(), &objects, steps).live().is_err(), "killed");
         let stored = objects.lock().expect("no panic in between").clone();
@@ -543,23 +543,38 @@ fn whichever_record_is_damaged_the_other_session_is_stored_as_ever_and_its_own_l
         for no in spool::list(&dir.path().join("spool")).expect("readable") {
             let bytes = fs::read(spool::path(&dir.path().join("spool"), no)).expect("readable");
             for (entry, (_, Entry { kind, payload, .. })) in spool::entry::Entries::new(&bytes).enumerate() {
-                if kind != Kind::Record {
+                let is_last = spool::list(&dir.path().join("spool")).expect("readable").last() == Some(&no);
+                // What of the state is damaged in the last file is left unread, and in a checkpoint, too.
+                if !matches!((kind, is_last), (Kind::Record, _) | (Kind::State, false)) {
                     continue;
                 }
                 damaged += 1;
-                let cookie = u64::from_ne_bytes(*payload.first_chunk().expect("a header"));
-                let (own, other) = if cookie < 4 { (1, 2) } else { (2, 1) };
+                states += u32::from(kind == Kind::State);
+                let text = String::from_utf8_lossy(payload);
+                let is_first = match kind {
+                    Kind::State => text.contains(&session_id(1).to_string()),
+                    _ => u64::from_ne_bytes(*payload.first_chunk().expect("a header")) < 4,
+                };
+                let (own, other) = if is_first { (1, 2) } else { (2, 1) };
                 let dir = copy();
                 damage_entry(dir.path(), no, entry);
                 let found = go_on(dir.path(), stored.clone(), known);
                 let place = format!("killed after {steps} steps, file {no}, entry {entry}");
                 assert!(of(&found, other) == of(&expected, other), "{place}: the other session");
                 let missing = events(&of(&expected, own)) - events(&of(&found, own));
-                assert!(missing <= 1, "{place}: {missing} are missing");
+                // Whose the records behind a damaged beginning are is known at the next checkpoint only.
+                let is_beginning =
+                    [r#""entry":"opened""#, r#""entry":"armed""#].iter().any(|it| text.contains(it));
+                assert!(missing <= 1 || is_beginning, "{place}: {missing} are missing");
+                let manifest = of(&found, own).into_iter().find(|(path, _)| path.ends_with("manifest.json"));
+                let manifest: Manifest =
+                    serde_json::from_slice(&manifest.expect("stored").1).expect("a manifest");
+                let accepted = manifest.channels[0].t2c.accepted.records;
+                assert_eq!(accepted, FRAMES, "{place}: what is missing is told");
             }
         }
     }
-    assert!(damaged > 20, "{damaged}");
+    assert!(damaged > 20 && states > 5, "{damaged}, {states} of them of state");
 }
 
 #[test]

@@ -452,3 +452,114 @@ fn what_the_version_before_left_in_a_spool_is_read() {
     assert!(!text.contains("carried"), "{text}");
     assert_eq!(serde_json::from_str::<StateEntry>(&text).expect("readable"), sealed);
 }
+
+/// The numbers of the frames that the kernel captured, where these of what the sender sent were tossed.
+fn captured(tossed: Vec<bool>, frames: u64) -> Vec<u64> {
+    let (mut fate, mut captured, mut next) = (tossed.into_iter(), Vec::new(), 0);
+    while next < frames {
+        let window = next..frames.min(next + WINDOW as u64);
+        for seq in window {
+            if fate.next() != Some(true) {
+                captured.push(seq);
+                next += u64::from(seq == next);
+            }
+        }
+    }
+    captured
+}
+
+/// A session whose target was heard with these numbers, of which some records were lost, to its end.
+fn heard(captured: &[u64], lost: std::ops::Range<usize>, policy: CapturePolicy) -> Session {
+    let mut session = session();
+    session.meta.capture_policy = policy;
+    for (number, &seq) in captured.iter().enumerate() {
+        if number == lost.start {
+            session.lose();
+            let text = serde_json::to_string(&session.channels).expect("serializes");
+            session.channels = serde_json::from_str(&text).expect("a checkpoint keeps it");
+        }
+        if !lost.contains(&number) {
+            capture(&mut session, &output("x", seq), number as u64).expect("a frame");
+        }
+    }
+    let count = Count { records: captured.len() as u64, bytes: 17 * captured.len() as u64 };
+    let t2c = Some(KernelCount { captured: count, ..KernelCount::default() });
+    session.close(end(), &[ChannelKernel { channel: ChannelNo(0), c2t: None, t2c }]).expect("open");
+    session
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_tossed_meanwhile_a_loss_is_told_by_the_stream_that_it_hit_and_by_no_other(
+        tossed in prop::collection::vec(any::<bool>(), 0..100), frames in 1_u64..60,
+        begin in any::<prop::sample::Index>(), len in 0_usize..12,
+    ) {
+        let all = captured(tossed, frames);
+        let begin = begin.index(all.len());
+        let end = all.len().min(begin + len);
+        let whole = heard(&all, usize::MAX..usize::MAX, CapturePolicy::FailClosed);
+        let session = heard(&all, begin..end, CapturePolicy::FailClosed);
+        let totals = session.totals()[0].t2c;
+        if begin == end {
+            prop_assert_eq!(totals, whole.totals()[0].t2c, "nothing was lost");
+            prop_assert_eq!(session.gone_records(), 0);
+        } else {
+            prop_assert_ne!(totals.drained(), totals.kernel.expect("asked").captured);
+        }
+        prop_assert!(session.accepted_records() <= frames, "nothing is made up");
+        let events = session.unsealed().records - session.gone_records();
+        let taken = |range: std::ops::Range<usize>| {
+            let before = heard(&all[..range.start], usize::MAX..usize::MAX, CapturePolicy::FailClosed);
+            let until = heard(&all[..range.end], usize::MAX..usize::MAX, CapturePolicy::FailClosed);
+            until.accepted_records() - before.accepted_records()
+        };
+        let lost = taken(begin..end);
+        // What was tossed and came again in the very window of the loss may be taken for lost.
+        let also = if all.len() as u64 == frames { 0 } else { WINDOW as u64 };
+        prop_assert!(events + lost + also >= frames, "{} of {} are there, {} were lost", events, frames, lost);
+    }
+
+    #[test]
+    fn where_nothing_is_tossed_exactly_what_was_lost_is_missing_however_little_comes_behind_it(
+        frames in 1_u64..40, begin in any::<prop::sample::Index>(), len in 1_usize..20, best_effort: bool,
+    ) {
+        let all: Vec<_> = (0..frames).collect();
+        let begin = begin.index(all.len());
+        let end = all.len().min(begin + len);
+        let policy = if best_effort { CapturePolicy::BestEffort } else { CapturePolicy::FailClosed };
+        let session = heard(&all, begin..end, policy);
+        let lost = (end - begin) as u64;
+        let is_last = end == all.len();
+        let accepted = if is_last { frames - lost } else { frames };
+        prop_assert_eq!(session.accepted_records(), accepted);
+        prop_assert_eq!(session.gone_records(), if is_last { 0 } else { lost });
+        prop_assert_eq!(session.unsealed().records, accepted);
+        prop_assert_eq!(session.totals()[0].t2c.out_of_sequence, Count::default());
+    }
+}
+
+#[test]
+fn a_gap_behind_a_loss_says_itself_how_much_was_lost_before_it() {
+    let mut session = session();
+    session.meta.capture_policy = CapturePolicy::BestEffort;
+    capture(&mut session, &output("x", 0), 0).expect("a frame");
+    session.lose();
+    let gap = Unrecorded { seq: 3, count: Count { records: 4, bytes: 40 }, boot_ns: 5, entry_len: 100 };
+    let place = Place { file: FileNo(1), offset: 900 };
+    session.gap(ChannelNo(0), Direction::TargetToClient, gap, place).expect("permitted");
+    capture(&mut session, &output("x", 7), 7).expect("a frame");
+    assert_eq!((session.gone_records(), session.totals()[0].t2c.accepted.records), (2, 4));
+}
+
+#[test]
+fn a_segment_that_took_lost_records_before_they_were_missed_counts_them_once() {
+    let mut session = session();
+    (0..4).for_each(|seq| capture(&mut session, &output("x", seq), seq).expect("a frame"));
+    session.lose();
+    // Of six, two were lost.
+    session.begin_seal(1, 6).expect("it was begun");
+    session.sealed(segment(1, 6), Carried::default()).expect("in order");
+    (6..16).for_each(|seq| capture(&mut session, &output("x", seq), seq).expect("a frame"));
+    assert_eq!((session.accepted_records(), session.gone_records()), (16, 0), "what was lost is stored");
+    assert_eq!(session.unsealed().records, 10);
+}
