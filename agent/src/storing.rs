@@ -775,6 +775,42 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn in_an_outage_a_backlog_waits_outside_and_is_all_done_when_it_is_over() {
+        const JOBS: usize = 600;
+        let store = Arc::new(Troubled { full_for: AtomicU32::new(u32::MAX), ..Troubled::default() });
+        let worker = worker(&store);
+        let mut outage = worker.outage();
+        let (jobs, receiver) = mpsc::channel(4);
+        let (report, mut reported) = mpsc::unbounded_channel();
+        let running = tokio::spawn(worker.run(receiver, move |done: Done| {
+            let _ = report.send(done.session);
+            std::future::ready(())
+        }));
+        jobs.send(job(1)).await.expect("it runs");
+        outage.wait_for(Option::is_some).await.expect("it runs");
+        let (sent, mut seen) = watch::channel(1);
+        let sending = tokio::spawn(async move {
+            for number in (10..110).cycle().take(JOBS - 1) {
+                jobs.send(job(number)).await.expect("it runs");
+                sent.send_modify(|sent| *sent += 1);
+            }
+            jobs
+        });
+        seen.wait_for(|&sent| sent >= WAITING_MAX).await.expect("some may try");
+        let tried = |outage: &Option<Outage>| outage.as_ref().is_some_and(|outage| outage.failures >= 20);
+        outage.wait_for(tried).await.expect("it runs");
+        let sent = *seen.borrow();
+        let failures = outage.borrow().as_ref().map_or(0, |outage| outage.failures);
+        assert!(sent <= WAITING_MAX + failures + 5, "{sent} jobs after {failures} failures");
+        store.full_for.store(0, Ordering::SeqCst);
+        for _ in 0..JOBS {
+            reported.recv().await.expect("it runs");
+        }
+        drop(sending.await.expect("no panic"));
+        running.await.expect("it ends when there will be no more jobs");
+    }
+
+    #[tokio::test]
     async fn puts_that_never_end_hold_up_nobody_while_there_is_a_place_on_the_way() {
         let hanging = (1..=3).map(session_id).collect();
         let store = Arc::new(Troubled { hanging, ..Troubled::default() });
