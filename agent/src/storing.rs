@@ -754,9 +754,9 @@ mod tests {
         let store = Arc::new(Troubled { panicking, panics, ..Troubled::default() });
         let worker = worker(&store);
         let (jobs, receiver) = mpsc::channel(4);
-        let (report, mut reported) = mpsc::unbounded_channel();
+        let (report, mut reported) = mpsc::channel(4);
         let running = tokio::spawn(worker.clone().run(receiver, move |done: Done| {
-            let _ = report.send(done.session);
+            report.try_send(done.session).expect("room for all");
             std::future::ready(())
         }));
         for number in 1..=3 {
@@ -781,9 +781,9 @@ mod tests {
         let worker = worker(&store);
         let mut outage = worker.outage();
         let (jobs, receiver) = mpsc::channel(4);
-        let (report, mut reported) = mpsc::unbounded_channel();
+        let (report, mut reported) = mpsc::channel(JOBS);
         let running = tokio::spawn(worker.run(receiver, move |done: Done| {
-            let _ = report.send(done.session);
+            report.try_send(done.session).expect("room for all");
             std::future::ready(())
         }));
         jobs.send(job(1)).await.expect("it runs");
