@@ -1,5 +1,7 @@
 //! The store in a bucket, against `s3s-fs` in process behind a layer of faults, and against `moto`.
 
+mod backlog;
+mod chaos;
 mod check;
 mod credentials;
 mod fake;

@@ -1,30 +1,34 @@
-//! Many sessions at once while everything fails at random: the agent is killed and stopped, the store is away, slow or
-//! answers with errors, the disk fills up. Whatever came through a tap is in the bucket afterwards, byte for byte.
+//! Many sessions at once while everything fails at random: the agent is killed and stopped, the store is away, slow,
+//! answers with errors or forgets what it took, one session's directory fails for long, the disk fills up, and is full
+//! while the agent is killed. Whatever came through a tap is in the bucket afterwards, byte for byte.
 //!
-//! The short form is part of every test run; `WEIR_SOAK=long` makes it several minutes of 200 sessions.
+//! The short form is part of every test run; `WEIR_SOAK=long` makes it several minutes of 200 sessions. What goes wrong
+//! follows from a seed that is printed, and that `WEIR_SOAK_SEED` sets: `docs/fuzzing.md`.
 
 use std::{
     collections::HashMap,
-    fs,
     os::unix::fs::symlink,
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weir_common::{
     control::{Reply, Request},
     frame::{ChannelType, Direction, Message},
-    session::{ChannelNo, Outcome, SessionMeta},
+    session::{ChannelNo, Outcome, SessionId, SessionMeta},
 };
 
 use crate::{
-    server::{ENVIRONMENT, Fault, Server},
+    chaos::Chaos,
+    server::{ENVIRONMENT, Server},
     support::{
-        Agent, Node,
+        Node,
         proxy::{Control, Tap, frame, meta},
         stored::verify,
     },
@@ -51,6 +55,14 @@ impl Scale {
     }
 }
 
+/// The seed that is to be played again, or a new one.
+fn seed() -> u64 {
+    match std::env::var("WEIR_SOAK_SEED") {
+        Ok(text) => text.parse().expect("WEIR_SOAK_SEED is a number that a soak has printed"),
+        Err(_) => rand::random(),
+    }
+}
+
 /// Small, so that everything that can be interrupted happens all the time.
 const SETTINGS: &str = "segment_max_bytes = 200000\nsegment_max_age_ms = 200\nspool_file_bytes = 262144\n\
                         flush_interval_ms = 20\nring_bytes = 4194304\nmax_taps = 4096\n";
@@ -58,8 +70,8 @@ const SETTINGS: &str = "segment_max_bytes = 200000\nsegment_max_age_ms = 200\nsp
 #[test]
 fn whatever_fails_while_many_sessions_run_each_of_them_is_in_the_bucket_byte_for_byte() {
     let scale = Scale::of_environment();
-    let seed = rand::random();
-    println!("seed {seed}");
+    let seed = seed();
+    println!("WEIR_SOAK_SEED={seed}");
     let mut node = Node::new(SETTINGS);
     node.small_disk(scale.disk_bytes);
     let mut server = Server::start(&node.path("s3"));
@@ -69,12 +81,13 @@ fn whatever_fails_while_many_sessions_run_each_of_them_is_in_the_bucket_byte_for
     node.environment(&ENVIRONMENT);
     let agent = node.start();
 
-    let (stop, frames) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, frames, newest) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(None));
     let driver = |number| Driver {
         random: StdRng::seed_from_u64(seed ^ (number + 1)),
         socket: node.socket(),
         stop: &stop,
         frames: &frames,
+        newest: &newest,
     };
     let over: Vec<Said> = thread::scope(|scope| {
         let drivers: Vec<_> = (0..scale.sessions)
@@ -84,8 +97,9 @@ fn whatever_fails_while_many_sessions_run_each_of_them_is_in_the_bucket_byte_for
             })
             .collect();
         let _stop = Stop(&stop);
-        let agent = Chaos { random: StdRng::seed_from_u64(seed), node: &node, server: &mut server }
-            .rage(agent, scale.time);
+        let random = StdRng::seed_from_u64(seed);
+        let agent =
+            Chaos { random, node: &node, server: &mut server, newest: &newest }.rage(agent, scale.time);
         stop.store(true, Ordering::Relaxed);
         let over = drivers.into_iter().flat_map(|driver| driver.join().expect("no driver fails")).collect();
         drop(agent);
@@ -122,83 +136,6 @@ struct Stop<'a>(&'a AtomicBool);
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What goes wrong, one thing after the other.
-struct Chaos<'a> {
-    random: StdRng,
-    node: &'a Node,
-    server: &'a mut Server,
-}
-
-impl Chaos<'_> {
-    fn rage(mut self, mut agent: Agent, time: Duration) -> Agent {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            self.pause(400);
-            match self.random.random_range(0..8) {
-                0 | 1 => {
-                    agent.kill();
-                    self.pause(300);
-                    agent = self.node.start();
-                }
-                2 => {
-                    agent.stop();
-                    agent = self.node.start();
-                }
-                3 => {
-                    self.server.refuse_connections();
-                    self.pause(1500);
-                    self.server.listen();
-                }
-                4 => self.fill_disk(),
-                5 => {
-                    // A store that fails while the agent is replaced.
-                    self.server.fail(Some(Fault::Status(503, "SlowDown")), None);
-                    agent.kill();
-                    agent = self.node.start();
-                    self.pause(500);
-                    self.server.fail(None, None);
-                }
-                _ => {
-                    let faults = [
-                        Fault::Status(503, "SlowDown"),
-                        Fault::Status(403, "AccessDenied"),
-                        Fault::BrokenError,
-                        Fault::CutRequest,
-                        Fault::CutAnswer,
-                        Fault::LostAnswer,
-                        Fault::Slow(Duration::from_millis(200)),
-                        Fault::Hanging,
-                    ];
-                    let fault = faults[self.random.random_range(0..faults.len())];
-                    self.server.fail(Some(fault), None);
-                    self.pause(1500);
-                    self.server.fail(None, None);
-                }
-            }
-        }
-        self.server.fail(None, None);
-        agent
-    }
-
-    /// Takes what the disk has left, and gives it back a while later.
-    fn fill_disk(&mut self) {
-        let path = self.node.path("state/ballast");
-        let ballast = fs::File::create(&path).expect("a file");
-        let mut len = 0;
-        for piece in [16 << 20, 1 << 20, 64 << 10, 4 << 10] {
-            while fallocate(&ballast, FallocateFlags::empty(), len, piece).is_ok() {
-                len += piece;
-            }
-        }
-        self.pause(1500);
-        fs::remove_file(path).expect("just made");
-    }
-
-    fn pause(&mut self, most_ms: u64) {
-        pause(self.random.random_range(0..most_ms));
     }
 }
 
@@ -247,6 +184,8 @@ struct Driver<'a> {
     socket: PathBuf,
     stop: &'a AtomicBool,
     frames: &'a AtomicU64,
+    /// The session that was opened last, whoever's it is.
+    newest: &'a Mutex<Option<SessionId>>,
 }
 
 /// The session that a driver is in.
@@ -283,6 +222,7 @@ impl Driver<'_> {
         let meta = meta();
         let deadline = Instant::now() + PATIENCE;
         let control = self.attach(&meta, false, deadline).expect("the session is opened");
+        *self.newest.lock().expect("no panic in between") = Some(meta.session_id);
         let said = Said { meta, channels: HashMap::new() };
         let mut live = Live { said, control, channels: Vec::new(), next: 0 };
         self.arm(&mut live);
@@ -440,6 +380,6 @@ fn is_for_now(reason: &str) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the soak's own pace, on which no outcome depends")]
-fn pause(ms: u64) {
+pub(crate) fn pause(ms: u64) {
     thread::sleep(Duration::from_millis(ms));
 }

@@ -315,6 +315,11 @@ impl Agent {
         assert!(status.success(), "{status}:\n{}", self.log());
     }
 
+    /// Whether it has ended, by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
     /// Waits for an end that is not of our making.
     pub(crate) fn wait_for_failure(mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
