@@ -10,6 +10,7 @@
 pub mod entry;
 mod flush;
 pub mod reader;
+mod rewriting;
 mod space;
 
 use std::{
@@ -23,7 +24,10 @@ use std::{
     time::Duration,
 };
 
-use nix::{errno::Errno, sys::uio::pwritev};
+use nix::{
+    errno::Errno,
+    sys::{eventfd::EventFd, uio::pwritev},
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::space::{PASS_BYTES, Shortage, Space, SpaceLimits};
@@ -193,7 +197,8 @@ pub fn path(dir: &Path, no: FileNo) -> PathBuf {
 impl Spool {
     /// Opens the spool for appending, given the files a replay found good and how many bytes of each.
     ///
-    /// The last file is cut to its good bytes; of the others nothing is changed.
+    /// The last file is cut to its good bytes; of the others nothing is changed. None of it counts as flushed yet: whoever
+    /// wrote it may have been killed before that.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
@@ -203,16 +208,18 @@ impl Spool {
         space: Arc<Space>,
         files: BTreeMap<FileNo, u64>,
     ) -> Result<Self, SpoolError> {
-        let active = files
-            .last_key_value()
-            .map(|(&no, &len)| {
-                let path = path(dir, no);
-                let file = File::options().write(true).open(&path).map_err(failed("open", &path))?;
-                file.set_len(len).map_err(failed("cut", &path))?;
-                Ok::<_, SpoolError>(Active { no, file: Arc::new(file), len, torn: false })
-            })
-            .transpose()?;
         let flusher = Flusher::start(dir, options.flush_interval)?;
+        let mut active = None;
+        for (&no, &len) in &files {
+            let path = path(dir, no);
+            let file = File::options().read(true).write(true).open(&path).map_err(failed("open", &path))?;
+            let file = Arc::new(file);
+            flusher.appended(&file, 0..len);
+            active = Some(Active { no, file, len, torn: false });
+        }
+        if let Some(Active { no, file, len, .. }) = &active {
+            file.set_len(*len).map_err(failed("cut", &path(dir, *no)))?;
+        }
         let mut share = Share::new(space);
         share.set(files.values().sum());
         Ok(Self { dir: dir.to_owned(), options, files, active, flusher, share })
@@ -285,19 +292,21 @@ impl Spool {
         let place = Place { file: active.no, offset: active.len };
         active.len += entries.iter().map(Entry::len).sum::<u64>();
         self.files.insert(active.no, active.len);
-        self.flusher.appended(&active.file);
+        self.flusher.appended(&active.file, place.offset..active.len);
         self.share.set(self.files.values().sum());
         Ok(place)
     }
 
-    /// Begins the next file with these entries.
+    /// Begins the next file with these entries, which say all that is not to be read in the files before.
     ///
     /// # Errors
     /// [`SpoolError`]; then there is no new file and appends still go to the one before.
     pub fn start_file(&mut self, head: &[Entry<'_>]) -> Result<(), SpoolError> {
         let no = FileNo(self.files.last_key_value().map_or(1, |(no, _)| no.0 + 1));
         let path = path(&self.dir, no);
-        let file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
+        let mut file = File::options();
+        file.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = file.open(&path);
         let file = Arc::new(file.map_err(failed("make", &path))?);
         let before = self.active.replace(Active { no, file, len: 0, torn: false });
         let appended = self.append(head);
@@ -308,7 +317,7 @@ impl Spool {
             // If it stays it is empty or torn: the next attempt and any replay begin it anew.
             let _ = fs::remove_file(&path);
         }
-        appended.map(drop)
+        appended.map(|_| self.flusher.make_up_for_lost())
     }
 
     /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
@@ -316,7 +325,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Io`]; what could not be deleted is still there.
     pub fn delete_all(self) -> Result<u64, SpoolError> {
-        self.flusher.flush().map_err(failed("flush", &self.dir))?;
+        self.flush()?;
         for &no in self.files.keys() {
             let path = path(&self.dir, no);
             fs::remove_file(&path).map_err(failed("delete", &path))?;
@@ -331,10 +340,42 @@ impl Spool {
         self.flusher.marker()
     }
 
+    /// The newest marker up to which everything is on the disk.
+    #[must_use]
+    pub fn flushed(&self) -> u64 {
+        self.flusher.flushed()
+    }
+
     /// Whether everything up to this marker is on the disk.
     #[must_use]
     pub fn is_flushed(&self, marker: u64) -> bool {
-        self.flusher.reached(marker)
+        self.flushed() >= marker
+    }
+
+    /// Flushes now, whatever the interval.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn flush(&self) -> Result<(), SpoolError> {
+        self.flusher.flush().map_err(failed("flush", &self.dir))
+    }
+
+    /// How often it is flushed.
+    #[must_use]
+    pub fn flush_interval(&self) -> Duration {
+        self.options.flush_interval
+    }
+
+    /// Has this one woken whenever something was flushed.
+    pub fn wake_when_flushed(&self, wake: Arc<EventFd>) {
+        self.flusher.wake(wake);
+    }
+
+    /// Whether the disk has failed to take something that can't be read back: then nothing is flushed any more until a
+    /// new file begins.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.flusher.has_lost()
     }
 
     /// Its files.
