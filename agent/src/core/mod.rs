@@ -153,6 +153,8 @@ pub struct Core {
     line: Line,
     /// Sessions that a job is under way for.
     storing: HashSet<SessionId>,
+    /// Up to where the spool was flushed when the line was last looked at.
+    flushed: u64,
     /// Jobs that are done and not in the spool yet.
     done: VecDeque<Done>,
     /// Sessions whose grant is over: nothing passes their taps, and none is armed for them. The spool says so too, but
@@ -208,6 +210,7 @@ impl Core {
         options: CoreOptions,
     ) -> Result<(Self, CoreHandle), CoreError> {
         let (handle, inbox) = command::queue()?;
+        journal.wake_when_flushed(Arc::clone(&inbox.wake));
         let lane = options.lane;
         let mut core = Self {
             ring,
@@ -227,6 +230,7 @@ impl Core {
             away: None,
             line: Line::default(),
             storing: HashSet::new(),
+            flushed: 0,
             done: VecDeque::new(),
             frozen: HashSet::new(),
             causes: Causes::new(clock::boot_ns()),
@@ -291,6 +295,7 @@ impl Core {
             }
         }
         self.take_done();
+        self.take_flushed();
         left == 0
     }
 

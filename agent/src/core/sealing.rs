@@ -2,7 +2,8 @@
 //!
 //! Owns fairness between sessions: those with something to store stand in one line, each once, in the order in
 //! which it became due. Whoever was served stands at its end again. A session that cannot be stored holds its own
-//! job and nobody else's place.
+//! job and nobody else's place; nor does one whose segment was begun, or which was closed, and that is not flushed yet: it
+//! stands in line again when it is.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -84,10 +85,19 @@ impl Core {
         }
     }
 
+    /// Has those stand in line that were waiting for the spool to be flushed.
+    pub(super) fn take_flushed(&mut self) {
+        let flushed = self.journal.flushed();
+        if std::mem::replace(&mut self.flushed, flushed) != flushed {
+            self.schedule_all();
+        }
+    }
+
     fn has_something_to_store(&self, session: &Session) -> bool {
-        session.sealing().is_some()
-            || session.may_finish().is_ok()
-            || session.due_records(self.seal_limits(session.id()), clock::boot_ns()).is_some()
+        if session.sealing().is_some() || session.may_finish().is_ok() {
+            return self.journal.may_leave(session.id());
+        }
+        session.due_records(self.seal_limits(session.id()), clock::boot_ns()).is_some()
     }
 
     /// A session that stands still is waiting for what it has to be stored, so that is due whatever its age; and so it is where
@@ -116,7 +126,7 @@ impl Core {
         }
     }
 
-    /// The session's next job, if it has one. A segment that is due is begun.
+    /// The session's next job, if it has one that may leave. A segment that is due is begun.
     fn next_job(&mut self, id: SessionId) -> Result<Option<Job>, JournalError> {
         let Some(session) = self.journal.ledger().session(id) else { return Ok(None) };
         if let Some(records) = session.due_records(self.seal_limits(session.id()), clock::boot_ns()) {
@@ -125,7 +135,7 @@ impl Core {
             self.noted(started)?;
             metrics().segment_sealed();
         }
-        let session = self.journal.ledger().session(id);
+        let session = self.journal.ledger().session(id).filter(|_| self.journal.may_leave(id));
         Ok(session.and_then(|session| Job::next(session, self.journal.spool_dir())))
     }
 

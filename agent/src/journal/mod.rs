@@ -3,10 +3,12 @@
 //! Owns *append, then apply*: nothing is known to the ledger that is not in the spool, and whatever is in the
 //! spool the ledger knows. Also when a new file begins, with a checkpoint of every session, and when an old
 //! one may go: once no unsealed record lies in it and everything that says so is flushed to the disk. They go in
-//! any order, so that a session that cannot be stored keeps the files that its own records lie in, and no others.
+//! any order, so that a session that cannot be stored keeps the files that its own records lie in, and no others. And what may
+//! leave for the store: what a power cut would not undo ([`leaving`]).
 //!
 //! Not here: when sessions open, seal and close (`core`).
 
+mod leaving;
 mod replay;
 
 use std::{
@@ -14,11 +16,14 @@ use std::{
     fs, io,
     path::Path,
     sync::Arc,
+    time::Instant,
 };
 
+use nix::sys::eventfd::EventFd;
 use tracing::{debug, error};
 use weir_common::session::SessionId;
 
+use self::leaving::Leaving;
 pub use self::replay::Damage;
 use crate::{
     ledger::{Accounted, Checkpoint, Ledger, LedgerError, StateEntry},
@@ -97,6 +102,7 @@ pub struct Journal {
     checkpoint_bytes: u64,
     /// These files go when the marker is flushed.
     deletable: Option<(BTreeSet<FileNo>, u64)>,
+    leaving: Leaving,
 }
 
 impl Journal {
@@ -126,7 +132,9 @@ impl Journal {
             fs::remove_file(&path).map_err(spool::failed("remove", &path))?;
         }
         let spool = Spool::open(dir, options, space, files, appendable)?;
-        let mut journal = Self { _lock: lock, spool, ledger, position, checkpoint_bytes, deletable: None };
+        let leaving = Leaving::new(spool.flush_marker(), spool.flush_interval());
+        let mut journal =
+            Self { _lock: lock, spool, ledger, position, checkpoint_bytes, deletable: None, leaving };
         if journal.spool.active_file().is_none() {
             journal.with_reserve(true, Self::start_file)?;
         }
@@ -217,6 +225,32 @@ impl Journal {
         self.spool.is_flushed(marker)
     }
 
+    /// The newest marker up to which everything is on the disk.
+    #[must_use]
+    pub fn flushed(&self) -> u64 {
+        self.spool.flushed()
+    }
+
+    /// Flushes now, whatever the interval.
+    ///
+    /// # Errors
+    /// [`JournalError::Spool`].
+    pub fn flush(&self) -> Result<(), JournalError> {
+        Ok(self.spool.flush()?)
+    }
+
+    /// Has this one woken whenever something was flushed.
+    pub fn wake_when_flushed(&self, wake: Arc<EventFd>) {
+        self.spool.wake_when_flushed(wake);
+    }
+
+    /// Whether what is begun of a session, its segment or its end, may be stored: not before everything that it follows
+    /// from is on the disk.
+    #[must_use]
+    pub fn may_leave(&self, session: SessionId) -> bool {
+        self.leaving.may_leave(session, self.spool.flushed(), Instant::now())
+    }
+
     /// The space that its spool has with others.
     #[must_use]
     pub fn space(&self) -> &Space {
@@ -269,6 +303,7 @@ impl Journal {
             let entry = Entry { kind: Kind::State, position: journal.position, payload: &payload };
             Ok(journal.spool.append(&[entry])?)
         })?;
+        self.leaving.appended(&change, self.spool.flush_marker());
         self.ledger.apply(change)?;
         Ok(())
     }
@@ -298,6 +333,9 @@ impl Journal {
     /// [`JournalError`] if a file cannot be deleted, or the next one not begun.
     pub fn give_back(&mut self) -> Result<(), JournalError> {
         self.spool.space().keep_reserve(self.spool.dir());
+        if self.spool.has_lost() {
+            self.start_file_if_possible(true)?;
+        }
         if self.deletable.as_ref().is_some_and(|&(_, marker)| !self.spool.is_flushed(marker)) {
             return Ok(());
         }

@@ -1,9 +1,9 @@
-//! Crashes at every step, torn tails at every byte, damage in the middle.
+//! Crashes and power cuts at every step, torn tails at every byte, damage in the middle.
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -16,12 +16,12 @@ use weir_common::{
     digest::Sha256,
     frame::WINDOW,
     recording::{Count, KernelCount, Manifest},
-    session::ChannelNo,
+    session::{ChannelNo, Outcome},
 };
 
 use super::*;
 use crate::{
-    session::{ChannelKernel, SealLimits, Session},
+    session::{ChannelKernel, End, SealLimits, Session},
     signing::SigningKey,
     spool,
     store::{GetFuture, Put, PutFuture, Store, StoreError},
@@ -39,7 +39,11 @@ fn options() -> SpoolOptions {
 }
 
 fn open(dir: &Path) -> Journal {
-    Journal::open(&dir.join("spool"), options()).expect("the spool opens")
+    open_with(dir, options())
+}
+
+fn open_with(dir: &Path, options: SpoolOptions) -> Journal {
+    Journal::open(&dir.join("spool"), options).expect("the spool opens")
 }
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -79,6 +83,8 @@ struct Life {
     worker: Worker,
     steps: Arc<AtomicU32>,
     runtime: tokio::runtime::Runtime,
+    /// Where what is on the disk is kept, if its end is one of the power's.
+    disk: Option<PathBuf>,
 }
 
 /// The steps are used up.
@@ -86,16 +92,50 @@ struct Killed;
 
 impl Life {
     fn begin(dir: &Path, objects: &Objects, steps: u32) -> Self {
+        Self::begin_on(dir, objects, steps, open(dir))
+    }
+
+    /// One that ends with the node: nothing is on the disk that was not flushed, and nothing is flushed unless a job waits
+    /// for it.
+    fn begin_until_power_cut(dir: &Path, objects: &Objects, steps: u32) -> Self {
+        let options = SpoolOptions { flush_interval: Duration::from_secs(3600), ..options() };
+        let disk = Some(dir.join("disk"));
+        let life = Self { disk, ..Self::begin_on(dir, objects, steps, open_with(dir, options)) };
+        // As the disk was when the power came back.
+        life.keep_what_is_on_the_disk();
+        life
+    }
+
+    fn begin_on(dir: &Path, objects: &Objects, steps: u32, journal: Journal) -> Self {
         let steps = Arc::new(AtomicU32::new(steps));
         let key = SigningKey::load_or_make(&dir.join("key")).expect("a key");
         let dying = Dying { objects: Arc::clone(objects), puts: Arc::clone(&steps) };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         Self {
-            journal: open(dir),
+            journal,
             worker: Worker::new(Arc::new(dying), Arc::new(key), Parallelism { encoding: 1, uploading: 1 }),
             steps,
             runtime,
+            disk: None,
         }
+    }
+
+    fn flush(&self) {
+        self.journal.flush().expect("the disk takes it");
+        self.keep_what_is_on_the_disk();
+    }
+
+    fn keep_what_is_on_the_disk(&self) {
+        let Some(disk) = &self.disk else { return };
+        copy(self.journal.spool_dir(), disk);
+    }
+
+    /// The node loses its power, and has it again.
+    fn cut_power(self) {
+        let (disk, spool) =
+            (self.disk.clone().expect("a life until then"), self.journal.spool_dir().to_owned());
+        drop(self);
+        copy(&disk, &spool);
     }
 
     fn step(&mut self) -> Result<(), Killed> {
@@ -128,14 +168,33 @@ impl Life {
                 self.append(started)?;
             }
             let dir = self.journal.spool_dir().to_owned();
-            let Some(job) = self.journal.ledger().sessions().find_map(|session| Job::next(session, &dir))
-            else {
+            let jobs = self.journal.ledger().sessions().filter_map(|session| Job::next(session, &dir));
+            let jobs: Vec<_> = jobs.collect();
+            if jobs.is_empty() {
                 return Ok(());
+            }
+            let may_leave = |job: &Job| self.disk.is_none() || self.journal.may_leave(job.session);
+            let Some(job) = jobs.into_iter().find(may_leave) else {
+                self.flush();
+                continue;
             };
             let stored = self.runtime.block_on(self.worker.once(&job)).map_err(|_| Killed)?;
             self.append(Done { session: job.session, stored }.change())?;
             self.journal.give_back().expect("deletable");
         }
+    }
+
+    /// What an agent does on a node that has lost its power, and with it its ring.
+    fn live_after_power_cut(&mut self) -> Result<(), Killed> {
+        let open = self.journal.ledger().sessions().filter(|session| session.end().is_none());
+        let lost = |session: &Session| {
+            let end = End { outcome: Outcome::ConnectorLost, closed_at: session.last_heard_of() };
+            StateEntry::Closed { session: session.id(), end, kernel: Vec::new() }
+        };
+        for lost in open.map(lost).collect::<Vec<_>>() {
+            self.append(lost)?;
+        }
+        self.store()
     }
 
     /// What happens to two sessions, from wherever the life before got to.
@@ -223,6 +282,78 @@ fn killed_at_any_step_and_begun_again_the_same_bytes_are_stored() {
     assert!(steps > 100, "there are many steps to be killed at, not {steps}");
     let (found, _) = run(&key, &[40, 3, 0, 7, 30, 1, 1, 1, 50]);
     assert!(found == expected, "killed again and again");
+}
+
+/// Makes the one directory of files what the other is.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir_all(to).expect("a fresh directory");
+    for item in fs::read_dir(from).expect("readable") {
+        let path = item.expect("readable").path();
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("room");
+    }
+}
+
+/// Both sessions from the beginning on, on a node that loses its power after these steps, and again after these.
+fn run_with_power_cuts(key: &Path, cuts: &[u32]) -> (BTreeMap<String, Bytes>, bool) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::copy(key, dir.path().join("key")).expect("a key");
+    let objects = Objects::default();
+    let mut cut = false;
+    for (at, &steps) in cuts.iter().enumerate() {
+        let mut life = Life::begin_until_power_cut(dir.path(), &objects, steps);
+        let lived = if at == 0 { life.live() } else { life.live_after_power_cut() };
+        cut |= lived.is_err();
+        life.cut_power();
+    }
+    let mut life = Life::begin(dir.path(), &objects, u32::MAX);
+    assert!(life.live_after_power_cut().is_ok(), "cut after {cuts:?} steps: what is left cannot be stored");
+    assert_eq!(life.journal.ledger().sessions().len(), 0);
+    let objects = std::mem::take(&mut *objects.lock().expect("no panic in between"));
+    (objects, cut)
+}
+
+/// Every session in the store is complete: what its digests list is there as they say, and nothing else is.
+fn check_complete(objects: &BTreeMap<String, Bytes>) {
+    let mut sessions: BTreeMap<&str, BTreeMap<&str, &Bytes>> = BTreeMap::new();
+    for (path, bytes) in objects {
+        let (session, name) = path.rsplit_once('/').expect("a path");
+        sessions.entry(session).or_default().insert(name, bytes);
+    }
+    for (session, mut found) in sessions {
+        let sums =
+            found.remove("SHA256SUMS").unwrap_or_else(|| panic!("{session} has no end: {:?}", found.keys()));
+        let signature = found.remove("SHA256SUMS.sig").expect("the digests are signed");
+        assert!(crate::signing::signed_by(signature, sums).is_some());
+        let text = |(name, bytes): (&str, &Bytes)| format!("{}  {name}\n", Sha256::of(bytes));
+        let mut listed: Vec<_> = std::str::from_utf8(sums).expect("text").split_inclusive('\n').collect();
+        listed.sort_unstable();
+        let mut there: Vec<_> = found.into_iter().map(text).collect();
+        there.sort_unstable();
+        assert_eq!(there, listed, "{session}");
+    }
+}
+
+#[test]
+fn with_power_cut_at_any_step_what_was_stored_is_what_the_disk_still_tells_and_every_session_is_completed() {
+    let keys = tempfile::tempdir().expect("a temporary directory");
+    let key = keys.path().join("key");
+    SigningKey::load_or_make(&key).expect("a key");
+    let (mut steps, mut partly) = (0, 0);
+    loop {
+        let (objects, cut) = run_with_power_cuts(&key, &[steps]);
+        check_complete(&objects);
+        if !cut {
+            break;
+        }
+        partly += u32::from(!objects.is_empty());
+        steps += 1;
+    }
+    assert!(steps > 100 && partly > 80, "there are many steps to be cut at, not {steps} and {partly}");
+    for again in 0..12 {
+        let (objects, _) = run_with_power_cuts(&key, &[70, again, 2 * again]);
+        check_complete(&objects);
+    }
 }
 
 #[test]
@@ -619,10 +750,10 @@ fn files_go_only_when_everything_in_them_is_stored_and_a_restart_still_completes
     drop(life);
     let mut life = Life::begin(dir.path(), &objects, u32::MAX);
     assert!(life.store().is_ok());
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while spool::list(&spool_dir).expect("readable").len() >= before {
         life.journal.give_back().expect("deletable");
-        assert!(std::time::Instant::now() < deadline, "no space was given back");
+        assert!(Instant::now() < deadline, "no space was given back");
         std::thread::yield_now();
     }
     drop(life);
@@ -723,10 +854,10 @@ fn a_session_that_is_not_stored_keeps_the_files_with_its_records_and_a_replay_re
     assert!(life.record(1, 1, &content(1, 1)).is_ok());
     let last = life.journal.spool.active_file().expect("one");
     assert!(last.0 > kept.0 + 2, "there are files in between");
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while life.journal.spool.files().count() > 3 {
         life.journal.give_back().expect("deletable");
-        assert!(std::time::Instant::now() < deadline, "no space was given back");
+        assert!(Instant::now() < deadline, "no space was given back");
         std::thread::yield_now();
     }
     let needed = life.journal.ledger().needed_files();

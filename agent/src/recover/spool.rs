@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet};
+use tracing::warn;
 use weir_common::{
     recording::Count,
     session::{Outcome, SessionId},
@@ -118,9 +119,7 @@ impl Recovering {
         let mut tries: JoinSet<Try> = JoinSet::new();
         let outage = tools.worker.outage();
         loop {
-            while tries.len() < tools.parallel
-                && let Some(job) = self.next_job(tools)?
-            {
+            for job in self.next_jobs(tools, tools.parallel.saturating_sub(tries.len()))? {
                 self.under_way.insert(job.session);
                 tries.spawn(try_once(tools.worker.clone(), job));
             }
@@ -158,18 +157,26 @@ impl Recovering {
         ends.into_iter().try_for_each(|end| self.journal.append(end))
     }
 
-    fn next_job(&mut self, tools: &Tools) -> Result<Option<Job>, JournalError> {
+    /// At most so many jobs. What they follow from is on the disk, unless that takes nothing more: then what is in it had
+    /// better be stored.
+    fn next_jobs(&mut self, tools: &Tools, most: usize) -> Result<Vec<Job>, JournalError> {
         let free = |session: &&Session| {
             !self.under_way.contains(&session.id()) && !self.left.contains_key(&session.id())
         };
-        let Some(session) = self.journal.ledger().sessions().find(free) else { return Ok(None) };
-        let id = session.id();
-        if let Some(records) = session.due_records(tools.seal, 0) {
-            let index = session.next_index();
-            self.journal.append(StateEntry::SealStarted { session: id, index, records })?;
+        let due = |session: &Session| Some((session.next_index(), session.due_records(tools.seal, 0)?));
+        let free = self.journal.ledger().sessions().filter(free).take(most);
+        let free: Vec<_> = free.map(|session| (session.id(), due(session))).collect();
+        for &(session, due) in &free {
+            if let Some((index, records)) = due {
+                self.journal.append(StateEntry::SealStarted { session, index, records })?;
+            }
         }
-        let session = self.journal.ledger().session(id);
-        Ok(session.and_then(|session| Job::next(session, self.journal.spool_dir())))
+        if let Err(error) = self.journal.flush() {
+            warn!(%error, "what is recovered is stored all the same");
+        }
+        let session = |(id, _)| self.journal.ledger().session(id);
+        let job = |session| Job::next(session, self.journal.spool_dir());
+        Ok(free.into_iter().filter_map(session).filter_map(job).collect())
     }
 
     fn take(

@@ -11,6 +11,7 @@ pub mod entry;
 mod flush;
 pub mod reader;
 mod reserve;
+mod rewriting;
 mod space;
 
 use std::{
@@ -24,7 +25,10 @@ use std::{
     time::Duration,
 };
 
-use nix::{errno::Errno, sys::uio::pwritev};
+use nix::{
+    errno::Errno,
+    sys::{eventfd::EventFd, uio::pwritev},
+};
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -209,7 +213,8 @@ impl Spool {
     /// Opens the spool for appending, given the files a replay found good and how many bytes of each.
     ///
     /// The last file is cut to its good bytes and goes on with this stamp; without one nothing is changed, and nothing is
-    /// appended before the next file is begun. Of the others nothing is changed.
+    /// appended before the next file is begun. Of the others nothing is changed. None of it counts as flushed yet: whoever
+    /// wrote it may have been killed before that.
     ///
     /// # Errors
     /// [`SpoolError::Io`].
@@ -220,17 +225,21 @@ impl Spool {
         files: BTreeMap<FileNo, u64>,
         stamp: Option<Stamp>,
     ) -> Result<Self, SpoolError> {
-        let active = files
-            .last_key_value()
-            .zip(stamp)
-            .map(|((&no, &len), stamp)| {
-                let path = path(dir, no);
-                let file = File::options().write(true).open(&path).map_err(failed("open", &path))?;
-                file.set_len(len).map_err(failed("cut", &path))?;
-                Ok::<_, SpoolError>(Active { no, file: Arc::new(file), len, stamp, torn: false })
-            })
-            .transpose()?;
         let flusher = Flusher::start(dir, options.flush_interval)?;
+        let mut last = None;
+        for (&no, &len) in &files {
+            let path = path(dir, no);
+            // Only one that is appended to has to be writable: those of a node that is gone may be on a disk that is not.
+            let file = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path));
+            let file = Arc::new(file.map_err(failed("open", &path))?);
+            flusher.appended(&file, 0..len);
+            last = Some((no, file, len));
+        }
+        let go_on = |((no, file, len), stamp): ((FileNo, Arc<File>, u64), Stamp)| {
+            file.set_len(len).map_err(failed("cut", &path(dir, no)))?;
+            Ok::<_, SpoolError>(Active { no, file, len, stamp, torn: false })
+        };
+        let active = last.zip(stamp).map(go_on).transpose()?;
         let mut share = Share::new(space);
         share.set(files.values().sum());
         Ok(Self { dir: dir.to_owned(), options, files, active, flusher, share })
@@ -309,19 +318,21 @@ impl Spool {
         let place = Place { file: active.no, offset: active.len };
         (active.stamp, active.len) = (stamp, offset);
         self.files.insert(active.no, active.len);
-        self.flusher.appended(&active.file);
+        self.flusher.appended(&active.file, place.offset..active.len);
         self.share.set(self.files.values().sum());
         Ok(place)
     }
 
-    /// Begins the next file with these entries.
+    /// Begins the next file with these entries, which say all that is not to be read in the files before.
     ///
     /// # Errors
     /// [`SpoolError`]; then there is no new file and appends still go to the one before.
     pub fn start_file(&mut self, head: &[Entry<'_>]) -> Result<(), SpoolError> {
         let no = FileNo(self.files.last_key_value().map_or(1, |(no, _)| no.0 + 1));
         let path = path(&self.dir, no);
-        let file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&path);
+        let mut file = File::options();
+        file.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = file.open(&path);
         let file = Arc::new(file.map_err(failed("make", &path))?);
         let before =
             self.active.replace(Active { no, file, len: 0, stamp: Stamp::of_new_file(), torn: false });
@@ -333,7 +344,7 @@ impl Spool {
             // If it stays it is empty or torn: the next attempt and any replay begin it anew.
             let _ = fs::remove_file(&path);
         }
-        appended.map(drop)
+        appended.map(|_| self.flusher.make_up_for_lost())
     }
 
     /// Deletes every file, oldest first, after everything appended is on the disk; says how many bytes that gave back.
@@ -341,7 +352,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Io`]; what could not be deleted is still there.
     pub fn delete_all(self) -> Result<u64, SpoolError> {
-        self.flusher.flush().map_err(failed("flush", &self.dir))?;
+        self.flush()?;
         for &no in self.files.keys() {
             let path = path(&self.dir, no);
             fs::remove_file(&path).map_err(failed("delete", &path))?;
@@ -356,10 +367,42 @@ impl Spool {
         self.flusher.marker()
     }
 
+    /// The newest marker up to which everything is on the disk.
+    #[must_use]
+    pub fn flushed(&self) -> u64 {
+        self.flusher.flushed()
+    }
+
     /// Whether everything up to this marker is on the disk.
     #[must_use]
     pub fn is_flushed(&self, marker: u64) -> bool {
-        self.flusher.reached(marker)
+        self.flushed() >= marker
+    }
+
+    /// Flushes now, whatever the interval.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn flush(&self) -> Result<(), SpoolError> {
+        self.flusher.flush().map_err(failed("flush", &self.dir))
+    }
+
+    /// How often it is flushed.
+    #[must_use]
+    pub fn flush_interval(&self) -> Duration {
+        self.options.flush_interval
+    }
+
+    /// Has this one woken whenever something was flushed.
+    pub fn wake_when_flushed(&self, wake: Arc<EventFd>) {
+        self.flusher.wake(wake);
+    }
+
+    /// Whether the disk has failed to take something that can't be read back: then nothing is flushed any more until a
+    /// new file begins.
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        self.flusher.has_lost()
     }
 
     /// Its files.
