@@ -199,9 +199,9 @@ fn an_agent_that_starts_on_a_disk_full_to_the_last_byte_stores_what_it_has_and_s
         }
         // What is in the ring survives an agent that is killed, and no restart of the node.
         if node_restarted {
-            agent.stop()
+            agent.stop();
         } else {
-            agent.kill()
+            agent.kill();
         }
         let ballast = node.fill_disk_for("state");
         if node_restarted {
