@@ -220,6 +220,13 @@ fn an_agent_that_starts_on_a_disk_full_to_the_last_byte_stores_what_it_has_and_s
             client.assert_stored(&node, &outcome);
         }
         assert!(agent.logged("what is held for notes of what is stored is used now"), "{}", agent.log());
+        // One that was killed leaves a directory, whose block the next one's may take.
+        let has_no_room = agent.logged("session reports cannot be written until there is room");
+        assert!(has_no_room || !node_restarted, "{}", agent.log());
+        for client in &clients {
+            let report = format!("{}.stored.json", client.meta.session_id);
+            wait_until("it is to be reported", || node.path("state/reports").join(&report).exists());
+        }
         assert!(ballast.exists(), "the space is what was stored");
         let mut next = Client::begin(&node, CapturePolicy::FailClosed);
         next.say("there is room");
