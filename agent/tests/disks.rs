@@ -199,9 +199,9 @@ fn an_agent_that_starts_on_a_disk_full_to_the_last_byte_stores_what_it_has_and_s
         }
         // What is in the ring survives an agent that is killed, and no restart of the node.
         if node_restarted {
-            agent.stop()
+            agent.stop();
         } else {
-            agent.kill()
+            agent.kill();
         }
         let ballast = node.fill_disk_for("state");
         if node_restarted {
@@ -220,11 +220,97 @@ fn an_agent_that_starts_on_a_disk_full_to_the_last_byte_stores_what_it_has_and_s
             client.assert_stored(&node, &outcome);
         }
         assert!(agent.logged("what is held for notes of what is stored is used now"), "{}", agent.log());
+        // One that was killed leaves a directory, whose block the next one's may take.
+        let has_no_room = agent.logged("session reports cannot be written until there is room");
+        assert!(has_no_room || !node_restarted, "{}", agent.log());
+        for client in &clients {
+            let report = format!("{}.stored.json", client.meta.session_id);
+            wait_until("it is to be reported", || node.path("state/reports").join(&report).exists());
+        }
         assert!(ballast.exists(), "the space is what was stored");
         let mut next = Client::begin(&node, CapturePolicy::FailClosed);
         next.say("there is room");
         next.close();
         next.assert_stored(&node, &Outcome::Completed);
+    }
+}
+
+/// What the disk of a lost node is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// A snapshot of a volume.
+    ReadOnly,
+    /// Others have filled it, also the room that the agent held.
+    Full,
+    /// Others have filled it, but for that room.
+    FullButForTheReserve,
+}
+
+/// `weir-agent recover` of the lost node's spools by another one; its exit code and what it says.
+fn recover(node: &Node, arguments: &[&str]) -> (Option<i32>, String) {
+    let (config, elsewhere) = (node.path("elsewhere.toml"), node.path("elsewhere"));
+    let store = format!("file://{}", node.path("store").display());
+    fs::write(&config, format!("allowed_uids = [0]\nstate_dir = {elsewhere:?}\nstore = {store:?}\n"))
+        .expect("writable");
+    let mut command = Command::new(support::AGENT);
+    command.arg("recover").arg("--config").arg(&config).arg(node.path("state/spool"));
+    let output = command.arg("--give-up-ring").args(arguments).output().expect("it runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("text"))
+}
+
+fn spool_contents(node: &Node) -> Vec<Vec<u8>> {
+    node.spool_files().iter().map(|path| fs::read(path).expect("readable")).collect()
+}
+
+#[test]
+fn the_spool_of_a_node_whose_disk_takes_nothing_is_recovered_and_left_as_it_is() {
+    for lost in [Lost::ReadOnly, Lost::Full, Lost::FullButForTheReserve] {
+        let node = Node::new("segment_max_age_ms = 60000\nspool_file_bytes = 65536");
+        node.ext4_disk_for("state", DISK_BYTES);
+        let agent = node.start();
+        // Their notes take more than what the last block of a file may have left.
+        let mut clients = [(); 10].map(|()| Client::begin(&node, CapturePolicy::FailClosed));
+        for client in &mut clients {
+            (0..10).for_each(|_| client.tap.pass(T2C, &large()));
+        }
+        agent.stop();
+        let signers = fs::read_to_string(node.path("state/allowed_signers")).expect("is there");
+        match lost {
+            Lost::ReadOnly => {
+                node.detach_disk_for("state");
+                node.attach_disk_read_only_for("state");
+            }
+            Lost::Full | Lost::FullButForTheReserve => {
+                if lost == Lost::Full {
+                    fs::remove_file(node.path("state/spool/weir.reserve")).expect("it is held");
+                }
+                node.fill_disk_for("state");
+            }
+        }
+        let before = spool_contents(&node);
+        let (code, said) = recover(&node, &[]);
+        if lost == Lost::FullButForTheReserve {
+            assert_eq!(code, Some(0), "{said}");
+        } else {
+            assert!(matches!(code, Some(1 | 2)) && said.contains("pass --work DIR"), "{code:?}: {said}");
+            if lost == Lost::ReadOnly {
+                assert!(code == Some(2) && said.contains("Read-only file system"), "{said}");
+                assert!(spool_contents(&node) == before, "nothing of it is changed");
+            }
+            let before = spool_contents(&node);
+            let work = node.path("work").display().to_string();
+            let (code, said) = recover(&node, &["--work", &work]);
+            assert!(code == Some(0) && said.contains("left as it was (--work)"), "{code:?}: {said}");
+            assert!(spool_contents(&node) == before, "nothing of it is changed");
+        }
+        // Whoever verifies looks for the signers there.
+        node.detach_disk_for("state");
+        let own = fs::read_to_string(node.path("elsewhere/allowed_signers")).expect("is there");
+        fs::write(node.path("state/allowed_signers"), signers + &own).expect("writable");
+        for client in &clients {
+            client.assert_stored(&node, &Outcome::ConnectorLost);
+        }
     }
 }
 

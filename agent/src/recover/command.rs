@@ -43,7 +43,7 @@ configuration has [report]. Nothing is deleted before the store has all of it; i
 the original may still run: the copy's end of a session would stand in its way.
 
 Exit codes:
-  0  everything is stored, and the directory is empty
+  0  everything is stored, and the directory is empty (or left as it was, with --work)
   1  something is left in the spool, or session reports wait to be delivered; what and why is printed
   2  nothing was done: the spool is in use or cannot be read, the configuration is wrong, or this is root and the agent is not
   3  everything is stored, but the spool was damaged: records of some sessions are lost")]
@@ -61,6 +61,10 @@ pub struct RecoverArguments {
     /// stored may take in the end.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub patience: u64,
+    /// Leave the spool as it is, and write here what has to be written: for a spool that is read-only (a snapshot), or on a
+    /// full disk. Takes room for one spool file; interrupted, pass it again.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub work: Option<PathBuf>,
     /// Also end sessions of this very node, and give up what its kernel may still hold of them.
     #[arg(long)]
     pub give_up_ring: bool,
@@ -115,6 +119,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     owner::refuse_root(&config.state_dir)?;
     let mut tools = Tools::new(&config, Duration::from_secs(arguments.patience))?;
     tools.give_up_ring = arguments.give_up_ring;
+    tools.work.clone_from(&arguments.work);
     let options = config.report.as_ref();
     let reports = options.map(|options| Reports::open(&config.state_dir, options)).transpose()?;
     let (reports, delivery) = reports.unzip();
@@ -143,7 +148,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
     if let Some(reports) = &reports {
         let mut stored: BTreeSet<_> = recovery.stored().collect();
         if let Some(directory) = lost_reports {
-            recovery.lost_reports = take_over(reports, directory, &mut stored)?;
+            recovery.lost_reports = take_over(reports, directory, arguments.work.is_some(), &mut stored)?;
         }
         let stored = stored.into_iter().collect::<Vec<_>>();
         recovery.reports = Some(runtime.block_on(reports.settled(&stored, tools.patience)));
@@ -160,6 +165,7 @@ fn recover(config: &Path, arguments: &RecoverArguments) -> anyhow::Result<Recove
 fn take_over(
     reports: &Reports,
     directory: PathBuf,
+    keep: bool,
     stored: &mut BTreeSet<SessionId>,
 ) -> anyhow::Result<Option<LostReports>> {
     let _locks = match place::lock_around(&directory) {
@@ -169,7 +175,7 @@ fn take_over(
         }
         locks => locks?,
     };
-    let Adopted { stored: adopted, left, why } = reports.adopt(&directory)?;
+    let Adopted { stored: adopted, left, why } = reports.adopt(&directory, keep)?;
     stored.extend(adopted);
     Ok((left > 0).then_some(LostReports { directory, left, why }))
 }
@@ -189,6 +195,7 @@ fn spool_not_begun(dir: &Path, error: &RecoverError) -> super::SpoolReport {
         orphans: Default::default(),
         sessions: Vec::new(),
         emptied: false,
+        kept: false,
         left: Some(error.to_string()),
     }
 }

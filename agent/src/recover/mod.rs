@@ -1,6 +1,7 @@
 //! `weir-agent recover`: finishing the sessions in the spool of a node that never comes back.
 //!
-//! Owns *nothing goes before the store has it*: a spool is emptied as a whole, and only once everything in it is stored.
+//! Owns *nothing goes before the store has it*: a spool is emptied as a whole, and only once everything in it is stored. Or it
+//! is left as it is, and what has to be written goes elsewhere ([`work`]).
 //! Killed at any moment, it is run again. Also owns what it refuses: a spool that a running agent holds, and one whose
 //! sessions may be under way on this very node. A copy has no lock that tells whether the original is in use: see
 //! `docs/operations.md`.
@@ -12,6 +13,7 @@ mod owner;
 mod place;
 mod report;
 mod spool;
+mod work;
 
 #[cfg(test)]
 mod tests;
@@ -98,6 +100,28 @@ pub enum RecoverError {
         /// Why not.
         source: JournalError,
     },
+    /// It is read-only, or its disk is full.
+    #[error(
+        "{source} ({}): pass --work DIR, a directory on a disk with room. What has to be written goes there, and the \
+         spool is left as it is",
+        path.display()
+    )]
+    Unwritable {
+        /// The spool.
+        path: PathBuf,
+        /// What could not be written.
+        source: JournalError,
+    },
+    /// The directory to write to instead.
+    #[error("cannot use {} to recover {} (--work): {source}", work.display(), spool.display())]
+    Work {
+        /// The spool.
+        spool: PathBuf,
+        /// The directory.
+        work: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -123,6 +147,8 @@ pub struct Tools {
     pub patience: Duration,
     /// Sessions of this very boot are ended, too.
     pub give_up_ring: bool,
+    /// Where to write what would be written to the spool, if that is to be left as it is.
+    pub work: Option<PathBuf>,
     /// What else has to be done for each session.
     pub on_stored: OnStored,
 }
@@ -150,6 +176,7 @@ impl Tools {
             parallel: config.parallel.uploading,
             patience,
             give_up_ring: false,
+            work: None,
             on_stored: Box::new(|_| Ok(())),
         })
     }

@@ -55,6 +55,8 @@ pub struct SpoolReport {
     pub sessions: Vec<SessionReport>,
     /// Whether nothing is left of it.
     pub emptied: bool,
+    /// Whether everything in it is stored, and it was left as it was (`--work`).
+    pub kept: bool,
     /// Why something is, besides what the sessions say.
     pub left: Option<String>,
 }
@@ -115,6 +117,7 @@ impl SpoolReport {
             orphans,
             sessions,
             emptied: false,
+            kept: false,
             left: None,
         }
     }
@@ -147,11 +150,11 @@ impl SessionReport {
 }
 
 impl Recovery {
-    /// Whether every spool is empty.
+    /// Whether every spool is empty, or need not be.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let reported = |reports: &Settled| reports.waiting.is_empty() && reports.set_aside.is_empty();
-        let emptied = self.spools.iter().all(|spool| spool.emptied);
+        let emptied = self.spools.iter().all(|spool| spool.emptied || spool.kept);
         emptied && self.reports.as_ref().is_none_or(reported) && self.lost_reports.is_none()
     }
 
@@ -210,7 +213,7 @@ fn write_reports(reports: &Settled, text: &mut String) -> std::fmt::Result {
 
 impl SpoolReport {
     fn write(&self, dry_run: bool, text: &mut String) -> std::fmt::Result {
-        let Self { directory, files, bytes, damage, orphans, sessions, emptied, left } = self;
+        let Self { directory, files, bytes, damage, orphans, sessions, emptied, kept, left } = self;
         writeln!(
             text,
             "{}: {files} files of {bytes} bytes, {} sessions",
@@ -228,6 +231,9 @@ impl SpoolReport {
         }
         match (emptied, left) {
             (true, _) => writeln!(text, "  everything is stored, and the spool is empty"),
+            (false, _) if *kept => {
+                writeln!(text, "  everything is stored, and the spool is left as it was (--work)")
+            }
             (false, _) if dry_run => writeln!(text, "  nothing was changed (--dry-run)"),
             (false, Some(left)) => writeln!(text, "  not emptied: {left}"),
             (false, None) => writeln!(text, "  not emptied: sessions are left; run this again"),

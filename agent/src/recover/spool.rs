@@ -17,13 +17,14 @@ use weir_common::{
 use super::{
     RecoverError, Tools, place,
     report::{SessionReport, SpoolReport, State},
+    work,
 };
 use crate::{
     breaker::Outage,
     journal::{Inspected, Journal, JournalError},
     ledger::{Ledger, StateEntry},
     session::{ChannelKernel, End, Session},
-    spool::SpoolError,
+    spool::{self, RESERVE, SpoolError},
     storing::{Done, Job, PAUSES, Stored, StoringError, Work, Worker},
 };
 
@@ -56,9 +57,26 @@ pub(super) async fn recover(
 ) -> Result<SpoolReport, RecoverError> {
     let _locks = place::lock_around(dir)?;
     let mut report = inspect(dir)?;
-    let journal = Journal::open(dir, tools.spool).map_err(journal_error(dir))?;
+    let in_place = tools.work.is_none();
+    let (_lock, own) = match &tools.work {
+        None => (None, dir.to_owned()),
+        Some(work) => {
+            let lock = spool::lock(dir).map_err(|error| journal_error(dir)(error.into()))?;
+            (Some(lock), work::directory(dir, work)?)
+        }
+    };
+    let unwritable = |error| match is_unwritable(&error) && in_place {
+        true => RecoverError::Unwritable { path: dir.to_owned(), source: error },
+        false => journal_error(&own)(error),
+    };
+    let journal = Journal::open(&own, tools.spool).map_err(unwritable)?;
     refuse_what_may_be_under_way(dir, journal.ledger(), tools.give_up_ring)?;
+    if in_place && let Some(spools) = dir.parent() {
+        // What the lost agent held is for this. If there is none, or it stays, so be it.
+        let _ = fs::remove_file(spools.join(RESERVE));
+    }
     let mut recovering = Recovering::new(journal, &report);
+    recovering.end_all().map_err(unwritable)?;
     let outcome = recovering.run(tools, progress).await;
     for session in &mut report.sessions {
         session.state = match recovering.left.get(&session.session) {
@@ -69,11 +87,16 @@ pub(super) async fn recover(
     }
     report.left = match outcome {
         Ok(()) if recovering.journal.ledger().sessions().len() > 0 => None,
-        Ok(()) => recovering.journal.retire().err().map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
+        Ok(()) => recovering.journal.retire().err().map(|error| unwritable(error).to_string()),
+        Err(error) => Some(unwritable(error).to_string()),
     };
     let stored = report.sessions.iter().all(|session| session.state == State::Stored);
-    if stored && report.left.is_none() {
+    if stored && report.left.is_none() && !in_place {
+        // Links to damaged files may be left in it; these are where they were.
+        report.left =
+            fs::remove_dir_all(&own).err().map(|error| format!("cannot remove {}: {error}", own.display()));
+        report.kept = report.left.is_none();
+    } else if stored && report.left.is_none() {
         // What was damaged stays, under another name: it may be read better by somebody else.
         let is_other = |item: &io::Result<fs::DirEntry>| {
             item.as_ref().map_or(true, |item| item.path().extension().is_none_or(|name| name != "damaged"))
@@ -115,7 +138,6 @@ impl Recovering {
     }
 
     async fn run(&mut self, tools: &mut Tools, progress: &dyn Fn(Progress)) -> Result<(), JournalError> {
-        self.end_all()?;
         let mut tries: JoinSet<Try> = JoinSet::new();
         let outage = tools.worker.outage();
         loop {
@@ -233,6 +255,15 @@ async fn lasting(mut outage: watch::Receiver<Option<Outage>>, patience: Duration
         if let (false, Some(outage)) = (ended, &*outage.borrow()) {
             return outage.error.clone();
         }
+    }
+}
+
+/// Whether nothing can be written there at the moment, whatever it is.
+fn is_unwritable(error: &JournalError) -> bool {
+    let read_only = |source: &io::Error| source.kind() == io::ErrorKind::ReadOnlyFilesystem;
+    match error {
+        JournalError::Spool(error @ SpoolError::Io { source, .. }) => error.is_no_room() || read_only(source),
+        _ => false,
     }
 }
 

@@ -64,6 +64,7 @@ impl Lab {
             parallel: 2,
             patience: Duration::from_millis(50),
             give_up_ring: false,
+            work: None,
             on_stored: Box::new(|_| Ok(())),
         }
     }
@@ -339,6 +340,50 @@ fn what_reports_cannot_take_keeps_the_session_in_the_spool() {
     assert_eq!(states(&report)[0], &State::Left { reason: "the queue is full".to_owned() });
     assert!(!report.emptied);
     assert!(lab.recover(&lost).emptied);
+}
+
+/// Every file in a directory.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(dir).expect("readable").map(|item| item.expect("readable").path());
+    paths.map(|path| (path.clone(), fs::read(path).expect("readable"))).collect()
+}
+
+#[test]
+fn a_spool_that_is_to_be_left_as_it_is_is_recovered_from_where_its_copy_was_interrupted() {
+    let lab = Lab::new();
+    let lost = lab.lose_a_node(30);
+    lab.store_a_segment(&lost, 2);
+    // A torn tail, which is none of a file in the middle when the recovery has gone on behind it.
+    let torn = fs::read(last_file(&lost)).expect("readable");
+    fs::write(last_file(&lost), [&torn[..], &[0x57, 1, 2]].concat()).expect("writable");
+    let before = contents(&lost);
+    let work = lab.path("work");
+    let recover = |interrupted: bool| {
+        let on_stored = move |manifest: &Manifest| match manifest.session.session_id == session_id(1) {
+            true if interrupted => Err("interrupted".to_owned()),
+            _ => Ok(()),
+        };
+        let mut tools = Tools { work: Some(work.clone()), on_stored: Box::new(on_stored), ..lab.tools() };
+        block_on(super::spool::recover(&lost, &mut tools, &|_| ())).expect("recovers")
+    };
+    for interrupted in [true, true, false] {
+        let report = recover(interrupted);
+        assert_eq!((report.kept, report.emptied), (!interrupted, false), "{report:#?}");
+        assert!(!report.has_losses(), "{report:#?}");
+        assert_eq!(contents(&lost), before, "nothing of it is changed");
+        assert_eq!(fs::read_dir(&work).expect("is there").count(), usize::from(interrupted));
+    }
+    for number in [1, 2, 3] {
+        assert!(lab.stored(number) == said(number, 30), "session {number}");
+    }
+    for number in [1, 2] {
+        assert_eq!(lab.verdict(number), Verdict::Intact, "session {number}");
+    }
+    let report = recover(false);
+    assert!(report.kept, "a second time everything is there already: {report:#?}");
+    let mut tools = Tools { work: Some(lost.join("work")), ..lab.tools() };
+    let refused = block_on(super::spool::recover(&lost, &mut tools, &|_| ())).expect_err("refused");
+    assert!(matches!(refused, RecoverError::Work { .. }), "{refused}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reports that wait in another node's state directory, which never comes back: they go into the queue here.
 //!
-//! Owns that a report is in one of both at every moment: a file goes from there once it is flushed here. What this version
+//! Owns that a report is in one of both at every moment: a file goes from there, if it is to, once it is flushed here. What this version
 //! does not read, or finds no room for, stays where it is.
 
 use std::{
@@ -47,16 +47,16 @@ fn keys(dir: &Path) -> Result<Vec<Key>, QueueError> {
 }
 
 impl Reports {
-    /// Takes the reports over that wait in this directory. Blocks.
+    /// Takes the reports over that wait in this directory, and leaves them there if they are to be kept. Blocks.
     ///
     /// # Errors
     /// [`QueueError::Io`] if the directory cannot be read.
-    pub fn adopt(&self, dir: &Path) -> Result<Adopted, QueueError> {
+    pub fn adopt(&self, dir: &Path, keep: bool) -> Result<Adopted, QueueError> {
         let mut adopted = Adopted::default();
         // Of a queue's own directory they are in it.
         let is_own = dir.canonicalize().is_ok_and(|dir| self.queue.is_in(&dir));
         for key in keys(dir)? {
-            match if is_own { Ok(()) } else { self.take_over(&key.file_in(dir), key) } {
+            match if is_own { Ok(()) } else { self.take_over(&key.file_in(dir), key, keep) } {
                 Ok(()) if key.kind == Kind::Stored => drop(adopted.stored.insert(key.session)),
                 Ok(()) => {}
                 Err(why) => {
@@ -68,7 +68,7 @@ impl Reports {
         Ok(adopted)
     }
 
-    fn take_over(&self, path: &PathBuf, key: Key) -> Result<(), String> {
+    fn take_over(&self, path: &PathBuf, key: Key, keep: bool) -> Result<(), String> {
         let text = |error: QueueError| error.to_string();
         let file = fs::File::open(path).map_err(failed("open", path)).map_err(text)?;
         let mut body = Vec::new();
@@ -79,6 +79,9 @@ impl Reports {
         let report =
             report.ok_or_else(|| format!("{} is not a report that this version reads", path.display()))?;
         self.queue.put(&report).map_err(text)?;
+        if keep {
+            return Ok(());
+        }
         fs::remove_file(path).map_err(failed("remove", path)).map_err(text)
     }
 }

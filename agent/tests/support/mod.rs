@@ -113,8 +113,17 @@ impl Node {
 
     /// Mounts it again, as after a restart of the node.
     pub(crate) fn attach_disk_for(&self, name: &str) {
+        self.mount_image(name, "loop,errors=remount-ro");
+    }
+
+    /// Mounts it as a snapshot that is attached elsewhere.
+    pub(crate) fn attach_disk_read_only_for(&self, name: &str) {
+        self.mount_image(name, "loop,ro");
+    }
+
+    fn mount_image(&self, name: &str, options: &str) {
         let (image, dir) = (self.path(name).with_extension("ext4"), self.path(name));
-        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).args([image, dir]));
+        run(Command::new("mount").args(["-o", options]).args([image, dir]));
     }
 
     /// Unmounts it: what was not flushed before it broke is gone.
