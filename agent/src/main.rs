@@ -25,13 +25,15 @@ use weir_agent::{
     findings::hide_content_in_panics,
     recover::{self, RecoverArguments},
 };
+use weir_telemetry::LogFormat;
 
 /// Records SSH sessions: arms the taps of the connector's proxy, drains what the kernel captured, and stores
 /// it signed.
 ///
 /// Needs CAP_BPF, or root, and a BPF file system in which it may write: `weir-agent check` says whether this node will
 /// do. Stopping or killing it ends no session: sessions stall until the next agent runs. Logs go to standard error;
-/// WEIR_LOG sets what is logged, for example WEIR_LOG=debug or WEIR_LOG=warn,weir_agent::storing=debug.
+/// WEIR_LOG sets what is logged, for example WEIR_LOG=debug or WEIR_LOG=warn,weir_agent::storing=debug, and
+/// WEIR_LOG_FORMAT=json makes each line a JSON object.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -76,9 +78,15 @@ fn main() -> ExitCode {
         None => "info",
     };
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let is_terminal = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_terminal);
-    tracing_subscriber::registry().with(log.with_filter(filter.and(filter_fn(shows_nothing_sent)))).init();
+    let format = match LogFormat::of_environment() {
+        Ok(format) => format,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = weir_telemetry::lines(format).with_filter(filter.and(filter_fn(shows_nothing_sent)));
+    tracing_subscriber::registry().with(log).init();
     hide_content_in_panics();
     if let Some(Command::Recover(recover)) = &arguments.command {
         return recover::run(&arguments.config, recover);

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -30,6 +30,7 @@ use weir_proxy::{
     metrics::metrics,
     server,
 };
+use weir_telemetry::LogFormat;
 
 /// Brokers approved SSH sessions to their targets, every byte recorded by the kernel before it is delivered.
 ///
@@ -39,7 +40,8 @@ use weir_proxy::{
 ///
 /// SIGTERM stops accepting, lets sessions go on for the grace period, then ends them; a second one cuts them at once.
 /// SIGHUP reads the configuration file again.
-/// The log goes to standard error; WEIR_LOG sets its filter, e.g. WEIR_LOG=debug.
+/// The log goes to standard error; WEIR_LOG sets its filter, e.g. WEIR_LOG=debug, and WEIR_LOG_FORMAT=json makes each
+/// line a JSON object.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
@@ -65,7 +67,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let log = LogFilter::install();
+    let format = match LogFormat::of_environment() {
+        Ok(format) => format,
+        Err(error) => {
+            eprintln!("weir-proxy: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = LogFilter::install(format);
     let done = match args.command {
         Some(Command::HashSecret { generate }) => secret::hash_secret(generate).map_err(Into::into),
         None => start(&args, &log),
@@ -222,11 +231,9 @@ impl Signals {
 struct LogFilter(reload::Handle<EnvFilter, Registry>);
 
 impl LogFilter {
-    fn install() -> Self {
+    fn install(format: LogFormat) -> Self {
         let (filter, handle) = reload::Layer::new(Self::filter(None));
-        let lines =
-            tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
-        tracing_subscriber::registry().with(filter).with(lines).init();
+        tracing_subscriber::registry().with(filter).with(weir_telemetry::lines(format)).init();
         Self(handle)
     }
 

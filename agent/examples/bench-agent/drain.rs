@@ -27,7 +27,7 @@ use weir_agent::{
     tap::{RingPlace, Rings, TapOptions},
 };
 use weir_common::{
-    abi::RECORD_HEADER_LEN,
+    abi::{FRAME_HEADER_LEN, RECORD_HEADER_LEN},
     control::Reply,
     frame::Direction,
     recording::Recorder,
@@ -110,10 +110,12 @@ fn round(rings: u16, body: usize, records: u64) -> Result<Round> {
     let opened = Rings::open(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
     let mut lanes = Vec::new();
-    for ring in 0..rings {
-        lanes.push(lane(&opened, &place.path(&format!("spool-{ring}")), ring)?);
-    }
     let each = records / u64::from(rings);
+    // Nothing is stored, so the session may use all of what it sends; from half of it on the core weighs it with each file.
+    let share = entry_bytes(RECORD_HEADER_LEN + FRAME_HEADER_LEN + body) * each + MIB;
+    for ring in 0..rings {
+        lanes.push(lane(&opened, &place.path(&format!("spool-{ring}")), ring, share)?);
+    }
     let (begin, started) = (Instant::now(), &runtime);
     let sessions = thread::scope(|scope| {
         let senders: Vec<_> =
@@ -140,7 +142,7 @@ fn spool_options() -> SpoolOptions {
     SpoolOptions { file_bytes: 64 * MIB, max_bytes: u64::MAX, flush_interval: FLUSH_INTERVAL }
 }
 
-fn lane(rings: &Rings, spool: &Path, ring: u16) -> Result<Lane> {
+fn lane(rings: &Rings, spool: &Path, ring: u16, share: u64) -> Result<Lane> {
     let limits = SpaceLimits {
         max_bytes: u64::MAX,
         refuse_bytes: u64::MAX,
@@ -156,7 +158,7 @@ fn lane(rings: &Rings, spool: &Path, ring: u16) -> Result<Lane> {
         lane: LaneNo(0),
         stays: true,
         roster: Arc::new(Roster::new(SessionLimits { open: 16, unstored: 16 })),
-        session_max_bytes: u64::MAX,
+        session_max_bytes: share,
         seal: SealLimits { max_bytes: u64::MAX, max_records: u64::MAX, max_age_ns: u64::MAX },
         reattach_timeout: PATIENCE,
         recorder: Recorder { agent: "bench".into(), abi: 0, node: "n".into(), kernel: "k".into() },

@@ -57,10 +57,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts an agent with these settings besides its directories.
+    /// Starts an agent with these settings besides its directories; `TOKEN` in them becomes the path of a token.
     pub(crate) fn start(extra: &str) -> Result<Self> {
         let place = Place::new()?;
         let at = |name| place.path(name).display().to_string();
+        fs::write(place.path("token"), "bench")?;
+        let extra = extra.replace("TOKEN", &at("token"));
         let text = format!(
             "control_socket = {:?}\nstate_dir = {:?}\nstore = \"file://{}\"\nbpf_dir = {:?}\nallowed_uids = [{}]\n{extra}",
             at("run/agent.sock"),
