@@ -27,6 +27,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
     sys::{eventfd::EventFd, uio::pwritev},
 };
 use serde::{Deserialize, Serialize};
@@ -229,8 +230,14 @@ impl Spool {
         let mut last = None;
         for (&no, &len) in &files {
             let path = path(dir, no);
-            // Only one that is appended to has to be writable: those of a node that is gone may be on a disk that is not.
-            let file = File::options().read(true).write(true).open(&path).or_else(|_| File::open(&path));
+            let is_active = stamp.is_some() && files.keys().next_back() == Some(&no);
+            // Only one that is appended to has to be writable: the others may be links to those of a node that is gone, which
+            // stay as they are, on a disk that takes nothing.
+            let nofollow = OFlag::O_NOFOLLOW.bits();
+            let file = match File::options().read(true).write(true).custom_flags(nofollow).open(&path) {
+                Err(_) if !is_active => File::open(&path),
+                other => other,
+            };
             let file = Arc::new(file.map_err(failed("open", &path))?);
             flusher.appended(&file, 0..len);
             last = Some((no, file, len));

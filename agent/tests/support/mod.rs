@@ -128,7 +128,8 @@ impl Node {
 
     /// Unmounts it: what was not flushed before it broke is gone.
     pub(crate) fn detach_disk_for(&self, name: &str) {
-        umount2(&self.path(name), MntFlags::empty()).expect("nobody uses it");
+        // Children that other tests are just starting have what this process has open until they are themselves.
+        wait_until("nobody uses the disk", || umount2(&self.path(name), MntFlags::empty()).is_ok());
     }
 
     /// The disk fails with files open for writing: the kernel makes it read-only, and flushes nothing any more.
