@@ -320,7 +320,9 @@ impl Worker {
                         pause = (pause * 2).min(self.pauses.longest);
                     }
                 }
-                Ok(_) | Err(StoringError::Store(_)) => {
+                // A report comes behind what was put, and what is compared was there.
+                Ok(_)
+                | Err(StoringError::Store(_) | StoringError::Report(_) | StoringError::Compare { .. }) => {
                     turn.answered();
                     return outcome;
                 }

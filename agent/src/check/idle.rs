@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The longest pause between two looks at a store that fails.
-const FAILING_PAUSE: Duration = Duration::from_secs(60);
+const FAILING_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two looks at a directory, which cost next to nothing.
 const DIRECTORY_PAUSE: Duration = Duration::from_secs(10);
 /// A file system that hangs does not answer.
@@ -56,6 +56,7 @@ pub async fn watch(looked: Looked, idle: Duration, found: Vec<Finding>) {
         // It was looked at just now.
         Looked::Bucket(..) => Instant::now() + pause,
     };
+    let mut hanging = None;
     loop {
         let (now, health) = (Instant::now(), &metrics().health);
         let puts = failing.is_some() || health.store_is_away();
@@ -64,7 +65,7 @@ pub async fn watch(looked: Looked, idle: Duration, found: Vec<Finding>) {
             failing = None;
         } else if puts || (now >= next_look && !is_used(pause)) {
             next_look = now + pause;
-            failing = told(now, looked.look(puts).await, failing.is_some());
+            failing = told(now, looked.look(puts, &mut hanging).await, failing.is_some());
         }
         tokio::time::sleep(pause.min(FAILING_PAUSE)).await;
     }
@@ -90,17 +91,27 @@ fn told(began: Instant, outcome: Result<bool, String>, was_failing: bool) -> Opt
     }
 }
 
+/// A look at a directory.
+type Hanging = tokio::task::JoinHandle<io::Result<()>>;
+
 impl Looked {
-    /// Says whether it took something, or what speaks against that it would.
-    async fn look(&self, puts: bool) -> Result<bool, String> {
+    /// Says whether it took something, or what speaks against that it would. A look that a file system has not answered yet is
+    /// `hanging`, and no other begins before it has: each takes a thread.
+    async fn look(&self, puts: bool, hanging: &mut Option<Hanging>) -> Result<bool, String> {
         match self {
             Self::Directory(root) => {
-                let root = root.clone();
-                let look = tokio::task::spawn_blocking(move || directory(&root));
-                match tokio::time::timeout(DIRECTORY_PATIENCE, look).await {
+                let begin = || {
+                    let root = root.clone();
+                    tokio::task::spawn_blocking(move || directory(&root))
+                };
+                let mut look = hanging.take().unwrap_or_else(begin);
+                match tokio::time::timeout(DIRECTORY_PATIENCE, &mut look).await {
                     Ok(Ok(looked)) => looked.map(|()| false).map_err(|error| error.to_string()),
                     Ok(Err(_)) => Err("the look at it was interrupted".to_owned()),
-                    Err(_) => Err(format!("its file system has not answered for {DIRECTORY_PATIENCE:?}")),
+                    Err(_) => {
+                        *hanging = Some(look);
+                        Err(format!("its file system has not answered for {DIRECTORY_PATIENCE:?}"))
+                    }
                 }
             }
             Self::Bucket(bucket, node) => {
@@ -110,7 +121,11 @@ impl Looked {
                     Some(Err(error @ (StoreError::Unavailable { .. } | StoreError::Setup { .. }))) => {
                         Err(error)
                     }
-                    None | Some(Err(_)) => store::put(bucket, node).await.map(|()| true),
+                    None | Some(Err(_)) => match store::put(bucket, node).await {
+                        // It answers; another version's object has that name.
+                        Err(StoreError::Conflict { .. }) => Ok(false),
+                        other => other.map(|()| true),
+                    },
                 };
                 looked.map_err(|error| error.to_string())
             }

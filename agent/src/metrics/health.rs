@@ -44,6 +44,8 @@ pub struct Health {
 struct StoreHealth {
     /// What was to be stored: the breaker's outage.
     outage: Option<Instant>,
+    /// What was to be stored, in a way that may be an object's own: nothing was taken since.
+    refused: Option<Instant>,
     /// A look at it.
     look: Option<Instant>,
     /// When it took what a look put there. That outdoes an outage that began before: what fails is a job of its own trouble,
@@ -55,9 +57,9 @@ struct StoreHealth {
 
 impl StoreHealth {
     fn failing_since(&self) -> Option<Instant> {
-        let Self { outage, look, taken, worked: _ } = *self;
-        let outage = outage.filter(|&since| taken.is_none_or(|taken| taken < since));
-        outage.into_iter().chain(look).min()
+        let Self { outage, refused, look, taken, worked: _ } = *self;
+        let is_true = |since: &Instant| taken.is_none_or(|taken| taken < *since);
+        outage.into_iter().chain(refused).filter(is_true).chain(look).min()
     }
 }
 
@@ -98,14 +100,23 @@ impl Health {
     /// The store took something, or had it already.
     pub fn store_works(&self, now: Instant) {
         let mut store = self.store();
-        (store.look, store.worked) = (None, Some(now));
+        (store.look, store.refused, store.worked) = (None, None, Some(now));
+    }
+
+    /// The store took something not, for a reason that may be its own and not the object's.
+    pub fn store_refuses(&self, now: Instant) {
+        self.store().refused.get_or_insert(now);
     }
 
     /// A look at the store was in vain.
     pub fn store_look_fails(&self, now: Instant) {
         let mut store = self.store();
         store.look.get_or_insert(now);
-        store.taken = None;
+        if let Some(taken) = store.taken.take() {
+            // What began before it took something is forgotten: the patience begins anew.
+            let anew = |since: Instant| if since <= taken { now } else { since };
+            (store.outage, store.refused) = (store.outage.map(anew), store.refused.map(anew));
+        }
     }
 
     /// A look at the store showed nothing that speaks against it. Unless it took something those who have something to store
@@ -132,7 +143,8 @@ impl Health {
     /// Whether those who have something to store wait for the store.
     #[must_use]
     pub fn store_is_away(&self) -> bool {
-        self.store().outage.is_some()
+        let store = self.store();
+        store.outage.is_some() || store.refused.is_some()
     }
 
     fn store_failing_for(&self, now: Instant) -> Duration {

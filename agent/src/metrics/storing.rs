@@ -98,6 +98,26 @@ impl Uploads {
         let class = class(error);
         self.failures.get_or_create(&[("class", class)]).inc();
         self.retries.inc();
+        if matches!(error, StoringError::Store(error) if may_be_the_stores(error)) {
+            metrics().health.store_refuses(Instant::now());
+        }
+    }
+}
+
+/// Whether others' objects may fail the same, though the breaker does not take it for that: it has to be sure, or nobody would try
+/// any more.
+fn may_be_the_stores(error: &StoreError) -> bool {
+    match error {
+        // Where something else is in the place of a session's directory, it is that session's trouble.
+        StoreError::Io { source, .. } => !matches!(
+            source.kind(),
+            std::io::ErrorKind::NotADirectory
+                | std::io::ErrorKind::IsADirectory
+                | std::io::ErrorKind::AlreadyExists
+                | std::io::ErrorKind::NotFound
+        ),
+        StoreError::Refused { .. } | StoreError::Altered { .. } => true,
+        _ => false,
     }
 }
 

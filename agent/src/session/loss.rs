@@ -143,10 +143,21 @@ impl Session {
 
     /// A segment takes so many records: those of them that are lost count as gone.
     pub(super) fn cover(&mut self, records: u64) {
+        if records > self.pending.total().records {
+            self.settle_held();
+        }
         let short = records.saturating_sub(self.pending.total().records);
         if let Some(loss) = self.loss.as_mut().filter(|_| short > 0) {
             loss.ahead = loss.ahead.saturating_add(short);
             self.pending.fill_loss(short);
+        }
+    }
+
+    /// Whoever began a segment knew what came in sequence, so what is held from before that is in it, or missing.
+    fn settle_held(&mut self) {
+        let Self { channels, pending, loss: Some(loss), .. } = self else { return };
+        for way in channels.iter_mut().flat_map(|channel| [&mut channel.c2t, &mut channel.t2c]) {
+            settle(way, pending, loss, true);
         }
     }
 
@@ -189,7 +200,9 @@ fn settle(way: &mut Way, pending: &mut Pending, loss: &mut Loss, in_any_case: bo
         if !in_any_case && most.saturating_sub(next) < WINDOW as u64 {
             break;
         }
-        miss(way, pending, loss, least);
+        // A frame less than a window before the furthest may have been tossed, and come again.
+        let certain = (most + 1).saturating_sub(WINDOW as u64);
+        miss(way, pending, loss, if in_any_case { least } else { least.min(certain) });
         held.retain(|held| {
             if held.seq == way.inbound.next_seq() {
                 accept(way, pending, held);

@@ -563,3 +563,32 @@ fn a_segment_that_took_lost_records_before_they_were_missed_counts_them_once() {
     assert_eq!((session.accepted_records(), session.gone_records()), (16, 0), "what was lost is stored");
     assert_eq!(session.unsealed().records, 10);
 }
+
+#[test]
+fn what_is_held_behind_a_loss_is_in_the_segment_that_was_begun_behind_it_and_in_no_other() {
+    let mut session = session();
+    (0..5).for_each(|seq| capture(&mut session, &output("x", seq), seq).expect("a frame"));
+    session.lose();
+    // Two were lost, and less than a window came before the segment.
+    (7..10).for_each(|seq| {
+        let _ = capture(&mut session, &output("x", seq), seq);
+    });
+    session.begin_seal(1, 10).expect("it was begun");
+    assert_eq!(session.unsealed().records, 10);
+    session.sealed(segment(1, 10), Carried::default()).expect("in order");
+    (10..20).for_each(|seq| capture(&mut session, &output("x", seq), seq).expect("a frame"));
+    assert_eq!((session.accepted_records(), session.unsealed().records), (20, 10));
+}
+
+#[test]
+fn frames_that_were_tossed_behind_a_loss_are_taken_when_they_come_again() {
+    let mut session = session();
+    (0..13).for_each(|seq| capture(&mut session, &output("x", seq), seq).expect("a frame"));
+    session.lose();
+    // Three were lost; seven behind them were tossed while this one found room.
+    let _ = capture(&mut session, &output("x", 23), 23);
+    (16..24).for_each(|seq| {
+        let _ = capture(&mut session, &output("x", seq), seq);
+    });
+    assert_eq!((session.accepted_records(), session.gone_records()), (24, 3));
+}

@@ -234,13 +234,15 @@ impl Spool {
             // Only one that is appended to has to be writable: the others may be links to those of a node that is gone, which
             // stay as they are, on a disk that takes nothing.
             let nofollow = OFlag::O_NOFOLLOW.bits();
-            let file = match File::options().read(true).write(true).custom_flags(nofollow).open(&path) {
-                Err(_) if !is_active => File::open(&path),
-                other => other,
-            };
-            let file = Arc::new(file.map_err(failed("open", &path))?);
-            flusher.appended(&file, 0..len);
-            last = Some((no, file, len));
+            match File::options().read(true).write(true).custom_flags(nofollow).open(&path) {
+                // Nobody here writes it, nor has to flush it.
+                Err(_) if !is_active => {}
+                opened => {
+                    let file = Arc::new(opened.map_err(failed("open", &path))?);
+                    flusher.appended(&file, 0..len);
+                    last = Some((no, file, len));
+                }
+            }
         }
         let go_on = |((no, file, len), stamp): ((FileNo, Arc<File>, u64), Stamp)| {
             file.set_len(len).map_err(failed("cut", &path(dir, no)))?;
@@ -336,6 +338,12 @@ impl Spool {
     /// [`SpoolError`]; then there is no new file and appends still go to the one before.
     pub fn start_file(&mut self, head: &[Entry<'_>]) -> Result<(), SpoolError> {
         let no = FileNo(self.files.last_key_value().map_or(1, |(no, _)| no.0 + 1));
+        if let Some(active) = self.active.as_mut().filter(|active| active.torn) {
+            // A replay would take what a failed append has left for appended.
+            let path = path(&self.dir, active.no);
+            active.file.set_len(active.len).map_err(failed("cut a failed append off", &path))?;
+            active.torn = false;
+        }
         let path = path(&self.dir, no);
         let mut file = File::options();
         file.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);

@@ -45,13 +45,13 @@ impl Reserve {
     /// In this directory, of a disk of which records leave so much free. What is there already counts.
     pub(super) fn new(dir: &Path, disk_reserve_bytes: u64) -> Self {
         let path = dir.join(RESERVE);
-        let held = taken(&path);
-        Self {
-            path,
-            wanted: (disk_reserve_bytes / HELD_PART).min(HELD_MAX_BYTES),
-            held: Mutex::new(held),
-            unsupported: AtomicBool::new(false),
+        let wanted = (disk_reserve_bytes / HELD_PART).min(HELD_MAX_BYTES);
+        if taken(&path) > wanted {
+            // An agent before was to leave more free. If it stays, what is too much of it only counts as free.
+            let _ = File::options().write(true).open(&path).and_then(|file| file.set_len(wanted));
         }
+        let held = taken(&path);
+        Self { path, wanted, held: Mutex::new(held), unsupported: AtomicBool::new(false) }
     }
 
     /// Bytes that it takes.
