@@ -19,7 +19,11 @@ use std::{
 };
 
 use aws_sdk_s3::config::Credentials;
-use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime::Runtime,
+    task::JoinHandle,
+};
 use weir_store::{Encryption, S3Options};
 
 pub use self::{asked::Asked, fault::Fault};
@@ -63,6 +67,8 @@ pub fn options_for(endpoint: String) -> S3Options {
 pub struct Server {
     runtime: Runtime,
     address: SocketAddr,
+    /// Nobody else gets the port while it does not listen.
+    _held: TcpSocket,
     listening: Option<JoinHandle<()>>,
     behind: Behind,
     elsewhere: Option<Elsewhere>,
@@ -108,9 +114,11 @@ impl Server {
 
     fn try_listen(root: &Path, address: SocketAddr, behind: Behind) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let held = hold(address)?;
         let mut server = Self {
             runtime,
-            address,
+            address: held.local_addr()?,
+            _held: held,
             listening: None,
             behind,
             elsewhere: None,
@@ -170,14 +178,12 @@ impl Server {
 
     /// Listens, on the port that it had.
     pub fn listen(&mut self) {
-        let holding = self.listening.take().expect("connections are refused");
+        assert!(self.listening.is_none(), "connections are refused");
         self.bind().expect("its own port");
-        holding.abort();
     }
 
     fn bind(&mut self) -> io::Result<()> {
         let listener = self.runtime.block_on(TcpListener::bind(self.address))?;
-        self.address = listener.local_addr()?;
         let (behind, state) = (self.behind.clone(), Arc::clone(&self.state));
         self.listening = Some(self.runtime.spawn(accept(listener, behind, state)));
         Ok(())
@@ -189,11 +195,6 @@ impl Server {
         listening.abort();
         // The socket is closed when the task is gone.
         let _ = self.runtime.block_on(listening);
-        let held = hold(self.address).expect("its own port");
-        self.listening = Some(self.runtime.spawn(async move {
-            std::future::pending::<()>().await;
-            drop(held);
-        }));
     }
 
     /// From now on this happens, for paths that contain this.
@@ -254,8 +255,8 @@ impl Server {
 }
 
 /// Binds a port and does not listen on it: nobody else gets it then, and connections are refused.
-fn hold(address: SocketAddr) -> io::Result<tokio::net::TcpSocket> {
-    let socket = tokio::net::TcpSocket::new_v4()?;
+fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // As what listens has it: then one can be bound beside the other (socket(7)).
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
