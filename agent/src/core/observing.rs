@@ -6,11 +6,9 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use nix::sys::statvfs::statvfs;
 use weir_common::{
     abi::RecordHeader,
     recording::{ChannelTotals, DirectionTotals, KernelCount},
@@ -23,6 +21,7 @@ use crate::{
     journal::RingRecord,
     metrics::{Lane, LaneState, SessionCounts, Taking, Tosses, metrics},
     session::{ChannelKernel, Session},
+    spool::disk_free,
 };
 
 /// The most channels whose kernel counters are read at a tick, but for those of one session.
@@ -131,7 +130,7 @@ impl Core {
             ring_used: self.watch.ring_used,
             spool: self.journal.spool_bytes(),
             spool_limit: self.journal.space().limits().max_bytes,
-            disk_free: disk_free(self.journal.spool_dir()),
+            disk_free: disk_free(self.journal.spool_dir()).ok(),
             oldest_unstored: Duration::from_nanos(age),
             sessions,
             taking: self.taking(now),
@@ -194,12 +193,6 @@ impl Core {
             self.watch.channel(&totals, &kernel);
         }
     }
-}
-
-/// Bytes that are free on the disk of this directory, for whoever is not root.
-fn disk_free(dir: &Path) -> Option<u64> {
-    let stat = statvfs(dir).ok()?;
-    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 fn directions<'a>(

@@ -103,7 +103,7 @@ impl Health {
         (store.look, store.refused, store.worked) = (None, None, Some(now));
     }
 
-    /// The store took something not, for a reason that may be its own and not the object's.
+    /// The store did not take something, for a reason that may be its own and not the object's.
     pub fn store_refuses(&self, now: Instant) {
         self.store().refused.get_or_insert(now);
     }

@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     reserve::RESERVE,
-    space::{PASS_BYTES, Shortage, Space, SpaceLimits},
+    space::{PASS_BYTES, Shortage, Space, SpaceLimits, disk_free},
 };
 
 /// Bytes of the disk that records leave free for state changes, where nothing else is configured.

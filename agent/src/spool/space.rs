@@ -128,7 +128,7 @@ impl Space {
     /// Holds its part of the disk's reserve, if there is room for that.
     pub fn keep_reserve(&self, dir: &Path) {
         if let Some(reserve) = &self.reserve {
-            reserve.keep(|| free(dir).is_ok_and(|free| free >= self.reserve()));
+            reserve.keep(|| disk_free(dir).is_ok_and(|free| free >= self.reserve()));
         }
     }
 
@@ -141,7 +141,7 @@ impl Space {
     /// Free bytes of the disk, those that are held for changes of state among them.
     fn free(&self, dir: &Path) -> Result<u64, SpoolError> {
         let held = self.reserve.as_ref().map_or(0, Reserve::held);
-        Ok(free(dir)?.saturating_add(held))
+        Ok(disk_free(dir)?.saturating_add(held))
     }
 
     /// What is left free of the disk for changes of state.
@@ -178,7 +178,11 @@ fn hysteresis(of: u64) -> u64 {
     (of / HYSTERESIS_PART).min(HYSTERESIS_MAX_BYTES)
 }
 
-fn free(dir: &Path) -> Result<u64, SpoolError> {
+/// Bytes that are free on the disk of this directory, for whoever is not root.
+///
+/// # Errors
+/// [`SpoolError::Io`] if the file system does not say.
+pub fn disk_free(dir: &Path) -> Result<u64, SpoolError> {
     let stat = nix::sys::statvfs::statvfs(dir)
         .map_err(|errno| failed("ask for the free space of", dir)(errno.into()))?;
     Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))

@@ -24,7 +24,7 @@ use weir_common::{digest::Sha256, recording::SIGNATURE, session::ChannelNo};
 use crate::{
     check,
     faults::{C2T, Session, T2C},
-    server::{ENVIRONMENT, credentials},
+    server::{ENVIRONMENT, credentials, options_for},
     store::run,
     support::{Node, stored::verify, wait_until},
 };
@@ -82,18 +82,9 @@ impl Moto {
 
     fn options(&self) -> S3Options {
         S3Options {
-            bucket: "recordings".into(),
-            prefix: "weir".into(),
-            region: Some("eu-central-1".into()),
-            endpoint: Some(self.endpoint()),
-            path_style: true,
-            profile: None,
-            encryption: Encryption::BucketDefault,
-            lock: None,
-            tags: [].into(),
-            storage_class: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
+            ..options_for(self.endpoint())
         }
     }
 
